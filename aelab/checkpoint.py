@@ -1,0 +1,128 @@
+"""Checkpoints: folders that are whole or not there, verified before they are believed.
+
+    checkpoints/last-00001250/   weights.safetensors  state.pt  manifest.json      all that a resume needs; two are kept
+    checkpoints/best-00001000/   weights.safetensors  manifest.json                the weights of the best validation
+
+A folder is written under another name, synced and renamed, so a kill leaves the old one. The manifest holds the sha256 of every
+file: torch.load alone does not notice flipped bits.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from aelab.problem import Problem
+
+FORMAT = 1
+KEPT = 2
+Kind = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the recipe's weights, the training state (empty in a best one), and the manifest."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def save(
+    folder: Path, kind: Kind, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Path:
+    """Writes one checkpoint into `folder` and removes the older ones of its kind that are no longer kept.
+
+    A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into the manifest. Raises OSError if the disk does not take it; what was there stays intact.
+    """
+    files = {"weights.safetensors": safetensors.torch.save({k: v.detach().contiguous() for k, v in weights.items()})}
+    if state:
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        files["state.pt"] = buffer.getvalue()
+    sums = {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()}
+    manifest = {"format": FORMAT, "kind": kind, "step": step, **facts, "files": sums}
+    files["manifest.json"] = json.dumps(manifest, indent=2).encode()
+
+    target = folder / f"{kind}-{step:08d}"
+    if target.exists() and _whole(target):
+        return target
+    unfinished = folder / f".{target.name}.{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir()
+        for name, content in files.items():
+            with (unfinished / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(unfinished)
+        shutil.rmtree(target, ignore_errors=True)  # one that did not verify
+        unfinished.rename(target)
+        _sync(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for old in present(folder, kind)[KEPT if kind == "last" else 1 :]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _whole(path: Path) -> bool:
+    try:
+        load(path)
+    except Problem:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def present(folder: Path, kind: Kind) -> list[Path]:
+    """The checkpoints of a kind in a folder, newest first."""
+    return sorted((path for path in folder.glob(f"{kind}-*") if path.is_dir()), reverse=True)
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads one checkpoint. Raises Problem, naming the file, if anything in it is missing, altered or of another format."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise Problem(f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}.")
+        files = {}
+        for name, facts in manifest["files"].items():
+            content = (path / Path(name).name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+                raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
+            files[name] = content
+        weights = safetensors.torch.load(files["weights.safetensors"])
+        state = torch.load(io.BytesIO(files["state.pt"]), weights_only=True) if "state.pt" in files else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Problem(f"checkpoint {path} cannot be read: {error}") from error
+    return Checkpoint(path, weights, state, manifest)
+
+
+def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none."""
+    for path in present(folder, kind):
+        try:
+            return load(path)
+        except Problem as problem:
+            warn(f"{problem} Trying the one before it.")
+    return None

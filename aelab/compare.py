@@ -1,0 +1,61 @@
+"""Runs side by side: tables (pandas), curves and contact sheets of what is tracked."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import pandas as pd
+
+from aelab.tracking import RunInfo
+
+PLUMBING = {
+    "recipe", "seed", "device", "precision", "data", "image_size", "split_seed", "images_train", "images_val", "images_test",
+    "epochs", "batch_size", "max_steps", "patience", "parameters",
+}  # fmt: skip
+
+
+def overview(runs: Sequence[RunInfo]) -> list[dict[str, object]]:
+    """One row a run, newest first, as `aelab runs` lists them."""
+    return [
+        {
+            "id": run.id[:8],
+            "name": ("  " if run.parent else "") + run.name,
+            "recipe": run.recipe,
+            "status": run.status.lower(),
+            "data": run.tags.get("aelab.data", ""),
+            "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
+            "seconds": round(run.ended - run.started, 1) if run.ended else None,
+            "val/loss": run.metrics.get("val/loss"),
+        }
+        for run in runs
+    ]
+
+
+def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """Runs as rows; as columns the options in which they differ and the figures they have: the test's, else validation's."""
+    params = pd.DataFrame([run.params for run in runs])
+    options = [name for name in params if name not in PLUMBING]
+    shown = [name for name in (*options, "seed", "data", "epochs") if name in params and params[name].nunique(dropna=False) > 1]
+    names = list(metrics) or _common_metrics([run.metrics for run in runs])
+    rows = []
+    for run in runs:
+        row: dict[str, object] = {"run": run.name, "recipe": run.recipe}
+        row |= {name: run.params.get(name) for name in shown}
+        row |= {name: run.metrics.get(name) for name in names}
+        row["parameters"] = int(run.params["parameters"]) if "parameters" in run.params else None
+        row["seconds"] = round(run.ended - run.started, 1) if run.ended else None
+        rows.append(row)
+    return pd.DataFrame(rows).astype(object)
+
+
+def _common_metrics(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
+    """The test figures that any of the runs has, in the order they were logged; the validation's where none has any."""
+    for split in ("test/", "val/"):
+        if names := list(dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))):
+            return names
+    return []
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table as plain dictionaries, None where there is nothing."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]

@@ -1,0 +1,116 @@
+"""The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+def number(value: object) -> str:
+    """A figure in four significant digits; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "" if value is None else str(value)
+    if value != value:
+        return "nan"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+class Screen:
+    """What a verb shows. Quiet: results, warnings and errors only."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.out = Console(soft_wrap=True, highlight=False)
+        self.err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def result(self, text: str) -> None:
+        """A line of the answer, to stdout."""
+        self.out.print(Text(text))
+
+    def data(self, value: Any) -> None:
+        """One JSON object, to stdout."""
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.err.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        self.err.print(Text(f"warning: {text}", style="yellow"))
+
+    def error(self, text: str) -> None:
+        first, *rest = text.splitlines() or [""]
+        self.err.print(Text(f"error: {first}", style="bold red"))
+        for line in rest:
+            self.err.print(Text(line))
+
+    def table(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
+        """Rows with the same keys as a table, to stdout; figures stand on the right."""
+        if not rows:
+            return
+        table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        for name in rows[0]:
+            figures = all(isinstance(row[name], (int, float, type(None))) for row in rows)
+            table.add_column(name, justify="right" if figures else "left", overflow="fold", no_wrap=figures)
+        for row in rows:
+            table.add_row(*(Text(number(value)) for value in row.values()))
+        self.out.print(table, soft_wrap=False)
+
+    @contextmanager
+    def progress(self, title: str, total: int, done: int = 0) -> "Iterator[Bar]":
+        """A bar on stderr while something of `total` parts runs; without a terminal nothing moves."""
+        visible = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
+        columns = (
+            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(compact=True), TextColumn("{task.fields[text]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self.err, disable=not visible, transient=True, refresh_per_second=8) as progress:
+            yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""))
+
+    @contextmanager
+    def fetching(self) -> "Iterator[Fetching]":
+        """Bars for files that are downloaded or read, one after the other, where that takes a while."""
+        yield (fetching := Fetching(self))
+        fetching.close()
+
+
+class Bar:
+    """A running progress bar."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
+        fields = {key: value for key, value in (("description", title), ("text", text)) if value is not None}
+        self._progress.update(self._task, completed=done, **fields)  # type: ignore[arg-type]  # rich's own **kwargs
+
+
+class Fetching:
+    """Calls as `advance(name, done, total)`; a name that takes under half a second is not shown."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._name, self._started = screen, "", 0.0
+        self._bar: Any = None
+        self._shown: Bar | None = None
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if name != self._name:
+            self.close()
+            self._name, self._started = name, time.monotonic()
+        if self._shown is None and time.monotonic() - self._started > 0.5:
+            self._bar = self._screen.progress(name, total)
+            self._shown = self._bar.__enter__()
+        if self._shown:
+            self._shown.update(done)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.__exit__(None, None, None)
+        self._bar = self._shown = None

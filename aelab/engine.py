@@ -1,0 +1,270 @@
+"""The training loop: phases, epochs and steps of any recipe, checkpointed so that it can go on from any step bit for bit.
+
+Nothing in here names a recipe. The step keeps its figures on the device; they are read every few steps, and the order of
+the samples is a function of the seed and the epoch, so the whole state is weights, optimizers, random state and a position.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aelab import checkpoint, pictures
+from aelab.checkpoint import Checkpoint
+from aelab.console import Bar, Screen, number
+from aelab.data import Dataset
+from aelab.evaluation import at_rest, evaluate
+from aelab.problem import Problem
+from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
+from aelab.tracking import Run
+
+SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
+MOST_POINTS = 1000  # of a curve by step
+MOST_PICTURES = 50  # of one slider
+SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
+SAMPLES = 64
+NON_FINITE = "The last checkpoint holds finite weights. A smaller --lr usually helps."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train, whatever the recipe."""
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    max_steps: int | None = None
+    patience: int | None = None
+
+
+@dataclass
+class Position:
+    """Where a training stands: what a checkpoint holds beside tensors."""
+
+    phase: int = 0
+    epoch: int = 0  # whole ones in this phase
+    batch: int = 0  # done in this epoch
+    step: int = 0  # in all phases
+    epochs: int = 0  # in all phases
+    best: float = math.inf
+    best_step: int = 0
+    since_best: int = 0  # epochs
+    seconds: float = 0.0  # of training in this epoch
+    names: list[str] = field(default_factory=list)  # of the summed figures
+    summed: int = 0  # steps in the sums of the epoch
+    windowed: int = 0  # and of the window
+
+
+class Interrupted(Exception):
+    """The user or the system asked for an end; everything is saved."""
+
+
+def pick_device(name: str) -> torch.device:
+    """auto is CUDA where there is one, then Apple's MPS, then the CPU. Raises Problem for a device that is not there."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, there in available.items() if there)
+    if not available.get(name.split(":")[0], False):
+        raise Problem(f"--device {name}: this machine or this build of torch has no {name}.", "Use --device cpu or auto.", code=2)
+    return torch.device(name)
+
+
+class Training:
+    """One training of one recipe, from the start or from a checkpoint."""
+
+    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: Run, screen: Screen) -> None:
+        self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
+        self.device = next(recipe.parameters()).device
+        self.batch_size = min(settings.batch_size, len(data.train))
+        self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
+        self.phases = recipe.phases(settings.epochs)
+        steps = sum(phase.epochs for phase in self.phases) * self.batches
+        self.steps = min(steps, settings.max_steps or steps)
+        self.window = math.ceil(self.steps / MOST_POINTS)
+        self.position = Position()
+        self.sums = self.window_sums = torch.zeros(0, dtype=torch.float32 if self.device.type == "mps" else torch.float64)
+        self.best_weights: dict[str, Tensor] = {}
+        self._saved_at = time.monotonic()
+        self._unsaved = ""  # why the last checkpoint could not be written
+        self.facts: Mapping[str, Any] = {}
+        self.shown = pictures.spread(data.val.images, SHOWN).to(self.device)
+        with at_rest(recipe):
+            self.fixed_z = recipe.prior(SAMPLES) if isinstance(recipe, Generates) else None
+
+    # the state
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs beside the weights; plain types and tensors only."""
+        optimizers = [{k: o.state_dict() for k, o in phase.optimizers.items()} for phase in self.phases]
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "position": asdict(self.position),
+            "optimizers": optimizers,
+            "sums": self.sums,
+            "window_sums": self.window_sums,
+            "rng": torch.get_rng_state(),
+            "rng_cuda": cuda,
+        }
+
+    def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
+        """Goes back to a checkpoint. Raises Problem where it does not fit this recipe."""
+        try:
+            self.recipe.load_state_dict(last.weights)
+            for phase, states in zip(self.phases, last.state["optimizers"], strict=True):
+                for name, optimizer in phase.optimizers.items():
+                    optimizer.load_state_dict(states[name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise Problem(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
+        self.position = Position(**last.state["position"])
+        self.sums = last.state["sums"].to(self.device)
+        self.window_sums = last.state["window_sums"].to(self.device)
+        if best:
+            self.best_weights = {k: v.to(self.device) for k, v in best.weights.items()}
+        torch.set_rng_state(last.state["rng"])
+        if last.state["rng_cuda"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
+
+    def save(self) -> None:
+        """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end."""
+        folder = self.run.folder / "checkpoints"
+        try:
+            if self.best_weights:
+                checkpoint.save(folder, "best", self.position.best_step, self.best_weights, {}, self.facts)
+            checkpoint.save(folder, "last", self.position.step, self.recipe.state_dict(), self.state(), self.facts)
+            self._unsaved = ""
+        except OSError as error:
+            self._unsaved = f"{error.strerror or error} ({folder})"
+            self.screen.warn(f"the checkpoint at step {self.position.step} was not written: {self._unsaved}")
+        self._saved_at = time.monotonic()
+
+    # the loop
+
+    def fit(self, stop: Callable[[], bool]) -> None:
+        """Trains to the end. Raises Interrupted, after saving, when `stop` says so, and Problem on a non-finite loss."""
+        at = self.position
+        if at.step == 0:
+            self.draw()
+        with self.screen.progress("", self.steps, at.step) as bar:
+            for at.phase in range(at.phase, len(self.phases)):
+                phase = self.phases[at.phase]
+                while at.epoch < phase.epochs and at.step < self.steps and not self._patience_is_over():
+                    self.epoch(phase, bar, stop)
+                    if time.monotonic() - self._saved_at > SAVE_SECONDS:
+                        self.save()
+                if at.phase + 1 < len(self.phases):
+                    at.epoch, at.best, at.since_best = 0, math.inf, 0
+        self.save()
+        if self._unsaved:
+            raise Problem(f"the last checkpoint could not be written: {self._unsaved}")
+
+    def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
+        """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
+        at, train = self.position, self.data.train
+        title = f"epoch {at.epochs + 1}/{sum(p.epochs for p in self.phases)}"
+        if len(self.phases) > 1:
+            title = f"{phase.name}, {title}"
+        self.recipe.train()
+        started = time.perf_counter()
+        order = train.shuffled(self.settings.seed, at.phase, at.epoch)
+        for index in order[: self.batches * self.batch_size].split(self.batch_size)[at.batch :]:
+            self.step(phase, *train.batch(index))
+            if at.step % self.window == 0 or at.step == self.steps:
+                self._log_window(bar, title, started)
+            if (stopping := stop()) or time.monotonic() - self._saved_at > SAVE_SECONDS:
+                at.seconds, started = at.seconds + time.perf_counter() - started, time.perf_counter()
+                self.save()
+            if stopping:
+                raise Interrupted
+            if at.step >= self.steps:
+                break
+        at.seconds += time.perf_counter() - started
+        self._end_epoch(title)
+
+    def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+        at = self.position
+        try:
+            with self._precision():
+                figures = phase.step(x, y, **phase.optimizers)
+        except NonFiniteError as error:
+            raise Problem(f"training stopped before step {at.step + 1}: {error}.", NON_FINITE) from error
+        values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
+        if not at.summed:
+            at.names, self.sums = list(figures), torch.zeros_like(values)
+        if not at.windowed:
+            self.window_sums = torch.zeros_like(values)
+        self.sums += values
+        self.window_sums += values
+        at.summed, at.windowed, at.batch, at.step = at.summed + 1, at.windowed + 1, at.batch + 1, at.step + 1
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        half = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
+
+    def _log_window(self, bar: Bar, title: str, started: float) -> None:
+        at = self.position
+        if not at.windowed:
+            return
+        means = dict(zip(at.names, (self.window_sums / at.windowed).tolist(), strict=True))
+        at.windowed = 0
+        if not math.isfinite(means.get("loss", 0.0)):  # a recipe that does not use `descend`
+            raise Problem(f"training stopped at step {at.step}: the loss is {means['loss']}.", NON_FINITE)
+        self.run.metrics({f"step/{name}": value for name, value in means.items()}, at.step)
+        speed = at.batch * self.batch_size / (at.seconds + time.perf_counter() - started)
+        terms = "  ".join(f"{name} {number(value)}" for name, value in means.items())
+        bar.update(at.step, title, f"{terms}  {speed:,.0f} images/s")
+
+    def _end_epoch(self, title: str) -> None:
+        at = self.position
+        means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True))
+        speed = at.batch * self.batch_size / at.seconds
+        held_out = evaluate(self.recipe, self.data.val)
+        at.epoch, at.epochs, at.batch, at.summed = at.epoch + 1, at.epochs + 1, 0, 0
+        self.run.metrics({f"train/{name}": value for name, value in means.items()}, at.epochs)
+        self.run.metrics({f"val/{name}": value for name, value in held_out.items()}, at.epochs)
+        self.run.metrics({"train/images_per_second": speed, "train/seconds": at.seconds}, at.epochs)
+        at.seconds = 0.0
+        self._keep_best(held_out)
+        total = sum(phase.epochs for phase in self.phases)
+        if at.epochs % math.ceil(total / MOST_PICTURES) == 0 or at.step == self.steps:
+            self.draw()
+        if not self.screen.err.is_terminal:
+            terms = (("train", means), ("val", held_out))
+            line = "  ".join(f"{split}/{k} {number(v)}" for split, figures in terms for k, v in figures.items())
+            self.screen.note(f"{title}  {line}  {speed:,.0f} images/s")
+
+    def _keep_best(self, held_out: Mapping[str, float]) -> None:
+        at = self.position
+        if self.recipe.objective is None:
+            return
+        value = held_out[self.recipe.objective]
+        at.since_best += 1
+        if value < at.best:
+            at.best, at.best_step, at.since_best = value, at.step, 0
+            self.best_weights = {k: v.detach().clone() for k, v in self.recipe.state_dict().items()}
+
+    def _patience_is_over(self) -> bool:
+        return self.settings.patience is not None and self.position.since_best >= self.settings.patience
+
+    def draw(self) -> None:
+        """Logs the pictures of this epoch: reconstructions under their inputs, samples from a fixed z."""
+        for name, picture in self.gallery():
+            self.run.stepwise_image(name, picture, self.position.epochs)
+
+    def gallery(self) -> Iterator[tuple[str, pictures.Picture]]:
+        with at_rest(self.recipe):
+            if isinstance(self.recipe, Autoencodes):
+                yield "reconstructions", pictures.reconstructions(self.recipe, self.shown)
+            if self.fixed_z is not None and isinstance(self.recipe, Generates):
+                yield "samples", pictures.grid(self.recipe.decode(self.fixed_z))
+
+    def use_best(self) -> None:
+        """Loads the weights of the best validation, where the recipe has an objective."""
+        if self.best_weights:
+            self.recipe.load_state_dict(self.best_weights)

@@ -1,0 +1,70 @@
+"""Figures of a recipe on a whole split: weighted by image, the same whatever the batch size of the training was."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from aelab.data import Dataset, Split
+from aelab.metrics.reconstruction import error_metrics, pca_error, squared_errors
+from aelab.problem import Problem
+from aelab.recipe import Autoencodes, Encodes, Recipe
+
+BLOCK = 250  # images at once; fixed, as a sampled loss draws its noise block by block
+SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
+
+
+@contextmanager
+def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
+    """Evaluation mode without gradients and with fixed noise; afterwards mode and random state are as before."""
+    was_training = recipe.training
+    device = next(recipe.parameters()).device
+    devices = [device] if device.type != "cpu" else []
+    recipe.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        recipe.train(was_training)
+
+
+def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
+    """The loss and its terms and, where the recipe reconstructs, mse, sse and psnr; means over the images of `split`."""
+    if not len(split):
+        raise Problem("there are no images to evaluate on.")
+    totals: defaultdict[str, float] = defaultdict(float)
+    with at_rest(recipe):
+        for x, y in split.blocks(BLOCK):
+            loss, parts = recipe.loss(x, y)
+            for name, value in zip(("loss", *parts), torch.stack([loss, *parts.values()]).tolist(), strict=True):
+                totals[name] += value * len(x)
+            if isinstance(recipe, Autoencodes):
+                totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
+    means = {name: total / len(split) for name, total in totals.items()}
+    return means | error_metrics(means["mse"], split.images[0].numel()) if "mse" in means else means
+
+
+def code_size(recipe: Recipe, split: Split) -> int:
+    """The number of values in one code of a recipe that encodes."""
+    assert isinstance(recipe, Encodes)
+    with at_rest(recipe):
+        return recipe.encode(split.batch(slice(0, 1))[0]).numel()
+
+
+def report(recipe: Recipe, data: Dataset) -> dict[str, float]:
+    """The test figures of a recipe, test/NAME, and beside them those of the PCA with as long a code, test/pca_NAME."""
+    figures = {f"test/{name}": value for name, value in evaluate(recipe, data.test).items()}
+    if isinstance(recipe, Autoencodes):
+        baseline = pca_error(data.train, data.test, code_size(recipe, data.test))
+        figures |= {f"test/pca_{name}": value for name, value in baseline.items()}
+    return figures
+
+
+def reconstruct(recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
+    """x (N, C, H, W) through the code and back, on the CPU. Raises Problem for a recipe that cannot."""
+    if not isinstance(recipe, Autoencodes):
+        raise Problem(f"{type(recipe).__name__} does not reconstruct images.", code=2)
+    with at_rest(recipe):
+        return recipe.decode(recipe.encode(x.to(next(recipe.parameters()).device))).cpu()

@@ -1,0 +1,41 @@
+"""What is measured, each thing defined once: name, unit, direction, formula. `--help`, tables and docs read it here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A metric: what it is called without its split, its unit, which way is better, and what is computed."""
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher", ""]
+    formula: str
+
+
+DEFINITIONS = {
+    entry.name: entry
+    for entry in (
+        Definition("loss", "recipe's own", "lower", "what the recipe minimises, mean over images; a GAN: its critic's loss"),
+        Definition("mse", "per pixel", "lower", "mean over images and pixels of (x - x^)^2; x^ from the mean code"),
+        Definition("sse", "per image", "lower", "mse x pixels of an image: the squared error summed over an image"),
+        Definition("psnr", "dB", "higher", "-10 log10(mse), the mse pooled over all images"),
+        Definition("nll", "nats per image", "lower", "-log p(x|z), z drawn from q(z|x), summed over pixels, binarised images"),
+        Definition("kl", "nats per image", "", "KL(q(z|x) || p(z)), summed over dimensions"),
+        Definition("elbo", "nats per image", "higher", "-(nll + kl): a lower bound of log p(x)"),
+        Definition("d_real", "probability", "", "mean of D(x) over real images"),
+        Definition("d_fake", "probability", "", "mean of D(G(z)) over generated images"),
+        Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
+        Definition("grad_g", "norm", "", "norm of the gradient that reaches the generator's weights"),
+        Definition("grad_d", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
+        Definition("lr", "step size", "", "step size of the optimizer"),
+        Definition("images_per_second", "1/s", "higher", "training images a second, validation and logging left out"),
+        Definition("seconds", "s", "lower", "wall time of the epoch's training steps"),
+    )
+}
+
+
+def definition(metric: str) -> Definition | None:
+    """The definition of a metric by its name with or without a split, such as test/mse."""
+    return DEFINITIONS.get(metric.rsplit("/", 1)[-1])

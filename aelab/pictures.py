@@ -1,0 +1,123 @@
+"""Pictures: grids, strips, curves and contact sheets, as uint8 arrays (H, W, 3) or matplotlib figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aelab.problem import Problem
+from aelab.recipe import Autoencodes, Decodes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = NDArray[np.uint8]
+TILE = 28  # pixels: smaller images are enlarged, pixel by pixel, to at least this
+GAP = 2
+
+
+def spread(images: Tensor, n: int) -> Tensor:
+    """n images (n, C, H, W), float in [0, 1], evenly spread over a split's (N, C, H, W) uint8."""
+    index = torch.linspace(0, len(images) - 1, min(n, len(images))).long()
+    return images[index.to(images.device)].float() / 255
+
+
+def grid(images: Tensor, columns: int = 8) -> Picture:
+    """Images (N, C, H, W) with values in [0, 1] in rows of `columns`, on a mid-grey ground."""
+    tiles = images.detach().float().cpu().clamp(0, 1)
+    scale = max(1, -(-TILE // min(tiles.shape[2:])))
+    tiles = (tiles * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    tiles = tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    n, _, height, width = tiles.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    sheet = torch.full((3, rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 128, dtype=torch.uint8)
+    for k, tile in enumerate(tiles):
+        top, left = (k // columns) * (height + GAP) + GAP, (k % columns) * (width + GAP) + GAP
+        sheet[:, top : top + height, left : left + width] = tile
+    return np.ascontiguousarray(sheet.permute(1, 2, 0).numpy())
+
+
+def write(path: Path, picture: Picture) -> None:
+    """Writes a picture to a file whose ending names the format. Raises Problem if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(picture).save(path)
+    except (OSError, ValueError) as error:
+        raise Problem(f"cannot write {path}: {error}", code=2) from error
+
+
+def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
+    """Rows of inputs x (N, C, H, W), each with the row of its reconstructions below it."""
+    back = recipe.decode(recipe.encode(x))
+    rows = [row for pair in zip(x.split(columns), back.split(columns), strict=True) for row in pair]
+    return grid(torch.cat(rows), columns)
+
+
+def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Points (T, D) on the straight line from code a (D,) to code b (D,), t (T,) from 0 to 1."""
+    return torch.lerp(a, b, t[:, None])
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Points (T, D) on the great arc from a to b, their length going evenly from |a| to |b| (White 2016).
+
+    Under a normal prior in many dimensions codes lie near a sphere; the straight line cuts through its empty inside.
+    Parallel or opposite codes have no one great arc: they get the straight line.
+    """
+    length_a, length_b = a.norm(), b.norm()
+    cosine = (a @ b / (length_a * length_b)).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if not angle.sin() > 1e-4:  # also where a code is zero
+        return linear(a, b, t)
+    t = t[:, None]
+    direction = (((1 - t) * angle).sin() * a / length_a + (t * angle).sin() * b / length_b) / angle.sin()
+    return direction * torch.lerp(length_a, length_b, t)
+
+
+PATHS = {"linear": linear, "spherical": spherical}
+
+
+def walks(recipe: Decodes, starts: Tensor, ends: Tensor, steps: int, path: str) -> Picture:
+    """For each pair of codes (N, D) one row of images along the path, `steps` of them, both ends included."""
+    t = torch.linspace(0, 1, steps, device=starts.device)
+    codes = [PATHS[path](a, b, t) for a, b in zip(starts, ends, strict=True)]
+    return grid(recipe.decode(torch.cat(codes)), steps)
+
+
+def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
+    """The same test images (N, C, H, W) side by side as each column shows them, under the column's name."""
+    from matplotlib.figure import Figure
+
+    first = next(iter(columns.values()))
+    wide = 2
+    figure = Figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9), layout="constrained", dpi=150)
+    figure.suptitle(title, fontsize=10)
+    for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
+        axes.imshow(grid(images, wide), interpolation="nearest")
+        axes.set_title(name, fontsize=9)
+        axes.set_axis_off()
+    return figure
+
+
+def curve(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str) -> "Figure":
+    """Lines over x, which is drawn on a logarithmic axis with its own values as ticks."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
+
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    for (name, y), style in zip(lines.items(), ("o-", "s--", "^:", "d-."), strict=False):
+        axes.plot(x, y, style, label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(list(x), [f"{value:g}" for value in x])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

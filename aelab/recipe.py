@@ -1,0 +1,94 @@
+"""What a recipe is: networks, a loss and one training step. Everything else is the engine's.
+
+Shapes, here and in every recipe: B batch, C channels, H height, W width, D code, K classes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Image = tuple[int, int, int]  # C, H, W
+Metrics = Mapping[str, Tensor]  # named scalars, still on the device: nobody calls .item() in a step
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or a gradient is NaN or infinite; the parameters have not moved."""
+
+
+def descend(optimizer: Optimizer, loss: Tensor) -> Tensor:
+    """Moves the optimizer's parameters one step down the gradient of `loss`, a scalar.
+
+    Returns the norm of that gradient. Raises NonFiniteError *before* anything moves: one NaN would
+    stay in Adam's averages for good.
+    """
+    optimizer.zero_grad()
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if not torch.isfinite(loss.detach() + norm):
+        raise NonFiniteError(f"loss {float(loss):g}, gradient norm {float(norm):g}")
+    optimizer.step()
+    return norm
+
+
+class Phase:
+    """Some epochs of one kind of step, with the optimizers that this step moves.
+
+    `step(x, y, **optimizers)` gets x (B, C, H, W) in [0, 1] and labels y (B,), -1 where there is none.
+    """
+
+    def __init__(self, name: str, epochs: int, step: Callable[..., Metrics], **optimizers: Optimizer) -> None:
+        self.name, self.epochs, self.step, self.optimizers = name, epochs, step, optimizers
+
+
+class Recipe(nn.Module):
+    """Networks and their mathematics. Keyword arguments of the constructor are the command line."""
+
+    epochs: ClassVar[int] = 20  # what `aelab train` does unless told otherwise
+    batch_size: ClassVar[int] = 128
+    objective: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
+    lr: float
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        """The mean loss of a batch and its terms by name: the same one trains and, held out, evaluates."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
+        """One training step."""
+        loss, parts = self.loss(x, y)
+        descend(adam, loss)
+        return {"loss": loss, **parts}
+
+    def phases(self, epochs: int) -> list[Phase]:
+        """The phases of a training of `epochs` epochs; most recipes have one."""
+        return [Phase("train", epochs, self.step, adam=torch.optim.Adam(self.parameters(), self.lr, fused=True))]
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """Has codes: x (B, C, H, W) -> z (B, D), the mean of the posterior where there is one, never a sample."""
+
+    def encode(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """Has images for codes: z (B, D) -> x (B, C, H, W)."""
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Autoencodes(Encodes, Decodes, Protocol):
+    """Reconstructs: x -> z -> x."""
+
+
+@runtime_checkable
+class Generates(Decodes, Protocol):
+    """Makes images from nothing: draws codes z (n, D) from its prior and decodes them."""
+
+    def prior(self, n: int) -> Tensor: ...

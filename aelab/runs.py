@@ -1,0 +1,314 @@
+"""One run from its configuration to its end: started, resumed, or opened again with its best weights."""
+
+import json
+import os
+import platform
+import shlex
+import signal
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from aelab import __version__, checkpoint, cookbook
+from aelab.console import Screen, number
+from aelab.cookbook import Page
+from aelab.data import Dataset, open_data
+from aelab.engine import Interrupted, Settings, Training, pick_device
+from aelab.evaluation import evaluate
+from aelab.metrics import definition
+from aelab.problem import Problem
+from aelab.recipe import Recipe
+from aelab.tracking import Run, RunInfo, Status, Store
+
+PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run's numbers, beside the code: what config.json holds."""
+
+    recipe: str  # a name, or a path as it was typed
+    settings: Settings
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
+    data: str = "auto"  # as it was typed
+    image_size: int | None = None
+    split_seed: int = 0
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
+        keys = ("recipe", "data", "image_size", "split_seed")
+        return cls(**{k: value[k] for k in keys}, settings=Settings(**value["settings"]), options=options)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training: the run, the recipe with its best weights, the data, and the pictures that were written."""
+
+    info: RunInfo
+    recipe: Recipe
+    data: Dataset
+    validation: Mapping[str, float]
+    pictures: list[Path]
+
+
+def open_config_data(config: Config, data_dir: Path | None, screen: Screen) -> Dataset:
+    """Opens the data set that a configuration names, and says in yellow if another one stands in for it."""
+    with screen.fetching() as advance:
+        data = open_data(
+            config.data, data_dir=data_dir, image_size=config.image_size, split_seed=config.split_seed, advance=advance
+        )
+    if data.note:
+        screen.warn(data.note)
+    return data
+
+
+def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
+    """The recipe on its device, initialised by the seed of the configuration."""
+    device = pick_device(config.settings.device)
+    if config.settings.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.deterministic = True
+    torch.manual_seed(config.settings.seed)
+    return cookbook.build(page, data.image, config.options).to(device)
+
+
+def start(
+    config: Config,
+    store: Store,
+    screen: Screen,
+    *,
+    data: Dataset,
+    experiment: str | None = None,
+    name: str | None = None,
+    parent: str | None = None,
+) -> Outcome:
+    """Trains a new run on `data`. Raises Problem if it cannot start or fails, Stopped on a signal; the run is then closed."""
+    config = replace(config, data=data.name)
+    page = cookbook.find(config.recipe)
+    recipe = prepare(config, page, data)
+    every = {option.name: option.default for option in cookbook.options(type(recipe))} | dict(config.options)
+    device = next(recipe.parameters()).device
+    run = store.create(
+        experiment,
+        name or f"{page.name}-",
+        params={
+            "recipe": page.name, **every, **_shown(asdict(config.settings)), "data": data.name,
+            "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
+            "images_train": len(data.train), "images_val": len(data.val), "images_test": len(data.test),
+            "parameters": sum(p.numel() for p in recipe.parameters()),
+        },
+        tags={
+            "aelab.kind": "run", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256, "aelab.version": __version__,
+            "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint, "aelab.data_note": data.note,
+            "aelab.device": _device_name(device), "aelab.torch": torch.__version__,
+        },
+        dataset={
+            "name": data.name, "digest": data.fingerprint[:16], "source_type": "local",
+            "source": json.dumps({"place": data.place}),
+        },
+        parent=parent,
+    )  # fmt: skip
+    run.json("config.json", {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint})
+    run.json("environment.json", _environment(device))
+    run.text(f"recipe/{page.path.name}", page.source)
+    screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {_device_name(device)}")
+    training = Training(recipe, data.to(device), config.settings, run, screen)
+    training.facts = _facts(config, page, data, run)
+    return _conduct(training, store, config, page)
+
+
+def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = None) -> Outcome:
+    """Goes on with an unfinished run where its last checkpoint stands, or from the start if it has none."""
+    if info.status == "FINISHED":
+        raise Problem(f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}", code=2)
+    config, page = configuration(info, store)
+    if page.sha256 != info.tags.get("aelab.recipe_sha256"):
+        raise Problem(f"{page.path} has changed since {info.name} was started, so the run cannot go on as it began.")
+    data = open_config_data(config, data_dir, screen)
+    _check_data(info, data)
+    recipe = prepare(config, page, data)
+    folder = store.folder(info) / "checkpoints"
+    last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
+    run = store.reopen(info)
+    training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
+    training.facts = _facts(config, page, data, run)
+    if last:
+        training.restore(last, best)
+    screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
+    return _conduct(training, store, config, page)
+
+
+def _conduct(training: Training, store: Store, config: Config, page: Page) -> Outcome:
+    """Runs a training to its end and closes its run with an honest status, whatever happens."""
+    run = training.run
+    try:
+        with _signals() as caught:
+            training.fit(lambda: bool(caught))
+            training.use_best()
+            validation = evaluate(training.recipe, training.data.val)
+            written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
+            card = model_card(config, page, training, validation)
+            run.text("README.md", card)
+            run.tags({"mlflow.note.content": card})
+    except Interrupted:
+        _close(run, "KILLED", f"stopped by {caught[0].name}", training.screen)
+        raise Stopped(caught[0], run, training.position.step) from None
+    except torch.OutOfMemoryError as error:
+        _close(run, "FAILED", "out of memory", training.screen)
+        raise Problem("the device has no memory left.", "Try a smaller --batch-size, or a smaller model.") from error
+    except BaseException as error:
+        _close(run, "FAILED", str(error) or type(error).__name__, training.screen)
+        raise
+    run.close("FINISHED")
+    return Outcome(store.get(run.id), training.recipe, training.data, validation, written)
+
+
+class Stopped(Problem):
+    """A run that was stopped by a signal and can be resumed; exits with 128 + the signal's number."""
+
+    def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
+        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
+        self.code = 128 + number
+
+
+def _close(run: Run, status: Status, reason: str, screen: Screen) -> None:
+    run.tags({"aelab.reason": reason})
+    try:
+        run.close(status)
+    except Problem as problem:
+        screen.warn(str(problem))
+
+
+@contextmanager
+def _signals() -> Iterator[list[signal.Signals]]:
+    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
+    caught: list[signal.Signals] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number))
+
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, catch) for number in names}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# a run that is there already
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run with its recipe, the best weights loaded (the last where no validation tells)."""
+
+    info: RunInfo
+    config: Config
+    page: Page
+    recipe: Recipe
+    image: tuple[int, int, int]
+
+
+def configuration(info: RunInfo, store: Store) -> tuple[Config, Page]:
+    """The configuration of a run and the page of its recipe as it is on this machine today."""
+    if info.tags.get("aelab.kind") != "run":
+        raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
+    try:
+        config = Config.from_json(json.loads((store.folder(info) / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Problem(f"the configuration of run {info.name} cannot be read: {error}") from error
+    return config, cookbook.find(config.recipe if Path(config.recipe).is_file() else info.recipe)
+
+
+def open_run(info: RunInfo, store: Store, screen: Screen, device: str = "auto") -> Opened:
+    """Loads a run's best weights into its recipe. Raises Problem if it has no checkpoint or does not fit the recipe any more."""
+    config, page = configuration(info, store)
+    folder = store.folder(info) / "checkpoints"
+    found = checkpoint.newest(folder, "best", screen.warn) or checkpoint.newest(folder, "last", screen.warn)
+    if found is None:
+        raise Problem(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    if page.sha256 != info.tags.get("aelab.recipe_sha256"):
+        screen.warn(f"{page.path.name} has changed since {info.name} was trained.")
+    image = tuple(found.manifest["image"])
+    recipe = cookbook.build(page, image, config.options).to(pick_device(device))  # type: ignore[arg-type]
+    try:
+        recipe.load_state_dict(found.weights)
+    except RuntimeError as error:
+        raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {error}") from error
+    return Opened(info, config, page, recipe.eval(), image)  # type: ignore[arg-type]
+
+
+def run_data(opened: Opened, data_dir: Path | None, screen: Screen) -> Dataset:
+    """The data that a run was trained on. Raises Problem if it is not the same any more."""
+    data = open_config_data(opened.config, data_dir, screen)
+    _check_data(opened.info, data)
+    return data.to(next(opened.recipe.parameters()).device)
+
+
+def _check_data(info: RunInfo, data: Dataset) -> None:
+    if data.fingerprint != info.tags.get("aelab.data_fingerprint"):
+        raise Problem(f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs).")
+
+
+# what a run says of itself
+
+
+def _shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _facts(config: Config, page: Page, data: Dataset, run: Run) -> dict[str, Any]:
+    return {
+        "run_id": run.id, "recipe": page.name, "recipe_sha256": page.sha256, "options": dict(config.options),
+        "image": list(data.image), "data": data.name, "data_fingerprint": data.fingerprint,
+        "versions": {"aelab": __version__, "torch": torch.__version__},
+    }  # fmt: skip
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine(),
+        "cores": os.cpu_count(), "device": _device_name(device), "cuda": torch.version.cuda,
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def model_card(config: Config, page: Page, training: Training, validation: Mapping[str, float]) -> str:
+    """A README for the run: what was trained, on what, how well, and how to use it."""
+    data, run = training.data, training.run
+    rows = [
+        f"| {name} | {number(value)} | {d.unit if (d := definition(name)) else ''} |" for name, value in validation.items()
+    ]
+    given = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed}
+    words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in {**_shown(given), **_shown(asdict(config.settings))}.items()]
+    return "\n".join((
+        f"# {run.name}", "", page.summary, "",
+        f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
+        f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}".rstrip(), "",
+        "| validation | value | unit |", "|---|---|---|", *rows, "",
+        "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
+        "", "Use:", "", f"    aelab eval {run.name}", "",
+        f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",
+    ))  # fmt: skip
+
+
+def _typed(value: object) -> str:
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
