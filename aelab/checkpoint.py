@@ -39,18 +39,26 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, kind: Kind, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], facts: Mapping[str, Any]
+    folder: Path,
+    kind: Kind,
+    step: int,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> Path:
     """Writes one checkpoint into `folder` and removes the older ones of its kind that are no longer kept.
 
-    A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into the manifest. Raises OSError if the disk does not take it; what was there stays intact.
+    A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into
+    the manifest. Raises OSError if the disk does not take it; what was there stays intact.
     """
     files = {"weights.safetensors": safetensors.torch.save({k: v.detach().contiguous() for k, v in weights.items()})}
     if state:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         files["state.pt"] = buffer.getvalue()
-    sums = {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()}
+    sums = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()
+    }
     manifest = {"format": FORMAT, "kind": kind, "step": step, **facts, "files": sums}
     files["manifest.json"] = json.dumps(manifest, indent=2).encode()
 

@@ -33,8 +33,12 @@ def overview(runs: Sequence[RunInfo]) -> list[dict[str, object]]:
 def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:
     """Runs as rows; as columns the options in which they differ and the figures they have: the test's, else validation's."""
     params = pd.DataFrame([run.params for run in runs])
-    options = [name for name in params if name not in PLUMBING]
-    shown = [name for name in (*options, "seed", "data", "epochs") if name in params and params[name].nunique(dropna=False) > 1]
+    options = [str(name) for name in params if name not in PLUMBING]
+    shown = [
+        name
+        for name in (*options, "seed", "data", "epochs")
+        if name in params and params[name].nunique(dropna=False) > 1
+    ]
     names = list(metrics) or _common_metrics([run.metrics for run in runs])
     rows = []
     for run in runs:

@@ -17,8 +17,6 @@ def number(value: object) -> str:
     """A figure in four significant digits; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, float):
         return "" if value is None else str(value)
-    if value != value:
-        return "nan"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
@@ -71,7 +69,9 @@ class Screen:
             TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"),
             TimeRemainingColumn(compact=True), TextColumn("{task.fields[text]}"),
         )  # fmt: skip
-        with Progress(*columns, console=self.err, disable=not visible, transient=True, refresh_per_second=8) as progress:
+        with Progress(
+            *columns, console=self.err, disable=not visible, transient=True, refresh_per_second=8
+        ) as progress:
             yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""))
 
     @contextmanager

@@ -69,7 +69,11 @@ class Option:
                 raise ValueError(f"{value!r} is not one of {', '.join(get_args(self.type))}")
         elif self.type is bool:
             words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-            value = words[str(text).lower()] if str(text).lower() in words else _raise(f"{text!r} is neither true nor false")
+            value = (
+                words[str(text).lower()]
+                if str(text).lower() in words
+                else _raise(f"{text!r} is neither true nor false")
+            )
         else:
             value = self.type(text)
         for sign, bound in self.bounds:
@@ -126,7 +130,8 @@ def load(page: Page) -> "type[Recipe]":
 
     module_name = f"aelab_recipe_{page.name}_{page.sha256[:8]}"
     spec = importlib.util.spec_from_file_location(module_name, page.path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

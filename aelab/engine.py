@@ -72,7 +72,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
     if not available.get(name.split(":")[0], False):
-        raise Problem(f"--device {name}: this machine or this build of torch has no {name}.", "Use --device cpu or auto.", code=2)
+        raise Problem(
+            f"--device {name}: this machine or this build of torch has no {name}.", "Use --device cpu or auto.", code=2
+        )
     return torch.device(name)
 
 
@@ -89,7 +91,9 @@ class Training:
         self.steps = min(steps, settings.max_steps or steps)
         self.window = math.ceil(self.steps / MOST_POINTS)
         self.position = Position()
-        self.sums = self.window_sums = torch.zeros(0, dtype=torch.float32 if self.device.type == "mps" else torch.float64)
+        self.sums = self.window_sums = torch.zeros(
+            0, dtype=torch.float32 if self.device.type == "mps" else torch.float64
+        )
         self.best_weights: dict[str, Tensor] = {}
         self._saved_at = time.monotonic()
         self._unsaved = ""  # why the last checkpoint could not be written
@@ -152,13 +156,14 @@ class Training:
         if at.step == 0:
             self.draw()
         with self.screen.progress("", self.steps, at.step) as bar:
-            for at.phase in range(at.phase, len(self.phases)):
+            while at.phase < len(self.phases):
                 phase = self.phases[at.phase]
                 while at.epoch < phase.epochs and at.step < self.steps and not self._patience_is_over():
                     self.epoch(phase, bar, stop)
                     if time.monotonic() - self._saved_at > SAVE_SECONDS:
                         self.save()
-                if at.phase + 1 < len(self.phases):
+                at.phase += 1
+                if at.phase < len(self.phases):  # another phase, another loss
                     at.epoch, at.best, at.since_best = 0, math.inf, 0
         self.save()
         if self._unsaved:
@@ -173,7 +178,7 @@ class Training:
         self.recipe.train()
         started = time.perf_counter()
         order = train.shuffled(self.settings.seed, at.phase, at.epoch)
-        for index in order[: self.batches * self.batch_size].split(self.batch_size)[at.batch :]:
+        for index in torch.split(order[: self.batches * self.batch_size], self.batch_size)[at.batch :]:
             self.step(phase, *train.batch(index))
             if at.step % self.window == 0 or at.step == self.steps:
                 self._log_window(bar, title, started)

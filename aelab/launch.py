@@ -10,12 +10,13 @@ from torch import Tensor
 
 from aelab import __version__, cookbook, pictures
 from aelab.compare import records
+from aelab.config import Config
 from aelab.console import Screen
 from aelab.data import Dataset
 from aelab.evaluation import reconstruct, report
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes
-from aelab.runs import Config, Outcome, Stopped, start
+from aelab.runs import Outcome, Stopped, start
 from aelab.tracking import Run, RunInfo, Store
 
 SHEET = 16  # test images on a contact sheet
@@ -32,7 +33,13 @@ class Sweep:
 
 
 def compare_latent(
-    dimensions: Sequence[int], config: Config, store: Store, screen: Screen, *, data: Dataset, experiment: str | None = None
+    dimensions: Sequence[int],
+    config: Config,
+    store: Store,
+    screen: Screen,
+    *,
+    data: Dataset,
+    experiment: str | None = None,
 ) -> Sweep:
     """Trains one run a latent dimension, evaluates each on the test set beside the PCA of the same size.
 
@@ -60,7 +67,13 @@ def compare_latent(
             began = time.perf_counter()
             try:
                 outcome = start(
-                    point, store, screen, data=data, experiment=experiment, name=f"{page.name}-{dimension}d-", parent=parent.id
+                    point,
+                    store,
+                    screen,
+                    data=data,
+                    experiment=experiment,
+                    name=f"{page.name}-{dimension}d-",
+                    parent=parent.id,
                 )
             except Stopped:
                 raise
@@ -98,7 +111,7 @@ def _summary(
     lines = {name: list(frame["test/sse"]), "PCA": list(frame["test/pca_sse"])}
     title = "Test reconstruction error against code size"
     curve = pictures.curve(list(frame["latent_dim"]), lines, "latent dimension", "squared error per image", title)
-    sheet = pictures.contact_sheet({**columns, "ground truth": truth}, f"{name}: the same test images through each code")
+    sheet = pictures.contact_sheet(
+        {**columns, "ground truth": truth}, f"{name}: the same test images through each code"
+    )
     return [parent.figure("pictures/latent-curve.png", curve), parent.figure("pictures/latent-sheet.png", sheet)]
-
-

@@ -55,7 +55,7 @@ def write(path: Path, picture: Picture) -> None:
 def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
     """Rows of inputs x (N, C, H, W), each with the row of its reconstructions below it."""
     back = recipe.decode(recipe.encode(x))
-    rows = [row for pair in zip(x.split(columns), back.split(columns), strict=True) for row in pair]
+    rows = [row for pair in zip(torch.split(x, columns), torch.split(back, columns), strict=True) for row in pair]
     return grid(torch.cat(rows), columns)
 
 
@@ -76,7 +76,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     if not angle.sin() > 1e-4:  # also where a code is zero
         return linear(a, b, t)
     t = t[:, None]
-    direction = (((1 - t) * angle).sin() * a / length_a + (t * angle).sin() * b / length_b) / angle.sin()
+    direction: Tensor = (((1 - t) * angle).sin() * a / length_a + (t * angle).sin() * b / length_b) / angle.sin()
     return direction * torch.lerp(length_a, length_b, t)
 
 

@@ -1,15 +1,10 @@
 """One run from its configuration to its end: started, resumed, or opened again with its best weights."""
 
 import json
-import os
-import platform
-import shlex
 import signal
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,35 +12,15 @@ from typing import Any
 import torch
 
 from aelab import __version__, checkpoint, cookbook
-from aelab.console import Screen, number
+from aelab.config import Config, device_name, environment, given, model_card
+from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset, open_data
-from aelab.engine import Interrupted, Settings, Training, pick_device
+from aelab.engine import Interrupted, Training, pick_device
 from aelab.evaluation import evaluate
-from aelab.metrics import definition
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.tracking import Run, RunInfo, Status, Store
-
-PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
-
-
-@dataclass(frozen=True)
-class Config:
-    """All that determines a run's numbers, beside the code: what config.json holds."""
-
-    recipe: str  # a name, or a path as it was typed
-    settings: Settings
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
-    data: str = "auto"  # as it was typed
-    image_size: int | None = None
-    split_seed: int = 0
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Config":
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
-        keys = ("recipe", "data", "image_size", "split_seed")
-        return cls(**{k: value[k] for k in keys}, settings=Settings(**value["settings"]), options=options)
 
 
 @dataclass(frozen=True)
@@ -100,7 +75,7 @@ def start(
         experiment,
         name or f"{page.name}-",
         params={
-            "recipe": page.name, **every, **_shown(asdict(config.settings)), "data": data.name,
+            "recipe": page.name, **every, **given(asdict(config.settings)), "data": data.name,
             "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
             "images_train": len(data.train), "images_val": len(data.val), "images_test": len(data.test),
             "parameters": sum(p.numel() for p in recipe.parameters()),
@@ -108,7 +83,7 @@ def start(
         tags={
             "aelab.kind": "run", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256, "aelab.version": __version__,
             "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint, "aelab.data_note": data.note,
-            "aelab.device": _device_name(device), "aelab.torch": torch.__version__,
+            "aelab.device": device_name(device), "aelab.torch": torch.__version__,
         },
         dataset={
             "name": data.name, "digest": data.fingerprint[:16], "source_type": "local",
@@ -116,10 +91,12 @@ def start(
         },
         parent=parent,
     )  # fmt: skip
-    run.json("config.json", {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint})
-    run.json("environment.json", _environment(device))
+    run.json(
+        "config.json", {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
+    )
+    run.json("environment.json", environment(device))
     run.text(f"recipe/{page.path.name}", page.source)
-    screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {_device_name(device)}")
+    screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {device_name(device)}")
     training = Training(recipe, data.to(device), config.settings, run, screen)
     training.facts = _facts(config, page, data, run)
     return _conduct(training, store, config, page)
@@ -128,7 +105,9 @@ def start(
 def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = None) -> Outcome:
     """Goes on with an unfinished run where its last checkpoint stands, or from the start if it has none."""
     if info.status == "FINISHED":
-        raise Problem(f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}", code=2)
+        raise Problem(
+            f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}", code=2
+        )
     config, page = configuration(info, store)
     if page.sha256 != info.tags.get("aelab.recipe_sha256"):
         raise Problem(f"{page.path} has changed since {info.name} was started, so the run cannot go on as it began.")
@@ -242,12 +221,12 @@ def open_run(info: RunInfo, store: Store, screen: Screen, device: str = "auto") 
     if page.sha256 != info.tags.get("aelab.recipe_sha256"):
         screen.warn(f"{page.path.name} has changed since {info.name} was trained.")
     image = tuple(found.manifest["image"])
-    recipe = cookbook.build(page, image, config.options).to(pick_device(device))  # type: ignore[arg-type]
+    recipe = cookbook.build(page, image, config.options).to(pick_device(device))
     try:
         recipe.load_state_dict(found.weights)
     except RuntimeError as error:
         raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {error}") from error
-    return Opened(info, config, page, recipe.eval(), image)  # type: ignore[arg-type]
+    return Opened(info, config, page, recipe.eval(), image)
 
 
 def run_data(opened: Opened, data_dir: Path | None, screen: Screen) -> Dataset:
@@ -259,14 +238,9 @@ def run_data(opened: Opened, data_dir: Path | None, screen: Screen) -> Dataset:
 
 def _check_data(info: RunInfo, data: Dataset) -> None:
     if data.fingerprint != info.tags.get("aelab.data_fingerprint"):
-        raise Problem(f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs).")
-
-
-# what a run says of itself
-
-
-def _shown(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if value is not None}
+        raise Problem(
+            f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
+        )
 
 
 def _facts(config: Config, page: Page, data: Dataset, run: Run) -> dict[str, Any]:
@@ -275,40 +249,3 @@ def _facts(config: Config, page: Page, data: Dataset, run: Run) -> dict[str, Any
         "image": list(data.image), "data": data.name, "data_fingerprint": data.fingerprint,
         "versions": {"aelab": __version__, "torch": torch.__version__},
     }  # fmt: skip
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    return {
-        "python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine(),
-        "cores": os.cpu_count(), "device": _device_name(device), "cuda": torch.version.cuda,
-        "packages": {name: metadata.version(name) for name in PACKAGES},
-    }  # fmt: skip
-
-
-def model_card(config: Config, page: Page, training: Training, validation: Mapping[str, float]) -> str:
-    """A README for the run: what was trained, on what, how well, and how to use it."""
-    data, run = training.data, training.run
-    rows = [
-        f"| {name} | {number(value)} | {d.unit if (d := definition(name)) else ''} |" for name, value in validation.items()
-    ]
-    given = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed}
-    words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in {**_shown(given), **_shown(asdict(config.settings))}.items()]
-    return "\n".join((
-        f"# {run.name}", "", page.summary, "",
-        f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
-        f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}".rstrip(), "",
-        "| validation | value | unit |", "|---|---|---|", *rows, "",
-        "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
-        "", "Use:", "", f"    aelab eval {run.name}", "",
-        f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",
-    ))  # fmt: skip
-
-
-def _typed(value: object) -> str:
-    return shlex.quote(",".join(map(str, value)) if isinstance(value, tuple) else str(value))

@@ -45,7 +45,6 @@ class VAE(Recipe):
             nn.Linear(latent_dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
             nn.Linear(hidden, pixels), nn.Unflatten(1, image),
         )  # fmt: skip
-        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log variance of q(z|x)."""
@@ -59,7 +58,7 @@ class VAE(Recipe):
         return torch.sigmoid(self.decoder(z))  # (B, C, H, W), the mean of p(x|z)
 
     def prior(self, n: int) -> Tensor:
-        return torch.randn(n, self.latent_dim, device=self.origin.device)  # (n, D)
+        return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         x = torch.bernoulli(x)

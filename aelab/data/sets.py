@@ -163,6 +163,6 @@ def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int]
     number = {name: k for k, name in enumerate(classes)}
     labels = torch.tensor([number.get(owner, -1) for some in owners for owner in some])
     sizes = [len(some) for some in paths]
-    pairs = list(zip(images.split(sizes), labels.split(sizes), strict=True))
+    pairs = list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))
     split = dict(zip(apart if "train" in apart else ["train"], pairs, strict=True))
     return Raw(split["train"], split.get("test"), classes, str(root), split.get("val"))

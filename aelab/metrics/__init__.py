@@ -17,11 +17,15 @@ class Definition:
 DEFINITIONS = {
     entry.name: entry
     for entry in (
-        Definition("loss", "recipe's own", "lower", "what the recipe minimises, mean over images; a GAN: its critic's loss"),
+        Definition(
+            "loss", "recipe's own", "lower", "what the recipe minimises, mean over images; a GAN: its critic's loss"
+        ),
         Definition("mse", "per pixel", "lower", "mean over images and pixels of (x - x^)^2; x^ from the mean code"),
         Definition("sse", "per image", "lower", "mse x pixels of an image: the squared error summed over an image"),
         Definition("psnr", "dB", "higher", "-10 log10(mse), the mse pooled over all images"),
-        Definition("nll", "nats per image", "lower", "-log p(x|z), z drawn from q(z|x), summed over pixels, binarised images"),
+        Definition(
+            "nll", "nats per image", "lower", "-log p(x|z), z drawn from q(z|x), summed over pixels, binarised images"
+        ),
         Definition("kl", "nats per image", "", "KL(q(z|x) || p(z)), summed over dimensions"),
         Definition("elbo", "nats per image", "higher", "-(nll + kl): a lower bound of log p(x)"),
         Definition("d_real", "probability", "", "mean of D(x) over real images"),

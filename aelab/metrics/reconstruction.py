@@ -40,12 +40,12 @@ def fit_pca(train: Split, dimension: int) -> PCA:
 
     Of a set larger than PCA_BYTES, every n-th image is used; of one with fewer images than `dimension`, as many components.
     """
-    from sklearn.decomposition import PCA as Sklearn
+    from sklearn import decomposition
 
     pixels = train.images[0].numel()
     stride = math.ceil(len(train) * pixels * 8 / PCA_BYTES)
     x = train.images[::stride].cpu().flatten(1).numpy().astype(np.float64) / 255
-    fitted = Sklearn(min(dimension, *x.shape), random_state=0).fit(x)
+    fitted = decomposition.PCA(min(dimension, *x.shape), random_state=0).fit(x)
     return PCA(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_))
 
 

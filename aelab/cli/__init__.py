@@ -1,0 +1,66 @@
+"""The command line: verbs, options, exit codes. The only typer; heavy imports wait until a verb needs them."""
+
+import os
+import sys
+import warnings
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from aelab import __version__
+from aelab.cli import look, train
+from aelab.cli.options import EXIT_CODES, screen_for
+from aelab.problem import Problem
+
+
+class Verbs(TyperGroup):
+    """The verbs, with the first one first: typer would put a group behind the commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=lambda name: name != "train")
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Train, evaluate, sample, interpolate and compare autoencoders and generative models. Every run is tracked in MLflow.",
+    epilog=EXIT_CODES, no_args_is_help=True, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+
+app.add_typer(train.verbs)
+app.add_typer(look.verbs)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(f"aelab {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits with its code; a user's mistake never ends in a traceback."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # our own go through the console
+    try:
+        code = app(prog_name="aelab", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except Problem as problem:
+        screen_for(False).error(str(problem))
+        sys.exit(problem.code)
+    except TyperException as error:
+        if message := error.format_message():
+            context = getattr(error, "ctx", None)
+            help_line = f"\nTry: {context.command_path} --help" if context else ""
+            screen_for(False).error(message.strip() + help_line)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `aelab runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,248 @@
+"""The verbs that look at what is there: eval, sample, interpolate, compare, runs, recipes, data, ui."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from aelab import cookbook
+from aelab.cli.options import DataDir, Device, Json, Name, Names, Out, Quiet, Seed, Uri, screen_for, short
+from aelab.problem import Problem
+
+if TYPE_CHECKING:
+    from aelab.console import Screen
+    from aelab.runs import Opened
+    from aelab.tracking import RunInfo, Store
+
+verbs = typer.Typer()
+
+
+@verbs.command("eval")
+def evaluate(
+    run: Names, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Loss terms and reconstruction error on the test set, with the PCA of the same code size beside them."""
+    from aelab import pictures, runs
+    from aelab.evaluation import at_rest, report
+    from aelab.metrics import definition
+    from aelab.recipe import Autoencodes
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    answers = []
+    for info in [store.find(name) for name in run]:
+        opened = runs.open_run(info, store, screen, device)
+        data = runs.run_data(opened, data_dir, screen)
+        figures = report(opened.recipe, data)
+        store.add_figures(info, figures)
+        answers.append(
+            {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": figures}
+        )
+        rows: list[dict[str, object]] = []
+        for key, value in figures.items():
+            if not key.startswith("test/pca_"):
+                known = definition(key)
+                row = {
+                    "metric": key,
+                    "value": value,
+                    "PCA": figures.get(key.replace("/", "/pca_")),
+                    "unit": known.unit if known else "",
+                }
+                rows.append(row)
+        if not json:
+            screen.table(rows, f"{info.name} on {len(data.test):,} test images of {data.name}")
+        if isinstance(opened.recipe, Autoencodes):
+            with at_rest(opened.recipe):
+                picture = pictures.reconstructions(opened.recipe, pictures.spread(data.test.images, 32))
+            _keep(store, info, "test-reconstructions", picture, None, screen)
+    if json:
+        screen.data({"runs": answers})
+
+
+@verbs.command()
+def sample(
+    run: Name, n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images.")] = 64, seed: Seed = 0,
+    out: Out = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Draw codes from the prior, decode them, and write the images as a grid."""
+    from aelab import pictures
+    from aelab.evaluation import at_rest
+    from aelab.recipe import Generates
+
+    screen, store, info, opened = _open(run, device, tracking_uri, quiet)
+    if not isinstance(opened.recipe, Generates):
+        raise Problem(
+            f"{info.name} cannot sample: {info.recipe} has no prior to draw codes from.",
+            "Sample a vae or a gan; this one can: aelab interpolate " + info.name, code=2,
+        )  # fmt: skip
+    with at_rest(opened.recipe, seed):
+        images = opened.recipe.decode(opened.recipe.prior(n))
+    _keep(store, info, f"samples-{n}-seed{seed}", pictures.grid(images, max(1, round(n**0.5))), out, screen)
+
+
+@verbs.command()
+def interpolate(
+    run: Name,
+    path: Annotated[Literal["linear", "spherical", "both"], typer.Option(help="How to walk from code to code.")] = "both",
+    pairs: Annotated[int, typer.Option(min=1, max=100, help="How many walks.")] = 6,
+    steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a walk, both ends included.")] = 10,
+    seed: Seed = 0, out: Out = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Walk from code to code, between test images or, without an encoder, between draws from the prior."""
+    import torch
+
+    from aelab import pictures, runs
+    from aelab.evaluation import at_rest
+    from aelab.recipe import Autoencodes, Generates
+
+    screen, store, info, opened = _open(run, device, tracking_uri, quiet)
+    recipe = opened.recipe
+    if not isinstance(recipe, (Autoencodes, Generates)):
+        raise Problem(f"{info.name} cannot interpolate: {info.recipe} has no codes that decode to images.", code=2)
+    with at_rest(recipe, seed):
+        if isinstance(recipe, Autoencodes):
+            test = runs.run_data(opened, data_dir, screen).test
+            chosen = (
+                torch.randperm(len(test))[: 2 * pairs]
+                if len(test) >= 2 * pairs
+                else torch.randint(len(test), (2 * pairs,))
+            )
+            codes = recipe.encode(test.batch(chosen.to(test.images.device))[0])
+        else:
+            codes = recipe.prior(2 * pairs)
+        for kind in ("linear", "spherical") if path == "both" else (path,):
+            picture = pictures.walks(recipe, codes[:pairs], codes[pairs:], steps, kind)
+            target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
+            _keep(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
+
+
+@verbs.command()
+def compare(
+    run: Annotated[list[str] | None, typer.Argument(metavar="[RUN...]", help="Runs; all finished ones if none is named.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
+    filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
+    metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
+    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Put tracked runs side by side: the options in which they differ, and their figures."""
+    from aelab.compare import comparison, records
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    chosen = [store.find(name) for name in run or []] or [
+        info for info in store.runs(filter_)
+        if info.status == "FINISHED" and info.tags.get("aelab.kind") == "run" and recipe in (None, info.recipe)
+    ]  # fmt: skip
+    if not chosen:
+        raise Problem("no finished run fits.", "See what is there: aelab runs")
+    rows = records(comparison(chosen, metric or ()))
+    if json:
+        screen.data({"runs": rows})
+    else:
+        screen.table(rows)
+
+
+@verbs.command()
+def runs(
+    recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
+    filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
+    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """List the tracked runs, newest first; the runs of a sweep are indented."""
+    from aelab.compare import overview
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    found = [info for info in store.runs(filter_) if recipe in (None, info.recipe)]
+    if json:
+        screen.data(
+            {
+                "runs": [
+                    {**row, "id": info.id, "name": info.name} for row, info in zip(overview(found), found, strict=True)
+                ]
+            }
+        )
+    elif found:
+        screen.table(overview(found))
+    else:
+        screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
+
+
+@verbs.command()
+def recipes(json: Json = False) -> None:
+    """List the recipes: the lecture's and those in ./recipes. None of them is run for it."""
+    from aelab.console import Screen
+
+    rows = [{"recipe": page.name, "what": page.summary, "file": short(page.path)} for page in cookbook.pages().values()]
+    Screen().data({"recipes": rows}) if json else Screen().table(rows)
+
+
+@verbs.command()
+def data(
+    fetch: Annotated[str | None, typer.Option(help="Download this data set: mnist, fashion-mnist or cifar10.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List the data sets and where they lie, or fetch one."""
+    from aelab.data import listing, obtain
+    from aelab.data.sets import DOWNLOADABLE
+
+    screen = screen_for(False)
+    if fetch is not None:
+        if fetch not in DOWNLOADABLE:
+            raise Problem(f"'{fetch}' is not a data set that can be fetched: {', '.join(DOWNLOADABLE)}.", code=2)
+        with screen.fetching() as advance:
+            screen.result(f"{fetch} is in {obtain(DOWNLOADABLE[fetch], data_dir, advance).place}")
+    else:
+        screen.table(listing(data_dir))
+
+
+@verbs.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open a web browser.")] = True,
+    tracking_uri: Uri = None,
+) -> None:
+    """Browse the runs: start MLflow's pages on 127.0.0.1 and open them where the runs are."""
+    import webbrowser
+
+    from aelab import tracking
+
+    screen, store = screen_for(False), tracking.Store(tracking_uri)
+    if store.uri.startswith(("http://", "https://")):
+        screen.result(page := store.page(store.experiment(None), store.uri))
+        if browser:
+            webbrowser.open(page)
+        return
+    page = store.page(store.experiment(None), f"http://127.0.0.1:{port}")
+    with tracking.served(store, port) as server:
+        screen.result(page)
+        screen.note("Ctrl-C ends it.")
+        if browser:
+            webbrowser.open(page)
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            return
+
+
+def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tuple[Screen, Store, RunInfo, Opened]":
+    from aelab.runs import open_run
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    info = store.find(run)
+    return screen, store, info, open_run(info, store, screen, device)
+
+
+def _keep(store: "Store", info: "RunInfo", name: str, picture: Any, out: Path | None, screen: "Screen") -> None:
+    """Logs a picture on a run, writes it to `out` too, and says where it is."""
+    from aelab.pictures import write
+
+    if out:
+        write(out, picture)
+    tracked = store.annotate(info)
+    path = tracked.picture(f"pictures/{name}.png", picture)
+    tracked.close()
+    screen.result(f"picture  {short(out or path)}")

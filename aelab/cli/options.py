@@ -1,0 +1,80 @@
+"""The options that several verbs share, and small things that every verb needs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from aelab.console import Screen
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
+TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
+
+Names = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, recipe (its newest) or folder.")
+]
+Name = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id, start of an id, name, recipe (its newest finished run) or folder.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        help="auto, mnist, mnist-5k, fashion-mnist, cifar10, digits, or a folder of pictures.", rich_help_panel=DATA
+    ),
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where data sets lie.", envvar="AELAB_DATA", show_envvar=True, rich_help_panel=DATA)
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=4, help="Scale and cut the pictures of a folder to this size.", rich_help_panel=DATA)
+]
+SplitSeed = Annotated[
+    int, typer.Option(min=0, help="Seed of the split into train, validation and test.", rich_help_panel=DATA)
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Passes over the training images; the recipe's own if not given.", rich_help_panel=TRAINING
+    ),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images in a step; the recipe's own if not given.", rich_help_panel=TRAINING)
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, order and noise.", rich_help_panel=TRAINING)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=TRAINING)]
+Precision = Annotated[
+    Literal["float32", "tf32", "bfloat16"],
+    typer.Option(help="Of the arithmetic; tf32 is for CUDA.", rich_help_panel=TRAINING),
+]
+MaxSteps = Annotated[int | None, typer.Option(min=1, help="End after so many steps.", rich_help_panel=TRAINING)]
+Patience = Annotated[
+    int | None,
+    typer.Option(min=1, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING),
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(help="MLflow store.  (default: MLFLOW_TRACKING_URI, else ./mlflow.db)", rich_help_panel=TRACKING),
+]
+Experiment = Annotated[
+    str | None,
+    typer.Option(help="MLflow experiment.  (default: MLFLOW_EXPERIMENT_NAME, else aelab)", rich_help_panel=TRACKING),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+Out = Annotated[Path | None, typer.Option(help="Write the picture to this file too.")]
+
+
+def screen_for(quiet: bool) -> "Screen":
+    """The terminal, opened."""
+    from aelab.console import Screen
+
+    return Screen(quiet)
+
+
+def short(path: Path) -> str:
+    """A path as one would type it here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

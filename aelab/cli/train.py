@@ -1,0 +1,235 @@
+"""The verbs that train: `train`, with one command a recipe made from its signature, `resume` and `compare-latent`."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+
+import typer
+from typer.core import TyperGroup
+
+from aelab import cookbook
+from aelab.cli.options import (
+    EXIT_CODES,
+    TRACKING,
+    BatchSize,
+    Data,
+    DataDir,
+    Device,
+    Epochs,
+    Experiment,
+    ImageSize,
+    Json,
+    MaxSteps,
+    Name,
+    Patience,
+    Precision,
+    Quiet,
+    Seed,
+    SplitSeed,
+    Uri,
+    screen_for,
+    short,
+)
+from aelab.problem import Problem
+
+if TYPE_CHECKING:
+    from aelab.config import Config
+    from aelab.console import Screen
+    from aelab.cookbook import Option, Page
+    from aelab.runs import Outcome
+
+verbs = typer.Typer()
+
+
+def train(page: "Page", values: dict[str, Any]) -> None:
+    """Trains a recipe: `values` are the engine's options and the recipe's, as they were typed."""
+    from aelab import runs
+    from aelab.tracking import Store
+
+    screen = screen_for(values.pop("quiet"))
+    places = {key: values.pop(key) for key in ("tracking_uri", "experiment", "name", "data_dir")}
+    config = _config(page, values)
+    data = runs.open_config_data(config, places["data_dir"], screen)
+    store = Store(places["tracking_uri"])
+    outcome = runs.start(config, store, screen, data=data, experiment=places["experiment"], name=places["name"])
+    _farewell(outcome, screen)
+
+
+def _config(page: "Page", values: dict[str, Any]) -> "Config":
+    """The configuration that the typed values mean; what is left of them are the recipe's options."""
+    from aelab.config import Config
+    from aelab.engine import Settings
+
+    recipe = cookbook.load(page)
+    settings = Settings(
+        epochs=values.pop("epochs") or recipe.epochs, batch_size=values.pop("batch_size") or recipe.batch_size,
+        **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")},
+    )  # fmt: skip
+    given = {key: values.pop(key) for key in ("data", "image_size", "split_seed")}
+    typed = str(page.path) if page.path != getattr(cookbook.pages().get(page.name), "path", None) else page.name
+    return Config(typed, settings, values, **given)
+
+
+def _farewell(outcome: "Outcome", screen: "Screen") -> None:
+    """What a training ends with: its figures, where its pictures are, and what to type next."""
+    from aelab.console import number
+    from aelab.recipe import Autoencodes, Generates
+
+    name = outcome.info.name
+    figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
+    screen.result(f"{name} finished  {figures}")
+    for path in outcome.pictures:
+        screen.result(f"picture  {short(path)}")
+    verbs = ["eval", *["sample"] * isinstance(outcome.recipe, Generates)]
+    verbs += ["interpolate"] * isinstance(outcome.recipe, (Autoencodes, Generates))
+    screen.note("next     " + "   ".join([*(f"aelab {verb} {name}" for verb in verbs), "aelab ui"]))
+
+
+def _train_command(page: "Page") -> Any:
+    """The command `train NAME`, made from the engine's options and the signature of the recipe."""
+    recipe = cookbook.load(page)
+    usual = {"epochs": recipe.epochs, "batch_size": recipe.batch_size}
+    common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
+    taken = {parameter.name for parameter in common}
+    own = cookbook.options(recipe)
+    for option in own:
+        if option.name in taken:
+            raise Problem(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
+
+    def command(**values: Any) -> None:
+        train(page, values)
+
+    parameters = [*map(_parameter, own), *common]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    doc = inspect.getdoc(sys.modules[recipe.__module__]) or page.name
+    single.command(name=page.name, help="\b\n" + doc.replace("\n\n", "\n\n\b\n"), epilog=EXIT_CODES)(command)
+    return typer.main.get_command(single)
+
+
+def _common(
+    *, epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
+    image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
+    max_steps: MaxSteps = None, patience: Patience = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)] = None,
+    experiment: Experiment = None, tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Carries the options that every recipe's command has."""
+
+
+def _parameter(option: "Option") -> inspect.Parameter:
+    """A recipe's option as a parameter that typer understands."""
+    panel = "Recipe"
+    if option.type is bool or get_origin(option.type) is Literal:
+        hint: Any = Annotated[option.type, typer.Option(help=option.help, rich_help_panel=panel)]
+        return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hint)
+    shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else True
+    parsed = typer.Option(
+        parser=_parser(option), metavar=option.metavar, help=option.help, show_default=shown, rich_help_panel=panel
+    )
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=Annotated[Any, parsed]
+    )
+
+
+def _parser(option: "Option") -> Callable[[Any], Any]:
+    def parse(text: Any) -> Any:
+        if not isinstance(text, str):
+            return text  # the default
+        try:
+            return option.parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse
+
+
+class Recipes(TyperGroup):
+    """The group `train`: a command for every recipe, whose file is only run when it is the one that is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(cookbook.pages())
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        page = cookbook.find(cmd_name)
+        stub = typer.Typer(add_completion=False)
+        stub.command(name=page.name, help=page.summary)(lambda: None)
+        return typer.main.get_command(stub)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        return args[0], _train_command(cookbook.find(args[0])), args[1:]
+
+
+verbs.add_typer(
+    typer.Typer(cls=Recipes, help="Train a recipe: a name, or a path such as ./mine.py.", no_args_is_help=True,
+                subcommand_metavar="RECIPE [OPTIONS]"),
+    name="train",
+)  # fmt: skip
+
+
+@verbs.command()
+def resume(run: Name, data_dir: DataDir = None, tracking_uri: Uri = None, quiet: Quiet = False) -> None:
+    """Go on with an interrupted run, in the same MLflow run, as if it had never stopped."""
+    from aelab import runs
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    _farewell(runs.resume(store.find(run), store, screen, data_dir), screen)
+
+
+@verbs.command("compare-latent")
+def compare_latent(
+    dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, help="Latent dimensions, such as 2 5 10.")],
+    recipe: Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")] = "stacked",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; repeatable.")
+    ] = None,
+    epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
+    image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
+    max_steps: MaxSteps = None, patience: Patience = None, experiment: Experiment = None, tracking_uri: Uri = None,
+    json: Json = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Train one run a latent dimension and compare their test reconstruction error, with PCA beside it."""
+    from aelab import launch, runs
+    from aelab.tracking import Store
+
+    page = cookbook.find(recipe)
+    options = _assignments(page, set_ or [])
+    screen = screen_for(quiet)
+    values: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
+        "split_seed": split_seed, "device": device, "precision": precision, "max_steps": max_steps, "patience": patience,
+    }  # fmt: skip
+    config = _config(page, {**values, **options})
+    opened = runs.open_config_data(config, data_dir, screen)
+    store = Store(tracking_uri)
+    unique = list(dict.fromkeys(dimensions))
+    sweep = launch.compare_latent(unique, config, store, screen, data=opened, experiment=experiment)
+    if json:
+        screen.data({"run": sweep.info.name, "id": sweep.info.id, "points": sweep.rows, "failed": sweep.failed})
+    else:
+        screen.table(sweep.rows, f"{page.name} on the test images of {opened.name} (PCA: the same code size)")
+        for picture in sweep.pictures:
+            screen.result(f"picture  {short(picture)}")
+        screen.note(f"next     aelab compare {' '.join(str(row['run']) for row in sweep.rows)}   aelab ui")
+    if sweep.failed:
+        raise Problem(f"{len(sweep.failed)} of {len(unique)} points failed.", *sweep.failed[:2])
+
+
+def _assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
+    """The recipe's options given as NAME=VALUE."""
+    known = {option.name: option for option in cookbook.options(cookbook.load(page))}
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in known:
+            raise Problem(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
+        try:
+            values[name] = known[name].parse(text.strip())
+        except ValueError as error:
+            raise Problem(f"--set {pair}: {error}", code=2) from error
+    return values

@@ -1,0 +1,81 @@
+"""What a run is made of, and what it says of itself: configuration, environment, model card."""
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from aelab.console import number
+from aelab.cookbook import Page
+from aelab.engine import Settings, Training
+from aelab.metrics import definition
+
+PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run's numbers, beside the code: what config.json holds."""
+
+    recipe: str  # a name, or a path as it was typed
+    settings: Settings
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe
+    data: str = "auto"  # as it was typed
+    image_size: int | None = None
+    split_seed: int = 0
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
+        keys = ("recipe", "data", "image_size", "split_seed")
+        return cls(**{k: value[k] for k in keys}, settings=Settings(**value["settings"]), options=options)
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have a value."""
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine: what environment.json holds."""
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine(),
+        "cores": os.cpu_count(), "device": device_name(device), "cuda": torch.version.cuda,
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def model_card(config: Config, page: Page, training: Training, validation: Mapping[str, float]) -> str:
+    """A README for the run: what was trained, on what, how well, and how to use it."""
+    data, run = training.data, training.run
+    rows = [
+        f"| {name} | {number(value)} | {d.unit if (d := definition(name)) else ''} |"
+        for name, value in validation.items()
+    ]
+    typed = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed}
+    words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in given({**typed, **asdict(config.settings)}).items()]
+    return "\n".join((
+        f"# {run.name}", "", page.summary, "",
+        f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
+        f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}".rstrip(), "",
+        "| validation | value | unit |", "|---|---|---|", *rows, "",
+        "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
+        "", "Use:", "", f"    aelab eval {run.name}", "",
+        f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",
+    ))  # fmt: skip
+
+
+def _typed(value: object) -> str:
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, tuple) else str(value))

@@ -1,0 +1,18 @@
+"""The door to MLflow, and the only one: `store` finds and starts runs, `run` writes one, `server` shows them."""
+
+import logging
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # its default blocks for four minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+from aelab.tracking.run import Run, RunInfo, Status
+from aelab.tracking.server import served
+from aelab.tracking.store import Store
+
+__all__ = ["Run", "RunInfo", "Status", "Store", "served"]
+
+for _name in ("mlflow", "alembic"):
+    logging.getLogger(_name).setLevel(logging.ERROR)

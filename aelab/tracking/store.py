@@ -1,0 +1,201 @@
+"""The tracking store: opened, searched, and asked for runs."""
+
+import getpass
+import os
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, Param, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from aelab.problem import Problem
+from aelab.tracking.run import Run, RunInfo, cache_folder, local_path, run_info
+
+EXPERIMENT = "aelab"
+
+
+class Store:
+    """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+        if self.uri.startswith(("http://", "https://")):
+            self._knock()
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            if self.database:  # processes that create one SQLite store at once would break its migration
+                with FileLock(f"{self.database}.lock", timeout=60):
+                    self.client = MlflowClient(self.uri)
+                    self.client.search_experiments(max_results=1)
+            else:
+                self.client = MlflowClient(self.uri)
+                self.client.search_experiments(max_results=1)
+        except OSError as error:
+            raise Problem(f"cannot open the store {self.shown_uri}: {error}") from error
+        except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
+            reason = str(error).strip().splitlines()[0]
+            raise Problem(f"cannot open the store {self.shown_uri}: {reason}") from error
+
+    @property
+    def shown_uri(self) -> str:
+        """The address without a password."""
+        return re.sub(r"//[^@/]*@", "//", self.uri)
+
+    def _knock(self) -> None:
+        try:
+            with urllib.request.urlopen(self.uri.rstrip("/") + "/health", timeout=5):
+                return
+        except urllib.error.HTTPError:
+            return  # someone answers; MLflow will say what is wrong
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Problem(
+                f"no MLflow server answers at {self.shown_uri}: {reason}",
+                "Start it, correct MLFLOW_TRACKING_URI or --tracking-uri, or unset them to log into ./mlflow.db",
+            ) from error
+
+    def experiment(self, name: str | None) -> str:
+        """The id of an experiment, created if need be with its artifacts beside the database."""
+        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            root = self.database.parent if self.database else Path.cwd()
+            served = self.uri.startswith(("http://", "https://"))
+            place = None if served else (root.resolve() / "mlruns" / re.sub(r"[^\w.-]+", "-", name)).as_uri()
+            try:
+                return str(self.client.create_experiment(name, artifact_location=place))
+            except MlflowException:  # another process was faster
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise Problem(
+                f"the experiment '{name}' has been deleted in MLflow; restore it or name another: --experiment"
+            )
+        if self.database and found.artifact_location.startswith("mlflow-artifacts:"):
+            raise Problem(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
+        return str(found.experiment_id)
+
+    def create(
+        self,
+        experiment: str | None,
+        name: str,
+        *,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str] | None = None,
+        parent: str | None = None,
+    ) -> Run:
+        """Starts a run. Its name is `name`-xxxxxx with the first digits of its id if `name` ends in a dash."""
+        every = {**tags, **_origin(), **({"mlflow.parentRunId": parent} if parent else {})}
+        created = self.client.create_run(self.experiment(experiment), run_name=name, tags=every)
+        run_id = created.info.run_id
+        if name.endswith("-"):
+            self.client.update_run(run_id, name=name + run_id[:6])
+        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        if dataset:
+            self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
+        return Run(self.client, self.get(run_id))
+
+    def reopen(self, info: RunInfo) -> Run:
+        """Goes on with a run: it is RUNNING again, and what it has logged already is not logged twice."""
+        self.client.update_run(info.id, status="RUNNING")
+        return Run(self.client, info, again=True)
+
+    def annotate(self, info: RunInfo) -> Run:
+        """Opens a run to add figures and pictures to it; its status stays what it is."""
+        return Run(self.client, info)
+
+    def add_figures(self, info: RunInfo, figures: Mapping[str, float]) -> None:
+        """Logs figures of a finished run at step 0, only those that it does not have."""
+        run = self.annotate(info)
+        run.metrics({key: value for key, value in figures.items() if info.metrics.get(key) != value}, 0)
+        run.close()
+
+    def get(self, run_id: str) -> RunInfo:
+        return run_info(self.client.get_run(run_id))
+
+    def runs(self, filter_string: str = "", experiment: str | None = None) -> list[RunInfo]:
+        """The store's aelab runs, newest first. Raises Problem where MLflow does not understand the filter."""
+        experiments = [e for e in self.client.search_experiments() if experiment in (None, e.name)]
+        found, token = [], None
+        while experiments:
+            try:
+                page = self.client.search_runs(
+                    [e.experiment_id for e in experiments], filter_string, ViewType.ACTIVE_ONLY, 1000,
+                    ["attributes.start_time DESC"], token,
+                )  # fmt: skip
+            except MlflowException as error:
+                raise Problem(f"MLflow does not accept this filter: {str(error).splitlines()[0]}", code=2) from error
+            found += [run_info(run) for run in page]
+            token = page.token
+            if not token:
+                break
+        return [run for run in found if run.recipe]
+
+    def find(self, name: str) -> RunInfo:
+        """A run by id, unique prefix of an id, name, recipe (its newest finished run) or path of its folder."""
+        runs = self.runs()
+        in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
+        wanted = in_path[-1] if in_path else name
+        exact = [run for run in runs if wanted in (run.id, run.name)]
+        same_recipe = [run for run in runs if run.recipe == wanted and "mlflow.parentRunId" not in run.tags]
+        finished = [run for run in same_recipe or (r for r in runs if r.recipe == wanted) if run.status == "FINISHED"]
+        prefixed = [run for run in runs if len(wanted) > 1 and run.id.startswith(wanted.lower())]
+        for matches in (exact, finished[:1], prefixed):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                listed = ", ".join(f"{run.id[:12]} ({run.name})" for run in matches[:4])
+                raise Problem(
+                    f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}", code=2
+                )
+        if same_recipe:
+            raise Problem(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
+        raise Problem(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
+
+    def folder(self, info: RunInfo) -> Path:
+        """The run's files on this machine: its artifact folder, or a copy where a server keeps that."""
+        local = local_path(info.artifacts)
+        if local:
+            return local
+        cache = cache_folder(info.id)
+        for part in ("config.json", "checkpoints"):
+            if not (cache / part).exists():
+                cache.mkdir(parents=True, exist_ok=True)
+                try:
+                    self.client.download_artifacts(info.id, part, str(cache))
+                except Exception as error:  # MLflow's, requests', the file system's
+                    raise Problem(f"cannot fetch {part} of run {info.name}: {str(error).splitlines()[0]}") from error
+        return cache
+
+    def page(self, experiment_id: str, base: str) -> str:
+        """The address of an experiment in the UI, in the mode for model training."""
+        return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
+
+
+def _origin() -> dict[str, str]:
+    """MLflow's own tags for who started a run and from which source."""
+    tags = {"mlflow.source.name": "aelab", "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError, ImportError):  # an account without a name
+        tags["mlflow.user"] = getpass.getuser()
+    try:
+        git = ["git", "rev-parse", "HEAD"]
+        tags["mlflow.source.git.commit"] = subprocess.run(
+            git, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        git = ["git", "status", "--porcelain", "--untracked-files=no"]
+        tags["aelab.git_dirty"] = str(bool(subprocess.run(git, capture_output=True, check=True).stdout)).lower()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return tags
