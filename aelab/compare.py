@@ -30,8 +30,14 @@ def overview(runs: Sequence[RunInfo]) -> list[dict[str, object]]:
     ]
 
 
+TWINS = ("sse", "psnr", "pca_loss", "pca_sse", "pca_psnr")  # say what mse says already
+
+
 def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:
-    """Runs as rows; as columns the options in which they differ and the figures they have: the test's, else validation's."""
+    """Runs as rows; as columns the options in which they differ and their figures.
+
+    These are `metrics`, or the test's where all the runs have been evaluated, or else the validation's.
+    """
     params = pd.DataFrame([run.params for run in runs])
     options = [str(name) for name in params if name not in PLUMBING]
     shown = [
@@ -39,7 +45,7 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
         for name in (*options, "seed", "data", "epochs")
         if name in params and params[name].nunique(dropna=False) > 1
     ]
-    names = list(metrics) or _common_metrics([run.metrics for run in runs])
+    names = list(metrics) or _figures([run.metrics for run in runs])
     rows = []
     for run in runs:
         row: dict[str, object] = {"run": run.name, "recipe": run.recipe}
@@ -51,12 +57,11 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
     return pd.DataFrame(rows).astype(object)
 
 
-def _common_metrics(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
-    """The test figures that any of the runs has, in the order they were logged; the validation's where none has any."""
-    for split in ("test/", "val/"):
-        if names := list(dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))):
-            return names
-    return []
+def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
+    """The names of the figures that tell the most, all of one split so that they can be compared."""
+    split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "val/"
+    names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
+    return [name for name in names if name.removeprefix(split) not in TWINS]
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:

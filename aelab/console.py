@@ -25,7 +25,9 @@ class Screen:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.out = Console(soft_wrap=True, highlight=False)
+        self.out = Console(
+            soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000
+        )  # a file is wide
         self.err = Console(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, text: str) -> None:

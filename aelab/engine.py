@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aelab import checkpoint, pictures
 from aelab.checkpoint import Checkpoint
@@ -42,6 +43,7 @@ class Settings:
     precision: str = "float32"
     max_steps: int | None = None
     patience: int | None = None
+    ema: float = 0.0
 
 
 @dataclass
@@ -63,7 +65,11 @@ class Position:
 
 
 class Interrupted(Exception):
-    """The user or the system asked for an end; everything is saved."""
+    """The user or the system asked for an end at `step`; everything is saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step = step
 
 
 def pick_device(name: str) -> torch.device:
@@ -84,6 +90,7 @@ class Training:
     def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: Run, screen: Screen) -> None:
         self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
         self.device = next(recipe.parameters()).device
+        self.average = _average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
@@ -102,6 +109,11 @@ class Training:
         with at_rest(recipe):
             self.fixed_z = recipe.prior(SAMPLES) if isinstance(recipe, Generates) else None
 
+    @property
+    def judged(self) -> Recipe:
+        """The recipe with the weights that are validated, drawn and kept: their average, where one is taken."""
+        return cast("Recipe", self.average.module) if self.average else self.recipe
+
     # the state
 
     def state(self) -> dict[str, Any]:
@@ -113,6 +125,7 @@ class Training:
             "optimizers": optimizers,
             "sums": self.sums,
             "window_sums": self.window_sums,
+            "average": self.average.state_dict() if self.average else None,
             "rng": torch.get_rng_state(),
             "rng_cuda": cuda,
         }
@@ -124,7 +137,9 @@ class Training:
             for phase, states in zip(self.phases, last.state["optimizers"], strict=True):
                 for name, optimizer in phase.optimizers.items():
                     optimizer.load_state_dict(states[name])
-        except (RuntimeError, KeyError, ValueError) as error:
+            if self.average:
+                self.average.load_state_dict(last.state["average"])
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise Problem(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
         self.position = Position(**last.state["position"])
         self.sums = last.state["sums"].to(self.device)
@@ -180,13 +195,15 @@ class Training:
         order = train.shuffled(self.settings.seed, at.phase, at.epoch)
         for index in torch.split(order[: self.batches * self.batch_size], self.batch_size)[at.batch :]:
             self.step(phase, *train.batch(index))
+            if self.average:
+                self.average.update_parameters(self.recipe)
             if at.step % self.window == 0 or at.step == self.steps:
                 self._log_window(bar, title, started)
             if (stopping := stop()) or time.monotonic() - self._saved_at > SAVE_SECONDS:
                 at.seconds, started = at.seconds + time.perf_counter() - started, time.perf_counter()
                 self.save()
             if stopping:
-                raise Interrupted
+                raise Interrupted(at.step)
             if at.step >= self.steps:
                 break
         at.seconds += time.perf_counter() - started
@@ -229,7 +246,7 @@ class Training:
         at = self.position
         means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True))
         speed = at.batch * self.batch_size / at.seconds
-        held_out = evaluate(self.recipe, self.data.val)
+        held_out = evaluate(self.judged, self.data.val)
         at.epoch, at.epochs, at.batch, at.summed = at.epoch + 1, at.epochs + 1, 0, 0
         self.run.metrics({f"train/{name}": value for name, value in means.items()}, at.epochs)
         self.run.metrics({f"val/{name}": value for name, value in held_out.items()}, at.epochs)
@@ -245,14 +262,12 @@ class Training:
             self.screen.note(f"{title}  {line}  {speed:,.0f} images/s")
 
     def _keep_best(self, held_out: Mapping[str, float]) -> None:
-        at = self.position
-        if self.recipe.objective is None:
-            return
-        value = held_out[self.recipe.objective]
-        at.since_best += 1
-        if value < at.best:
-            at.best, at.best_step, at.since_best = value, at.step, 0
-            self.best_weights = {k: v.detach().clone() for k, v in self.recipe.state_dict().items()}
+        at, objective = self.position, self.recipe.objective
+        at.since_best += objective is not None
+        if objective is None or held_out[objective] < at.best:
+            at.best = math.inf if objective is None else held_out[objective]
+            at.best_step, at.since_best = at.step, 0
+            self.best_weights = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
 
     def _patience_is_over(self) -> bool:
         return self.settings.patience is not None and self.position.since_best >= self.settings.patience
@@ -263,13 +278,21 @@ class Training:
             self.run.stepwise_image(name, picture, self.position.epochs)
 
     def gallery(self) -> Iterator[tuple[str, pictures.Picture]]:
-        with at_rest(self.recipe):
-            if isinstance(self.recipe, Autoencodes):
-                yield "reconstructions", pictures.reconstructions(self.recipe, self.shown)
-            if self.fixed_z is not None and isinstance(self.recipe, Generates):
-                yield "samples", pictures.grid(self.recipe.decode(self.fixed_z))
+        """The pictures of the judged weights by name."""
+        recipe = self.judged
+        with at_rest(recipe):
+            if isinstance(recipe, Autoencodes):
+                yield "reconstructions", pictures.reconstructions(recipe, self.shown)
+            if self.fixed_z is not None and isinstance(recipe, Generates):
+                yield "samples", pictures.grid(recipe.decode(self.fixed_z))
 
     def use_best(self) -> None:
-        """Loads the weights of the best validation, where the recipe has an objective."""
-        if self.best_weights:
-            self.recipe.load_state_dict(self.best_weights)
+        """Loads the weights to keep into the recipe: the best validated, the last ones where it has no objective."""
+        self.recipe.load_state_dict(self.best_weights)
+        self.average = None
+
+
+def _average(recipe: Recipe, decay: float) -> AveragedModel:
+    """An exponential moving average of a recipe's weights and buffers."""
+    ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return AveragedModel(recipe, multi_avg_fn=ema, use_buffers=True)

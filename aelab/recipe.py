@@ -50,6 +50,9 @@ class Recipe(nn.Module):
 
     epochs: ClassVar[int] = 20  # what `aelab train` does unless told otherwise
     batch_size: ClassVar[int] = 128
+    ema: ClassVar[float] = (
+        0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
+    )
     objective: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
     lr: float
 

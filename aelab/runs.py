@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 
@@ -69,37 +68,38 @@ def start(
     config = replace(config, data=data.name)
     page = cookbook.find(config.recipe)
     recipe = prepare(config, page, data)
-    every = {option.name: option.default for option in cookbook.options(type(recipe))} | dict(config.options)
     device = next(recipe.parameters()).device
-    run = store.create(
-        experiment,
-        name or f"{page.name}-",
-        params={
-            "recipe": page.name, **every, **given(asdict(config.settings)), "data": data.name,
-            "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
-            "images_train": len(data.train), "images_val": len(data.val), "images_test": len(data.test),
-            "parameters": sum(p.numel() for p in recipe.parameters()),
-        },
-        tags={
-            "aelab.kind": "run", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256, "aelab.version": __version__,
-            "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint, "aelab.data_note": data.note,
-            "aelab.device": device_name(device), "aelab.torch": torch.__version__,
-        },
-        dataset={
-            "name": data.name, "digest": data.fingerprint[:16], "source_type": "local",
-            "source": json.dumps({"place": data.place}),
-        },
-        parent=parent,
-    )  # fmt: skip
-    run.json(
-        "config.json", {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
-    )
-    run.json("environment.json", environment(device))
-    run.text(f"recipe/{page.path.name}", page.source)
-    screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {device_name(device)}")
-    training = Training(recipe, data.to(device), config.settings, run, screen)
-    training.facts = _facts(config, page, data, run)
-    return _conduct(training, store, config, page)
+    every = {option.name: option.default for option in cookbook.options(type(recipe))} | dict(config.options)
+    with _signals() as caught:
+        run = store.create(
+            experiment,
+            name or f"{page.name}-",
+            params={
+                "recipe": page.name, **every, **given(asdict(config.settings)), "data": data.name,
+                "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
+                "images_train": len(data.train), "images_val": len(data.val), "images_test": len(data.test),
+                "parameters": sum(p.numel() for p in recipe.parameters()),
+            },
+            tags={
+                "aelab.kind": "run", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256,
+                "aelab.version": __version__, "aelab.torch": torch.__version__, "aelab.device": device_name(device),
+                "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint, "aelab.data_note": data.note,
+            },
+            dataset={
+                "name": data.name, "digest": data.fingerprint[:16], "source_type": "local",
+                "source": json.dumps({"place": data.place}),
+            },
+            parent=parent,
+        )  # fmt: skip
+        with _honest_status(run, screen, caught):
+            facts = {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
+            run.json("config.json", facts)
+            run.json("environment.json", environment(device))
+            run.text(f"recipe/{page.path.name}", page.source)
+            screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {device_name(device)}")
+            training = Training(recipe, data.to(device), config.settings, run, screen)
+            validation, written = _complete(training, config, page, caught)
+    return Outcome(store.get(run.id), recipe, training.data, validation, written)
 
 
 def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = None) -> Outcome:
@@ -116,38 +116,63 @@ def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = 
     recipe = prepare(config, page, data)
     folder = store.folder(info) / "checkpoints"
     last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
-    run = store.reopen(info)
-    training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
-    training.facts = _facts(config, page, data, run)
-    if last:
-        training.restore(last, best)
-    screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
-    return _conduct(training, store, config, page)
+    with _signals() as caught:
+        run = store.reopen(info)
+        with _honest_status(run, screen, caught):
+            training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
+            if last:
+                training.restore(last, best)
+            screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
+            validation, written = _complete(training, config, page, caught)
+    return Outcome(store.get(run.id), recipe, training.data, validation, written)
 
 
-def _conduct(training: Training, store: Store, config: Config, page: Page) -> Outcome:
-    """Runs a training to its end and closes its run with an honest status, whatever happens."""
-    run = training.run
+def _complete(
+    training: Training, config: Config, page: Page, caught: "list[signal.Signals]"
+) -> tuple[dict[str, float], list[Path]]:
+    """Trains to the end; then validates the best weights, draws their pictures and writes the model card."""
+    run, data = training.run, training.data
+    training.facts = {
+        "run_id": run.id, "recipe": page.name, "recipe_sha256": page.sha256, "options": dict(config.options),
+        "image": list(data.image), "data": data.name, "data_fingerprint": data.fingerprint,
+        "versions": {"aelab": __version__, "torch": torch.__version__},
+    }  # fmt: skip
+    training.fit(lambda: bool(caught))
+    training.use_best()
+    validation = evaluate(training.recipe, data.val)
+    written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
+    card = model_card(config, page, training, validation)
+    run.text("README.md", card)
+    run.tags({"mlflow.note.content": card})
+    return validation, written
+
+
+@contextmanager
+def _honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
+    """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
+
+    def close(status: Status, reason: str) -> None:
+        run.tags({"aelab.reason": reason})
+        try:
+            run.close(status)
+        except Problem as problem:
+            screen.warn(str(problem))
+
     try:
-        with _signals() as caught:
-            training.fit(lambda: bool(caught))
-            training.use_best()
-            validation = evaluate(training.recipe, training.data.val)
-            written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
-            card = model_card(config, page, training, validation)
-            run.text("README.md", card)
-            run.tags({"mlflow.note.content": card})
-    except Interrupted:
-        _close(run, "KILLED", f"stopped by {caught[0].name}", training.screen)
-        raise Stopped(caught[0], run, training.position.step) from None
+        yield
+    except Interrupted as interrupted:
+        close("KILLED", f"stopped by {caught[0].name}")
+        raise Stopped(caught[0], run, interrupted.step) from None
+    except KeyboardInterrupt:
+        close("KILLED", "stopped by SIGINT, twice")
+        raise
     except torch.OutOfMemoryError as error:
-        _close(run, "FAILED", "out of memory", training.screen)
+        close("FAILED", "out of memory")
         raise Problem("the device has no memory left.", "Try a smaller --batch-size, or a smaller model.") from error
     except BaseException as error:
-        _close(run, "FAILED", str(error) or type(error).__name__, training.screen)
+        close("FAILED", str(error) or type(error).__name__)
         raise
     run.close("FINISHED")
-    return Outcome(store.get(run.id), training.recipe, training.data, validation, written)
 
 
 class Stopped(Problem):
@@ -241,11 +266,3 @@ def _check_data(info: RunInfo, data: Dataset) -> None:
         raise Problem(
             f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
         )
-
-
-def _facts(config: Config, page: Page, data: Dataset, run: Run) -> dict[str, Any]:
-    return {
-        "run_id": run.id, "recipe": page.name, "recipe_sha256": page.sha256, "options": dict(config.options),
-        "image": list(data.image), "data": data.name, "data_fingerprint": data.fingerprint,
-        "versions": {"aelab": __version__, "torch": torch.__version__},
-    }  # fmt: skip

@@ -52,6 +52,15 @@ Patience = Annotated[
     int | None,
     typer.Option(min=1, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING),
 ]
+Ema = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=0.9999,
+        help="Decay of the average of the weights that is validated and kept; 0 takes none.",
+        rich_help_panel=TRAINING,
+    ),
+]
 Uri = Annotated[
     str | None,
     typer.Option(help="MLflow store.  (default: MLFLOW_TRACKING_URI, else ./mlflow.db)", rich_help_panel=TRACKING),

@@ -16,6 +16,7 @@ from aelab.cli.options import (
     Data,
     DataDir,
     Device,
+    Ema,
     Epochs,
     Experiment,
     ImageSize,
@@ -64,6 +65,7 @@ def _config(page: "Page", values: dict[str, Any]) -> "Config":
     recipe = cookbook.load(page)
     settings = Settings(
         epochs=values.pop("epochs") or recipe.epochs, batch_size=values.pop("batch_size") or recipe.batch_size,
+        ema=recipe.ema if (ema := values.pop("ema")) is None else ema,
         **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")},
     )  # fmt: skip
     given = {key: values.pop(key) for key in ("data", "image_size", "split_seed")}
@@ -89,7 +91,7 @@ def _farewell(outcome: "Outcome", screen: "Screen") -> None:
 def _train_command(page: "Page") -> Any:
     """The command `train NAME`, made from the engine's options and the signature of the recipe."""
     recipe = cookbook.load(page)
-    usual = {"epochs": recipe.epochs, "batch_size": recipe.batch_size}
+    usual = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "ema": recipe.ema}
     common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
     own = cookbook.options(recipe)
@@ -111,7 +113,7 @@ def _train_command(page: "Page") -> Any:
 def _common(
     *, epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
-    max_steps: MaxSteps = None, patience: Patience = None,
+    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)] = None,
     experiment: Experiment = None, tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -189,8 +191,8 @@ def compare_latent(
     ] = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
-    max_steps: MaxSteps = None, patience: Patience = None, experiment: Experiment = None, tracking_uri: Uri = None,
-    json: Json = False, quiet: Quiet = False,
+    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None, experiment: Experiment = None,
+    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train one run a latent dimension and compare their test reconstruction error, with PCA beside it."""
     from aelab import launch, runs
@@ -202,6 +204,7 @@ def compare_latent(
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
         "split_seed": split_seed, "device": device, "precision": precision, "max_steps": max_steps, "patience": patience,
+        "ema": ema,
     }  # fmt: skip
     config = _config(page, {**values, **options})
     opened = runs.open_config_data(config, data_dir, screen)
