@@ -55,7 +55,9 @@ def evaluate(
         if isinstance(opened.recipe, Autoencodes):
             with at_rest(opened.recipe):
                 picture = pictures.reconstructions(opened.recipe, pictures.spread(data.test.images, 32))
-            _keep(store, info, "test-reconstructions", picture, None, screen)
+            path = _keep(store, info, "test-reconstructions", picture)
+            if not json:
+                screen.result(f"picture  {short(path)}")
     if json:
         screen.data({"runs": answers})
 
@@ -78,7 +80,7 @@ def sample(
         )  # fmt: skip
     with at_rest(opened.recipe, seed):
         images = opened.recipe.decode(opened.recipe.prior(n))
-    _keep(store, info, f"samples-{n}-seed{seed}", pictures.grid(images, max(1, round(n**0.5))), out, screen)
+    _show(store, info, f"samples-{n}-seed{seed}", pictures.grid(images, max(1, round(n**0.5))), out, screen)
 
 
 @verbs.command()
@@ -115,7 +117,7 @@ def interpolate(
         for kind in ("linear", "spherical") if path == "both" else (path,):
             picture = pictures.walks(recipe, codes[:pairs], codes[pairs:], steps, kind)
             target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
-            _keep(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
+            _show(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
 
 
 @verbs.command()
@@ -236,13 +238,19 @@ def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tupl
     return screen, store, info, open_run(info, store, screen, device)
 
 
-def _keep(store: "Store", info: "RunInfo", name: str, picture: Any, out: Path | None, screen: "Screen") -> None:
+def _keep(store: "Store", info: "RunInfo", name: str, picture: Any) -> Path:
+    """Logs a picture on a run and returns where its file is."""
+    tracked = store.annotate(info)
+    path = tracked.picture(f"pictures/{name}.png", picture)
+    tracked.close()
+    return path
+
+
+def _show(store: "Store", info: "RunInfo", name: str, picture: Any, out: Path | None, screen: "Screen") -> None:
     """Logs a picture on a run, writes it to `out` too, and says where it is."""
     from aelab.pictures import write
 
     if out:
         write(out, picture)
-    tracked = store.annotate(info)
-    path = tracked.picture(f"pictures/{name}.png", picture)
-    tracked.close()
+    path = _keep(store, info, name, picture)
     screen.result(f"picture  {short(out or path)}")

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput, Param, ViewType
 from mlflow.exceptions import MlflowException
@@ -31,7 +30,6 @@ class Store:
         self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
         if self.uri.startswith(("http://", "https://")):
             self._knock()
-        mlflow.set_tracking_uri(self.uri)
         try:
             if self.database:  # processes that create one SQLite store at once would break its migration
                 with FileLock(f"{self.database}.lock", timeout=60):
