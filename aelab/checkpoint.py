@@ -24,8 +24,8 @@ from torch import Tensor
 from aelab.problem import Problem
 
 FORMAT = 1
-KEPT = 2
 Kind = Literal["last", "best"]
+KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def save(
     A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into
     the manifest. Raises OSError if the disk does not take it; what was there stays intact.
     """
-    files = {"weights.safetensors": safetensors.torch.save({k: v.detach().contiguous() for k, v in weights.items()})}
+    files = {"weights.safetensors": safetensors.torch.save(_apart(weights))}
     if state:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -60,14 +60,15 @@ def save(
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()
     }
     manifest = {"format": FORMAT, "kind": kind, "step": step, **facts, "files": sums}
-    files["manifest.json"] = json.dumps(manifest, indent=2).encode()
+    files["manifest.json"] = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2).encode()
 
     target = folder / f"{kind}-{step:08d}"
     if target.exists() and _whole(target):
         return target
     unfinished = folder / f".{target.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(unfinished, ignore_errors=True)
+    for left in folder.glob(f".{kind}-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
         unfinished.mkdir()
         for name, content in files.items():
@@ -81,9 +82,23 @@ def save(
         _sync(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    for old in present(folder, kind)[KEPT if kind == "last" else 1 :]:
+    others = [path for path in present(folder, kind) if path != target]
+    before = [path for path in others if path.name < target.name]
+    for old in set(others) - set(
+        before[: KEPT[kind] - 1]
+    ):  # a later one did not verify, or this step would not be taken again
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that share no memory: safetensors refuses tied weights."""
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    facts = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _whole(path: Path) -> bool:
@@ -113,6 +128,8 @@ def load(path: Path) -> Checkpoint:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
             raise Problem(f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}.")
+        if manifest["sha256"] != _digest(manifest):
+            raise Problem(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
         files = {}
         for name, facts in manifest["files"].items():
             content = (path / Path(name).name).read_bytes()

@@ -143,7 +143,7 @@ def load(page: Page) -> "type[Recipe]":
         where = next((f"line {frame.lineno}: " for frame in reversed(inspect.getinnerframes(error.__traceback__))
                       if frame.filename == str(page.path)), "") if error.__traceback__ else ""  # fmt: skip
         raise Problem(f"recipe {page.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}") from error
-    own = [item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name]
+    own = {item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name}
     recipes = [item for item in own if issubclass(item, Recipe)]
     if len(recipes) != 1:
         raise Problem(f"{page.path} defines {len(recipes)} subclasses of aelab.recipe.Recipe; a recipe's file has one.")
@@ -152,7 +152,10 @@ def load(page: Page) -> "type[Recipe]":
 
 def options(recipe: "type[Recipe]") -> list[Option]:
     """The keyword arguments of a recipe's constructor. Raises Problem for one without a type or a default."""
-    hints = get_type_hints(recipe.__init__, include_extras=True)
+    try:
+        hints = get_type_hints(recipe.__init__, include_extras=True)
+    except NameError as error:
+        raise Problem(f"{recipe.__name__}: the type of an option is not known when it runs: {error}") from error
     found = []
     for parameter in inspect.signature(recipe).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -161,9 +164,20 @@ def options(recipe: "type[Recipe]") -> list[Option]:
         if hint is None or parameter.default is parameter.empty:
             raise Problem(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
         plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if not _typable(plain):
+            raise Problem(
+                f"{recipe.__name__}: the option {parameter.name} cannot be typed on a command line.",
+                "Its type must be int, float, bool, str, Literal of strings, or tuple[int, ...].",
+            )
         help_line = next((note for note in notes if isinstance(note, str)), "")
         found.append(Option(parameter.name, plain, parameter.default, help_line, _bounds(notes)))
     return found
+
+
+def _typable(hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return all(isinstance(value, str) for value in get_args(hint))
+    return hint in (int, float, bool, str) or (get_origin(hint) is tuple and get_args(hint) == (int, ...))
 
 
 def _bounds(notes: list[object]) -> tuple[tuple[str, float], ...]:

@@ -1,5 +1,6 @@
 """Pictures: grids, strips, curves and contact sheets, as uint8 arrays (H, W, 3) or matplotlib figures."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,9 +55,10 @@ def write(path: Path, picture: Picture) -> None:
 
 def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
     """Rows of inputs x (N, C, H, W), each with the row of its reconstructions below it."""
-    back = recipe.decode(recipe.encode(x))
-    rows = [row for pair in zip(torch.split(x, columns), torch.split(back, columns), strict=True) for row in pair]
-    return grid(torch.cat(rows), columns)
+    columns = min(columns, len(x))
+    blank = x.new_full((-len(x) % columns, *x.shape[1:]), 128 / 255)  # fills the last row
+    above, below = (torch.split(torch.cat([part, blank]), columns) for part in (x, recipe.decode(recipe.encode(x))))
+    return grid(torch.cat([row for pair in zip(above, below, strict=True) for row in pair]), columns)
 
 
 def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ def curve(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
     axes = figure.subplots()
-    for (name, y), style in zip(lines.items(), ("o-", "s--", "^:", "d-."), strict=False):
+    for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
         axes.plot(x, y, style, label=name)
     axes.set_xscale("log")
     axes.set_xticks(list(x), [f"{value:g}" for value in x])

@@ -5,7 +5,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
 
 from aelab.problem import Problem
 
@@ -39,27 +43,38 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
     """Downloads `remote` into `folder` and returns its path.
 
     Works in `NAME.part`, goes on from what is there, and renames only what has the right digest. Raises Offline when no
-    mirror answers and Problem when what arrives is not the file it should be.
+    mirror gives the file, and Problem when the disk does not take it.
     """
     target = folder / remote.name
-    part = target.with_name(target.name + ".part")
+    reasons = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        reasons = []
-        for mirror in remote.mirrors:
-            try:
-                _download(mirror + remote.name, part, remote, advance)
-            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-                reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
-                continue
-            if sha256(part) == remote.sha256:
-                part.replace(target)
+        locks = Path(platformdirs.user_cache_dir("aelab")) / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{remote.sha256}.lock"):  # another process may be fetching it
+            if target.exists():
                 return target
-            part.unlink()
-            reasons.append(f"{mirror}: what it sent is not {remote.name} (sha256 differs)")
+            for mirror in remote.mirrors:
+                try:
+                    return _from(mirror, target, remote, advance)
+                except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+                    reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
     except OSError as error:
         raise Problem(f"cannot write {target}: {error.strerror or error}") from error
     raise Offline(f"{remote.name} could not be downloaded.", "  ".join(reasons))
+
+
+def _from(mirror: str, target: Path, remote: Remote, advance: Advance) -> Path:
+    """The whole file from one mirror; once more from the start if what was there already turns out not to belong to it."""
+    part = target.with_name(target.name + ".part")
+    for resumed in (part.exists(), False):
+        _download(mirror + remote.name, part, remote, advance)
+        if sha256(part) == remote.sha256:
+            return part.replace(target)
+        part.unlink()
+        if not resumed:
+            break
+    raise ConnectionError(f"what it sent is not {remote.name} (sha256 differs)")
 
 
 def _download(url: str, part: Path, remote: Remote, advance: Advance) -> None:

@@ -4,6 +4,7 @@ import gzip
 import math
 import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from aelab.problem import Problem
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
-GREY = {"1", "L", "LA", "I", "I;16"}
+GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
 
@@ -31,7 +32,7 @@ def read_idx(path: Path) -> Tensor:
             if zero or kind != 8 or dimensions > 3 or size > 1 << 32:
                 raise Problem(f"{path} is not an IDX file of bytes.")
             content = file.read(size + 1)
-    except (struct.error, EOFError, OSError) as error:
+    except (struct.error, zlib.error, EOFError, OSError) as error:
         raise Problem(f"{path} is truncated or unreadable: {error}") from error
     if len(content) != size:
         raise Problem(f"{path} is truncated or altered: it promises {size} bytes and has {len(content)}.")
@@ -86,11 +87,11 @@ def _look(path: Path) -> tuple[str, tuple[int, int]]:
     try:
         with Image.open(path) as picture:
             mode, (width, height) = picture.mode, picture.size
+            if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
+                raise Problem(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
     except UNREADABLE as error:
         raise Problem(f"{path} cannot be read as a picture: {error}") from error
-    if width * height > MOST_PIXELS:
-        raise Problem(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
     return mode, (height, width) if turned else (width, height)
 
 

@@ -66,8 +66,8 @@ class Downloadable:
 def _read_mnist(paths: Sequence[Path]) -> tuple[Pair, Pair]:
     train_x, train_y, test_x, test_y = (read_idx(path) for path in paths)
     for images, labels, path in ((train_x, train_y, paths[0]), (test_x, test_y, paths[2])):
-        if images.ndim != 3 or len(images) != len(labels):
-            raise Problem(f"{path} does not fit its labels: {len(images)} images, {len(labels)} labels.")
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise Problem(f"{path} does not fit its labels: shapes {tuple(images.shape)} and {tuple(labels.shape)}.")
     return (train_x.unsqueeze(1), train_y.long()), (test_x.unsqueeze(1), test_y.long())
 
 
@@ -149,7 +149,9 @@ BUNDLED = {"mnist-5k": mnist_5k, "digits": digits}
 
 def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int], None]) -> Raw:
     """A folder of pictures: flat, or one folder a class; train/, val/ and test/ folders, where present, set the split."""
-    apart = {name: root / name for name in ("train", "val", "test") if (root / name).is_dir()}
+    apart = {
+        name: root / name for name in ("train", "val", "test") if (root / name).is_dir() and pictures_in(root / name)
+    }
     roots = list(apart.values()) if "train" in apart else [root]
     paths = [pictures_in(each) for each in roots]
     everything = [path for some in paths for path in some]

@@ -41,5 +41,5 @@ DEFINITIONS = {
 
 
 def definition(metric: str) -> Definition | None:
-    """The definition of a metric by its name with or without a split, such as test/mse."""
-    return DEFINITIONS.get(metric.rsplit("/", 1)[-1])
+    """The definition of a metric by its name with or without a split, such as test/mse; test/pca_mse is the mse of the PCA."""
+    return DEFINITIONS.get(metric.rsplit("/", 1)[-1].removeprefix("pca_"))

@@ -1,0 +1,49 @@
+"""Shared by the tests: a fresh working directory, and the command line run inside this process."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+import aelab  # before torch: it sets how OpenMP waits
+from aelab.cli import main
+
+assert aelab.__version__
+
+
+@dataclass
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Every test works in an empty folder, without a store, data or cache of the user's."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "AELAB_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    return tmp_path
+
+
+@pytest.fixture
+def cli(monkeypatch, capfd):
+    """Types a command line and returns its exit code and what it printed."""
+
+    def run(*words: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["aelab", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Answer(ended.value.code or 0, out, err)
+
+    return run

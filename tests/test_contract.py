@@ -1,0 +1,134 @@
+"""What every recipe keeps to, whatever it is. A new recipe is tested by being there."""
+
+import ast
+import inspect
+import re
+
+import pytest
+import torch
+
+from aelab import cookbook
+from aelab.metrics import definition
+from aelab.recipe import Autoencodes, Encodes, Generates
+
+RECIPES = list(cookbook.pages())
+SHAPES = [(1, 28, 28), (3, 16, 16), (1, 8, 8)]
+
+
+@pytest.fixture(params=RECIPES)
+def page(request):
+    return cookbook.pages()[request.param]
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def image(request):
+    return request.param
+
+
+def batch(image, n=5):
+    return torch.rand(n, *image), torch.arange(n) % 3
+
+
+def test_the_page_can_be_read_beside_the_slide(page):
+    assert page.source.count("\n") <= 110
+    doc = ast.get_docstring(ast.parse(page.source))
+    assert re.search(r"\b(19|20)\d\d\b", doc), "the docstring names its paper"
+    assert "=" in doc or "log" in doc, "and gives its equation"
+    assert max(map(len, doc.splitlines())) <= 78, "it is the text of --help"
+
+
+def test_the_page_imports_torch_and_the_recipe_alone(page):
+    allowed = {"torch", "aelab.recipe", "annotated_types", "typing", "itertools", "collections", "math"}
+    for node in ast.walk(ast.parse(page.source)):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            assert name in allowed or name.split(".")[0] in {"torch", "collections"}, name
+
+
+def test_every_option_has_a_type_a_default_and_a_line_of_help(page):
+    options = cookbook.options(cookbook.load(page))
+    assert options
+    for option in options:
+        assert option.help
+        value = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else str(option.default)
+        assert option.parse(value) == option.default
+
+
+def test_every_phase_takes_a_step_on_any_shape(page, image):
+    recipe = cookbook.build(page, image, {})
+    before = {name: p.detach().clone() for name, p in recipe.named_parameters()}
+    x, y = batch(image)
+    for phase in recipe.phases(1):
+        figures = phase.step(x, y, **phase.optimizers)
+        assert all(value.ndim == 0 and torch.isfinite(value) for value in figures.values())
+    moved = [name for name, p in recipe.named_parameters() if not torch.equal(p, before[name])]
+    assert len(moved) == len(before), "every parameter learns"
+
+
+def test_the_loss_evaluates_without_gradients_or_side_effects(page, image):
+    recipe = cookbook.build(page, image, {}).eval()
+    before = {name: value.clone() for name, value in recipe.state_dict().items()}
+    values = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            loss, parts = recipe.loss(*batch(image))
+        values.append({"loss": loss, **parts})
+    assert values[0].keys() == values[1].keys()
+    assert all(torch.equal(a, b) for a, b in zip(values[0].values(), values[1].values(), strict=True))
+    assert all(torch.equal(value, before[name]) for name, value in recipe.state_dict().items())
+    assert recipe.objective is None or recipe.objective in values[0]
+
+
+def test_every_figure_is_defined(page):
+    recipe = cookbook.build(page, (1, 8, 8), {})
+    x, y = batch((1, 8, 8))
+    names = {"loss", *recipe.loss(x, y)[1]}
+    for phase in recipe.phases(1):
+        names |= set(phase.step(x, y, **phase.optimizers))
+    assert [name for name in names if definition(name) is None] == []
+
+
+def test_codes_and_images_have_their_shapes(page, image):
+    recipe = cookbook.build(page, image, {"latent_dim": 4}).eval()
+    x, _ = batch(image)
+    if isinstance(recipe, Encodes):
+        assert recipe.encode(x).shape == (5, 4)
+        assert torch.equal(recipe.encode(x), recipe.encode(x)), "the mean, never a sample"
+    if isinstance(recipe, Autoencodes):
+        assert recipe.decode(recipe.encode(x)).shape == x.shape
+    if isinstance(recipe, Generates):
+        z = recipe.prior(7)
+        assert z.shape == (7, 4)
+        made = recipe.decode(z)
+        assert made.shape == (7, *image)
+        assert made.min() >= 0 and made.max() <= 1
+    assert isinstance(recipe, (Encodes, Generates))
+
+
+def test_the_learning_rate_reaches_every_optimizer(page):
+    rates = []
+    for lr in (1e-3, 4e-3):
+        phases = cookbook.build(page, (1, 8, 8), {"lr": lr}).phases(1)
+        rates.append([g["lr"] for phase in phases for o in phase.optimizers.values() for g in o.param_groups])
+    assert rates[1] == pytest.approx([4 * rate for rate in rates[0]])
+
+
+def test_training_lowers_the_loss(page):
+    """A game has no loss that must fall; there the discriminator must tell real from fake."""
+    recipe = cookbook.build(page, (1, 8, 8), {})
+    x = (torch.rand(64, 1, 8, 8) > 0.5).float() * torch.linspace(0, 1, 8)
+    y = torch.zeros(64, dtype=torch.long)
+    phase = recipe.phases(1)[-1]
+    figures = [phase.step(x, y, **phase.optimizers) for _ in range(60)]
+    if recipe.objective:
+        assert figures[-1]["loss"] < 0.9 * figures[0]["loss"]
+    else:
+        assert max(f["d_real"] - f["d_fake"] for f in figures) > 0.05
+
+
+def test_the_constructor_takes_the_image_first(page):
+    parameters = list(inspect.signature(cookbook.load(page)).parameters.values())
+    assert parameters[0].name == "image"
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters[1:])

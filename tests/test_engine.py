@@ -1,0 +1,286 @@
+"""The training loop: the same seed gives the same numbers, and a run that was cut ends where a whole one ends."""
+
+import math
+
+import pytest
+import torch
+
+from aelab import checkpoint, cookbook, runs
+from aelab.config import Config
+from aelab.console import Screen
+from aelab.data import open_data
+from aelab.engine import Interrupted, Settings, Training
+from aelab.evaluation import evaluate
+from aelab.problem import Problem
+from aelab.tracking import Store
+
+RECIPES = list(cookbook.pages())
+TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
+import torch
+from torch import nn
+from aelab.recipe import Phase, Recipe, descend
+
+class Twice(Recipe):
+    def __init__(self, image, *, latent_dim: int = 3, lr: float = 1e-2) -> None:
+        super().__init__()
+        n = image[0] * image[1] * image[2]
+        self.lr = lr
+        self.f = nn.Sequential(nn.Flatten(), nn.Linear(n, latent_dim), nn.Dropout(0.2))
+        self.g = nn.Sequential(nn.Linear(latent_dim, n), nn.Unflatten(1, image))
+
+    def loss(self, x, y):
+        return (self.g(self.f(x)) - x).square().mean(), {}
+
+    def noisy(self, x, y, sgd):
+        loss = (self.g(self.f(x + torch.randn_like(x))) - x).square().mean()
+        descend(sgd, loss)
+        return {"loss": loss}
+
+    def phases(self, epochs):
+        first = Phase("noisy", 1, self.noisy, sgd=torch.optim.SGD(self.parameters(), 0.1, momentum=0.9))
+        return [first, *super().phases(epochs)]
+'''
+
+
+class Silent:
+    """Stands in for a tracked run: keeps what is logged."""
+
+    id = name = "silent"
+
+    def __init__(self, folder):
+        self.folder, self.points, self.images = folder, {}, []
+
+    def metrics(self, values, step):
+        for key, value in values.items():
+            assert (key, step) not in self.points, "no point twice"
+            self.points[key, step] = value
+
+    def stepwise_image(self, key, picture, step):
+        self.images.append((key, step))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_data("digits")
+
+
+def training(name, data, folder, epochs=3, seed=0, options=None, **settings):
+    page = cookbook.find(str(name))
+    config = Config(str(name), Settings(epochs, 64, seed, "cpu", **settings), options or {})
+    recipe = runs.prepare(config, page, data)
+    ema = settings.get("ema", recipe.ema)
+    config = Config(str(name), Settings(epochs, 64, seed, "cpu", **{**settings, "ema": ema}), options or {})
+    return Training(recipe, data, config.settings, Silent(folder), Screen(quiet=True))
+
+
+def never():
+    return False
+
+
+def after(steps):
+    left = iter([False] * (steps - 1))
+    return lambda: next(left, True)
+
+
+def weights(training):
+    return {k: v.clone() for k, v in training.recipe.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def timeless(points):
+    return {k: v for k, v in points.items() if "second" not in k[0]}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_same_seed_twice_gives_equal_numbers(name, digits, tmp_path):
+    whole = []
+    for number, seed in enumerate((5, 5, 6)):
+        whole.append(training(name, digits, tmp_path / str(number), epochs=2, seed=seed))
+        whole[-1].fit(never)
+    assert same(weights(whole[0]), weights(whole[1]))
+    assert timeless(whole[0].run.points) == timeless(whole[1].run.points)
+    assert not same(weights(whole[0]), weights(whole[2]))
+
+
+@pytest.mark.parametrize(
+    "cut", [1, 20, 27, 41]
+)  # an epoch has 20 steps: within the first, at its end, within two others
+@pytest.mark.parametrize("name", [*RECIPES, "twice.py"])
+def test_a_cut_run_ends_where_a_whole_one_ends(name, cut, digits, tmp_path):
+    (tmp_path / "twice.py").write_text(TWO_PHASES)
+    whole = training(name, digits, tmp_path / "whole")
+    whole.fit(never)
+    first = training(name, digits, tmp_path / "cut")
+    with pytest.raises(Interrupted):
+        first.fit(after(cut))
+    torch.manual_seed(999)  # another process: another random state
+    second = training(name, digits, tmp_path / "cut", seed=0)
+    last, best = (checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best"))
+    second.restore(last, best)
+    assert second.position.step == cut
+    second.fit(never)
+    assert same(weights(whole), weights(second))
+    assert same(whole.best_weights, second.best_weights)
+    a, b = whole.state(), second.state()
+    assert torch.equal(a["rng"], b["rng"])
+    for p, q in zip(a["optimizers"], b["optimizers"], strict=True):
+        for optimizer in p:
+            for k, state in p[optimizer]["state"].items():
+                assert all(
+                    torch.equal(torch.as_tensor(v), torch.as_tensor(q[optimizer]["state"][k][n]))
+                    for n, v in state.items()
+                )
+    logged = first.run.points | second.run.points
+    assert timeless(logged) == timeless(whole.run.points)
+
+
+def test_evaluation_does_not_touch_the_training(digits, tmp_path):
+    fit = training("vae", digits, tmp_path)
+    state = torch.get_rng_state()
+    fit.recipe.train()
+    first = evaluate(fit.recipe, digits.val)
+    assert torch.equal(torch.get_rng_state(), state) and fit.recipe.training
+    torch.manual_seed(3)
+    assert evaluate(fit.recipe, digits.val) == first, "two evaluations differ by the weights alone"
+
+
+def test_an_evaluation_weighs_by_image_not_by_batch(digits, tmp_path, monkeypatch):
+    fit = training("stacked", digits, tmp_path)
+    wanted = evaluate(fit.recipe, digits.test)
+    for block in (1, 64, 1000):
+        monkeypatch.setattr("aelab.evaluation.BLOCK", block)
+        for name, value in evaluate(fit.recipe, digits.test).items():
+            assert value == pytest.approx(wanted[name], rel=1e-6)
+    x, _ = digits.test.batch(slice(None))
+    fit.recipe.eval()
+    errors = (fit.recipe.decode(fit.recipe.encode(x)) - x).double().square()
+    assert wanted["mse"] == pytest.approx(errors.mean().item(), rel=1e-5)
+    assert wanted["sse"] == pytest.approx(errors.flatten(1).sum(1).mean().item(), rel=1e-5)
+    assert wanted["psnr"] == pytest.approx(-10 * math.log10(errors.mean().item()), rel=1e-5)
+
+
+def test_the_best_weights_are_those_of_the_best_validation(digits, tmp_path):
+    fit = training("stacked", digits, tmp_path, epochs=4, options={"lr": 0.02})
+    seen = {}
+    keep = fit._keep_best
+    fit._keep_best = lambda held: (seen.setdefault(held["loss"], weights(fit)), keep(held))
+    fit.fit(never)
+    fit.use_best()
+    assert same(weights(fit), seen[min(seen)])
+    assert evaluate(fit.recipe, digits.val)["loss"] == min(seen)
+
+
+def test_the_average_is_what_is_judged(digits, tmp_path):
+    fit = training("vae", digits, tmp_path, epochs=2, ema=0.9)
+    fit.fit(never)
+    raw = weights(fit)
+    fit.use_best()
+    assert not same(raw, weights(fit))
+    logged = [fit.run.points["val/loss", epoch] for epoch in (1, 2)]
+    assert evaluate(fit.recipe, digits.val)["loss"] == pytest.approx(min(logged), rel=1e-6)
+
+
+def test_an_average_with_decay_zero_point_five_is_what_it_says(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, ema=0.5, max_steps=1)
+    average = None
+    step = fit.step
+
+    def record(*arguments):
+        nonlocal average
+        step(*arguments)
+        now = fit.recipe.decoder[0].bias.detach().clone()
+        average = now if average is None else 0.5 * average + 0.5 * now
+
+    fit.step = record
+    fit.steps = 5
+    fit.fit(never)
+    assert torch.allclose(fit.best_weights["decoder.0.bias"], average, atol=1e-7)
+
+
+def test_max_steps_and_patience(digits, tmp_path):
+    short = training("linear", digits, tmp_path / "a", epochs=9, max_steps=7)
+    short.fit(never)
+    assert short.position.step == 7
+    patient = training("linear", digits, tmp_path / "b", epochs=50, patience=2, options={"lr": 1e-12})
+    values = iter([5.0, 4.0, 4.5, 4.2, 1.0, 0.5])
+    keep = patient._keep_best
+    patient._keep_best = lambda held: keep({"loss": next(values)})
+    patient.fit(never)
+    assert patient.position.epochs == 4, "two epochs without a better one"
+    assert patient.position.best == 4.0
+
+
+def test_every_image_but_the_last_few_is_seen_once_an_epoch(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, epochs=1)
+    seen = []
+    fit.step = lambda phase, x, y: (seen.append(x), Training.step(fit, phase, x, y))
+    fit.fit(never)
+    rows = torch.cat(seen).flatten(1)
+    assert len(rows) == len(digits.train) // 64 * 64
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_a_non_finite_loss_stops_before_the_weights_are_ruined(digits, tmp_path):
+    fit = training("stacked", digits, tmp_path, options={"lr": 1e-3})
+    real = fit.recipe.loss
+
+    def poisoned(x, y):
+        loss, parts = real(x, y)
+        return (loss * math.nan if fit.position.step == 5 else loss), parts
+
+    fit.recipe.loss = poisoned
+    with pytest.raises(Problem, match="before step 6"):
+        fit.fit(never)
+    assert all(torch.isfinite(p).all() for p in fit.recipe.parameters())
+
+
+def test_images_are_logged_at_step_zero_and_each_epoch(digits, tmp_path):
+    fit = training("vae", digits, tmp_path)
+    fit.fit(never)
+    assert fit.run.images == [(name, step) for step in range(4) for name in ("reconstructions", "samples")]
+
+
+def test_a_curve_by_step_has_a_bounded_number_of_points(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr("aelab.engine.MOST_POINTS", 10)
+    fit = training("linear", digits, tmp_path)
+    fit.fit(never)
+    steps = [step for key, step in fit.run.points if key == "step/loss"]
+    assert len(steps) == 10 and steps[-1] == 60
+
+
+def test_a_full_disk_warns_and_fails_only_at_the_end(digits, tmp_path, monkeypatch, capfd):
+    fit = training("linear", digits, tmp_path, epochs=1)
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aelab.checkpoint.save", full)
+    with pytest.raises(Problem, match="No space left"):
+        fit.fit(never)
+    assert fit.position.epochs == 1, "it trained to the end"
+    assert "No space left" in capfd.readouterr().err
+
+
+def test_a_checkpoint_of_other_options_is_refused(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, epochs=1)
+    fit.fit(never)
+    last = checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail)
+    with pytest.raises(Problem, match="not of this recipe"):
+        training("linear", digits, tmp_path, options={"latent_dim": 3}).restore(last, None)
+
+
+def test_two_points_of_a_store_never_clash(tmp_path):
+    store = Store()
+    run = store.create(None, "a-", params={}, tags={"aelab.recipe": "linear", "aelab.kind": "run"})
+    run.metrics({"x": 1.0}, 1)
+    run.metrics({"x": 2.0}, 1)
+    run.close("KILLED")
+    again = store.reopen(store.get(run.id))
+    again.metrics({"x": 3.0}, 1)
+    again.metrics({"x": 4.0}, 2)
+    again.close("FINISHED")
+    history = [(p.step, p.value) for p in store.client.get_metric_history(run.id, "x")]
+    assert history == [(1, 1.0), (2, 4.0)]

@@ -1,0 +1,89 @@
+"""The walls: imports only go down, third parties come in by one door, and start-up is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aelab
+
+ROOT = Path(aelab.__file__).parent
+FLOORS = [
+    {"problem", "recipe", "__init__"},
+    {"data", "cookbook", "pictures", "checkpoint", "console"},
+    {"metrics", "tracking"},
+    {"evaluation", "engine", "compare"},
+    {"config", "runs", "launch"},
+    {"cli", "__main__"},
+]
+DOORS = {"typer": "cli", "rich": "console", "mlflow": "tracking"}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def floor(name):
+    return next(level for level, names in enumerate(FLOORS) if name in names)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_go_down(path):
+    here = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "aelab" and len(parts) > 1 and any(parts[1] in names for names in FLOORS):
+            assert floor(parts[1]) <= floor(here), f"{here} imports {name}"
+        if parts[0] in DOORS:
+            assert here == DOORS[parts[0]], f"{parts[0]} comes in by {DOORS[parts[0]]} alone"
+
+
+def test_every_room_has_a_floor():
+    assert {room(path) for path in FILES} == set().union(*FLOORS)
+
+
+def test_no_circles_on_a_floor():
+    edges = {
+        (room(path), name.split(".")[1])
+        for path in FILES
+        for name in imports(path)
+        if name.startswith("aelab.") and name.split(".")[1] != room(path)
+    }
+    nodes = {a for a, _ in edges}
+    while nodes:
+        free = {n for n in nodes if not any(a == n and b in nodes for a, b in edges)}
+        assert free, f"these import each other in a circle: {nodes}"
+        nodes -= free
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, aelab.cli; sys.argv = ['aelab', '--help']\n"
+        "try: aelab.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'mlflow', 'pandas', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_listing_recipes_imports_no_torch():
+    code = (
+        "import sys; from aelab import cookbook\n"
+        "assert all(page.summary for page in cookbook.pages().values())\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aelab import cookbook, evaluation
+from aelab.data import BUNDLED, Split, split
+from aelab.metrics import DEFINITIONS, definition
+from aelab.metrics.reconstruction import PCA_BYTES, error_metrics, fit_pca, pca_error, squared_errors
+from aelab.recipe import Autoencodes
+
+BUILT_IN = ("gan", "linear", "stacked", "vae")
+
+
+def images(count, shape, seed, rank=None):
+    """Random images; of a low rank plus a little noise if one is given."""
+    generator = np.random.default_rng(seed)
+    pixels = math.prod(shape)
+    if rank:
+        x = generator.random((count, rank)) @ np.random.default_rng(0).random((rank, pixels)) / rank
+        x += 0.05 * generator.random((count, pixels))
+    else:
+        x = generator.random((count, pixels))
+    whole = torch.from_numpy((x.clip(0, 1) * 255).astype(np.uint8)).reshape(count, *shape)
+    return Split(whole, torch.full((count,), -1))
+
+
+def exact_error(train, test, dimension):
+    """The error of the best projection there is, by the singular value decomposition."""
+    x, y = (part.images.flatten(1).double() / 255 for part in (train, test))
+    mean = x.mean(0)
+    directions = torch.linalg.svd(x - mean, full_matrices=False)[2][:dimension]
+    rest = (y - mean) - (y - mean) @ directions.T @ directions
+    return float(rest.square().mean())
+
+
+@pytest.mark.parametrize(
+    ("count", "shape", "dimension", "rank"),
+    [(50, (1, 6, 6), 1, None), (50, (1, 6, 6), 10, None), (40, (3, 5, 7), 12, 6), (900, (1, 8, 8), 20, None),
+     (20, (1, 8, 8), 19, None), (200, (1, 4, 4), 15, None)],
+)  # fmt: skip
+def test_pca_is_the_singular_value_decomposition(count, shape, dimension, rank):
+    train, test = images(count, shape, 1, rank), images(30, shape, 2, rank)
+    for part in (train, test):
+        got = pca_error(train, part, dimension)
+        assert got["mse"] == pytest.approx(exact_error(train, part, dimension), rel=1e-5)
+        assert got["sse"] == pytest.approx(got["mse"] * math.prod(shape))
+
+
+@pytest.mark.parametrize("dimension", [5, 50])
+def test_pca_of_more_images_is_the_optimum_too(dimension):
+    train = images(600, (1, 10, 10), 1)
+    assert pca_error(train, train, dimension)["mse"] == pytest.approx(exact_error(train, train, dimension), rel=1e-5)
+
+
+def test_pca_of_mnist_is_the_optimum():
+    data = split("mnist-5k", BUNDLED["mnist-5k"](), 0, "")
+    assert pca_error(data.train, data.train, 200)["mse"] == pytest.approx(
+        exact_error(data.train, data.train, 200), rel=1e-4
+    )
+
+
+def test_pca_components_are_orthonormal_and_clipped():
+    for count, shape, asked, got in ((12, (1, 6, 6), 30, 12), (50, (1, 3, 3), 30, 9), (50, (1, 6, 6), 5, 5)):
+        pca = fit_pca(images(count, shape, 0), asked)
+        assert pca.components.shape == (got, math.prod(shape))
+        torch.testing.assert_close(pca.components @ pca.components.T, torch.eye(got, dtype=torch.float64))
+
+
+def test_pca_with_all_components_gives_the_training_images_back():
+    train = images(12, (3, 6, 6), 0)
+    x, _ = train.batch(slice(None))
+    back = fit_pca(train, 100).reconstruct(x)
+    assert back.shape == x.shape
+    torch.testing.assert_close(back.float(), x, rtol=0, atol=1e-6)
+
+
+def test_pca_does_not_look_at_the_test_images():
+    train, test = images(60, (1, 5, 5), 0), images(20, (1, 5, 5), 1)
+    pca = fit_pca(train, 4)
+    x, _ = test.batch(slice(None))
+    expected = float((x - pca.reconstruct(x)).square().mean())
+    assert pca_error(train, test, 4)["mse"] == pytest.approx(expected, rel=1e-6)
+    assert pca_error(train, test, 4)["mse"] > pca_error(train, train, 4)["mse"]
+
+
+def test_pca_of_a_large_set_uses_every_nth_image(monkeypatch):
+    train = images(60, (1, 5, 5), 0)
+    assert train.images.nbytes * 8 < PCA_BYTES
+    monkeypatch.setattr("aelab.metrics.reconstruction.PCA_BYTES", 60 * 25 * 8 // 3)
+    third = Split(train.images[::3], train.labels[::3])
+    torch.testing.assert_close(fit_pca(train, 4).mean, third.images.flatten(1).double().mean(0) / 255)
+
+
+def test_pca_error_weighs_every_image_alike(monkeypatch):
+    train, test = images(60, (1, 3, 3), 0), images(1001, (1, 3, 3), 1)  # a block of 1000 and one of 1
+    assert pca_error(train, test, 2)["mse"] == pytest.approx(exact_error(train, test, 2), rel=1e-5)
+
+
+def test_squared_errors_are_one_mean_an_image():
+    x = torch.rand(4, 3, 5, 5)
+    y = x.clone()
+    y[2] += 0.5
+    y[3, 0, 0, 0] += 1
+    errors = squared_errors(x, y)
+    assert errors.dtype == torch.float64
+    assert errors.tolist() == pytest.approx([0, 0, 0.25, 1 / 75], rel=1e-5)
+
+
+@pytest.mark.parametrize("mse", [1.0, 0.25, 0.01, 3e-5])
+def test_error_metrics_say_the_same_in_three_ways(mse):
+    figures = error_metrics(mse, 784)
+    assert figures["mse"] == mse
+    assert figures["sse"] == mse * 784
+    assert 10 ** (-figures["psnr"] / 10) == pytest.approx(mse)
+
+
+def test_psnr_of_a_perfect_reconstruction_is_finite():
+    assert error_metrics(0.0, 10) == {"mse": 0.0, "sse": 0.0, "psnr": pytest.approx(120)}
+
+
+# definitions
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the recipes of this folder are not these tests' matter
+
+
+def built(name):
+    torch.manual_seed(0)
+    return cookbook.build(cookbook.pages()[name], (1, 8, 8), {})
+
+
+def steps(recipe, x, y):
+    """What one step of every phase returns."""
+    return [phase.step(x, y, **phase.optimizers) for phase in recipe.phases(1)]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_figure_of_a_recipe_is_defined(name, elsewhere):
+    recipe, x, y = built(name), torch.rand(4, 1, 8, 8), torch.zeros(4)
+    loss, parts = recipe.loss(x, y)
+    assert loss.shape == () and torch.isfinite(loss) and loss.requires_grad
+    logged = {"loss", *parts}.union(*(step.keys() for step in steps(recipe, x, y)))
+    for split_name in ("step", "train", "val", "test"):
+        for figure in logged:
+            found = definition(f"{split_name}/{figure}")
+            assert found is not None and found.name == figure, figure
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_figure_of_an_evaluation_is_defined(name, elsewhere):
+    recipe = built(name)
+    figures = evaluation.evaluate(recipe, images(7, (1, 8, 8), 0))
+    assert all(definition(f"val/{figure}") for figure in figures)
+    assert ("psnr" in figures) == isinstance(recipe, Autoencodes)
+
+
+def test_the_figures_of_pca_are_defined(elsewhere):
+    class Data:
+        train, test = images(30, (1, 8, 8), 0), images(10, (1, 8, 8), 1)
+
+    undefined = [name for name in evaluation.report(built("linear"), Data) if definition(name) is None]
+    assert undefined == []
+
+
+def test_unknown_figure_has_no_definition():
+    assert definition("val/of_my_own") is None
+    assert definition("mse") is definition("a/b/mse") is DEFINITIONS["mse"]
+
+
+def test_the_elbo_is_minus_nll_and_kl(elsewhere):
+    torch.manual_seed(0)
+    recipe = cookbook.build(cookbook.pages()["vae"], (1, 8, 8), {"beta": 4.0})
+    loss, parts = recipe.loss(torch.rand(4, 1, 8, 8), torch.zeros(4))
+    torch.testing.assert_close(parts["elbo"], -(parts["nll"] + parts["kl"]))
+    torch.testing.assert_close(loss, parts["nll"] + 4 * parts["kl"])
