@@ -25,6 +25,7 @@ def layers(*widths: int) -> list[nn.Module]:
 
 class Stacked(Recipe):
     epochs = 30
+    batch_size = 64
 
     def __init__(
         self,

@@ -24,6 +24,8 @@ from aelab.recipe import Image, Metrics, Recipe
 
 
 class VAE(Recipe):
+    batch_size = 32
+
     def __init__(
         self,
         image: Image,

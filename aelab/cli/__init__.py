@@ -18,6 +18,10 @@ from aelab.problem import Problem
 class Verbs(TyperGroup):
     """The verbs, with the first one first: typer would put a group behind the commands."""
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.rich_markup_mode = None  # in plain text: the first page comes at once, rich takes longer than all the rest
+        super().format_help(ctx, formatter)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: name != "train")
 

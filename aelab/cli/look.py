@@ -22,7 +22,11 @@ def evaluate(
     run: Names, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Loss terms and reconstruction error on the test set, with the PCA of the same code size beside them."""
+    """Figures on the test set, beside those of a PCA of equal size.
+
+    Prints and logs the loss terms and, where the recipe reconstructs, the error, and draws test images with their
+    reconstructions.
+    """
     from aelab import pictures, runs
     from aelab.evaluation import at_rest, report
     from aelab.metrics import definition
@@ -67,7 +71,7 @@ def sample(
     run: Name, n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images.")] = 64, seed: Seed = 0,
     out: Out = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Draw codes from the prior, decode them, and write the images as a grid."""
+    """Draw codes from the prior and decode them into a grid."""
     from aelab import pictures
     from aelab.evaluation import at_rest
     from aelab.recipe import Generates
@@ -92,7 +96,10 @@ def interpolate(
     seed: Seed = 0, out: Out = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Walk from code to code, between test images or, without an encoder, between draws from the prior."""
+    """Walk from code to code and draw the images on the way.
+
+    The ends are codes of test images or, without an encoder, draws from the prior.
+    """
     import torch
 
     from aelab import pictures, runs
@@ -128,7 +135,11 @@ def compare(
     metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Put tracked runs side by side: the options in which they differ, and their figures."""
+    """Put tracked runs side by side.
+
+    Shows the options in which they differ, and their figures: of the test set where all of them have been evaluated, else
+    of the validation set.
+    """
     from aelab.compare import comparison, records
     from aelab.tracking import Store
 
@@ -152,7 +163,7 @@ def runs(
     filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """List the tracked runs, newest first; the runs of a sweep are indented."""
+    """List the tracked runs, newest first."""
     from aelab.compare import overview
     from aelab.tracking import Store
 
@@ -174,7 +185,7 @@ def runs(
 
 @verbs.command()
 def recipes(json: Json = False) -> None:
-    """List the recipes: the lecture's and those in ./recipes. None of them is run for it."""
+    """List the recipes, the lecture's and those in ./recipes."""
     from aelab.console import Screen
 
     rows = [{"recipe": page.name, "what": page.summary, "file": short(page.path)} for page in cookbook.pages().values()]
@@ -206,7 +217,7 @@ def ui(
     browser: Annotated[bool, typer.Option(help="Open a web browser.")] = True,
     tracking_uri: Uri = None,
 ) -> None:
-    """Browse the runs: start MLflow's pages on 127.0.0.1 and open them where the runs are."""
+    """Browse the runs in MLflow's pages, served on this machine."""
     import webbrowser
 
     from aelab import tracking

@@ -174,7 +174,10 @@ verbs.add_typer(
 
 @verbs.command()
 def resume(run: Name, data_dir: DataDir = None, tracking_uri: Uri = None, quiet: Quiet = False) -> None:
-    """Go on with an interrupted run, in the same MLflow run, as if it had never stopped."""
+    """Go on with an interrupted run as if it had never stopped.
+
+    It stays the same MLflow run and ends with the numbers of an uninterrupted one.
+    """
     from aelab import runs
     from aelab.tracking import Store
 
@@ -194,7 +197,11 @@ def compare_latent(
     max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None, experiment: Experiment = None,
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train one run a latent dimension and compare their test reconstruction error, with PCA beside it."""
+    """Train one run a latent dimension and compare their errors.
+
+    The table holds the reconstruction error on the test set, with the PCA of the same code size beside it; curve, contact
+    sheet and table are logged on a parent run.
+    """
     from aelab import launch, runs
     from aelab.tracking import Store
 

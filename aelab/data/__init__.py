@@ -22,6 +22,7 @@ from aelab.recipe import Image
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 CPU = torch.device("cpu")
+FEWEST = 6
 RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
 
 
@@ -172,6 +173,10 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
     generator = np.random.default_rng(seed)
     train, test, val = raw.train, raw.test, raw.val
+    if len(train[0]) < FEWEST:
+        raise Problem(
+            f"{len(train[0])} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
+        )
     if test is None:
         train, test = _apart(train, 1 / 5, generator)
     if val is None:
@@ -188,8 +193,6 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
 def _apart(pair: Pair, share: float, generator: np.random.Generator) -> tuple[Pair, Pair]:
     """The pair without a random `share` of every class, and that share, both in random order."""
     images, labels = pair
-    if len(images) < 4:
-        raise Problem(f"{len(images)} images are too few to set some apart for validation and test.", code=2)
     classes, counts = np.unique(labels.numpy(), return_counts=True)
     exact = share * counts
     quota = np.floor(exact).astype(int)

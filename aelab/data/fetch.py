@@ -60,7 +60,7 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
                 except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
                     reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
     except OSError as error:
-        raise Problem(f"cannot write {target}: {error.strerror or error}") from error
+        raise Problem(f"cannot write {error.filename or target}: {error.strerror or error}") from error
     raise Offline(f"{remote.name} could not be downloaded.", "  ".join(reasons))
 
 

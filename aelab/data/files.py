@@ -100,7 +100,11 @@ def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture)
             if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
+            if upright.mode == "F":
+                raise ValueError(
+                    "pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits"
+                )
             plain = upright.convert("L" if grey else "RGB")
     except UNREADABLE as error:
         raise Problem(f"{path} cannot be read as a picture: {error}") from error

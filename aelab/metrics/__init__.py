@@ -33,7 +33,6 @@ DEFINITIONS = {
         Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
         Definition("grad_g", "norm", "", "norm of the gradient that reaches the generator's weights"),
         Definition("grad_d", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
-        Definition("lr", "step size", "", "step size of the optimizer"),
         Definition("images_per_second", "1/s", "higher", "training images a second, validation and logging left out"),
         Definition("seconds", "s", "lower", "wall time of the epoch's training steps"),
     )
