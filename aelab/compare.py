@@ -13,21 +13,27 @@ PLUMBING = {
 }  # fmt: skip
 
 
-def overview(runs: Sequence[RunInfo]) -> list[dict[str, object]]:
-    """One row a run, newest first, as `aelab runs` lists them."""
-    return [
-        {
-            "id": run.id[:8],
-            "name": ("  " if run.parent else "") + run.name,
-            "recipe": run.recipe,
-            "status": run.status.lower(),
-            "data": run.tags.get("aelab.data", ""),
-            "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
-            "seconds": round(run.ended - run.started, 1) if run.ended else None,
-            "val/loss": run.metrics.get("val/loss"),
-        }
-        for run in runs
-    ]
+def overview(runs: Sequence[RunInfo]) -> list[RunInfo]:
+    """Runs newest first, those of a sweep behind their parent in the order in which they ran."""
+    known = {run.id for run in runs}
+    children: dict[str | None, list[RunInfo]] = {}
+    for run in runs:
+        children.setdefault(run.parent if run.parent in known else None, []).append(run)
+    return [each for run in children.get(None, []) for each in (run, *reversed(children.get(run.id, [])))]
+
+
+def row(run: RunInfo) -> dict[str, object]:
+    """A run in a line, as `aelab runs` lists it."""
+    return {
+        "id": run.id[:8],
+        "name": ("  " if run.parent else "") + run.name,
+        "recipe": run.recipe,
+        "status": run.status.lower(),
+        "data": run.tags.get("aelab.data", ""),
+        "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
+        "seconds": round(run.ended - run.started, 1) if run.ended else None,
+        "val/loss": run.metrics.get("val/loss"),
+    }
 
 
 TWINS = ("sse", "psnr", "pca_loss", "pca_sse", "pca_psnr")  # say what mse says already

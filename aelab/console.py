@@ -55,7 +55,9 @@ class Screen:
         """Rows with the same keys as a table, to stdout; figures stand on the right."""
         if not rows:
             return
-        table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+        if title:
+            self.result(title)
+        table = Table(header_style="bold", box=None, pad_edge=False)
         for name in rows[0]:
             figures = all(isinstance(row[name], (int, float, type(None))) for row in rows)
             table.add_column(name, justify="right" if figures else "left", overflow="fold", no_wrap=figures)

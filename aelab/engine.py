@@ -105,7 +105,7 @@ class Training:
         self._saved_at = time.monotonic()
         self._unsaved = ""  # why the last checkpoint could not be written
         self.facts: Mapping[str, Any] = {}
-        self.shown = pictures.spread(data.val.images, SHOWN).to(self.device)
+        self.shown = data.val.showcase(SHOWN)
         with at_rest(recipe):
             self.fixed_z = recipe.prior(SAMPLES) if isinstance(recipe, Generates) else None
 

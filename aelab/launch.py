@@ -19,7 +19,7 @@ from aelab.recipe import Autoencodes
 from aelab.runs import Outcome, Stopped, start
 from aelab.tracking import Run, RunInfo, Store
 
-SHEET = 16  # test images on a contact sheet
+SHEET = 20  # test images on a contact sheet
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def compare_latent(
         tags={"aelab.kind": "sweep", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256,
               "aelab.version": __version__, "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint},
     )  # fmt: skip
-    truth = pictures.spread(data.test.images, SHEET)
+    truth = data.test.showcase(SHEET)
     rows: list[dict[str, object]] = []
     columns: dict[str, Tensor] = {}
     failed = []
@@ -99,6 +99,15 @@ def _point(dimension: int, outcome: Outcome, store: Store, parent: Run) -> dict[
     parent.metrics(figures, dimension)
     shown = ("test/mse", "test/sse", "test/psnr", "test/pca_mse", "test/pca_sse", "test/pca_psnr")
     return {"latent_dim": dimension, "run": outcome.info.name, **{name: figures[name] for name in shown}}
+
+
+def shown(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """The columns of a sweep's rows that fit on a terminal."""
+    names = {
+        "latent_dim": "latent_dim", "run": "run", "test/mse": "mse", "test/sse": "sse",
+        "test/pca_mse": "PCA mse", "test/pca_sse": "PCA sse", "seconds": "seconds",
+    }  # fmt: skip
+    return [{title: row[name] for name, title in names.items()} for row in rows]
 
 
 def _summary(

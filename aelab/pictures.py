@@ -22,12 +22,6 @@ TILE = 28  # pixels: smaller images are enlarged, pixel by pixel, to at least th
 GAP = 2
 
 
-def spread(images: Tensor, n: int) -> Tensor:
-    """n images (n, C, H, W), float in [0, 1], evenly spread over a split's (N, C, H, W) uint8."""
-    index = torch.linspace(0, len(images) - 1, min(n, len(images))).long()
-    return images[index.to(images.device)].float() / 255
-
-
 def grid(images: Tensor, columns: int = 8) -> Picture:
     """Images (N, C, H, W) with values in [0, 1] in rows of `columns`, on a mid-grey ground."""
     tiles = images.detach().float().cpu().clamp(0, 1)

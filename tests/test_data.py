@@ -719,3 +719,17 @@ def test_bundled_sets_are_what_they_say():
         assert (images.min(), images.max()) == (0, 255)
         assert labels.unique().tolist() == list(range(10))
     assert torch.bincount(bundled("mnist-5k").train[1]).tolist() == [500] * 10
+
+
+@pytest.mark.parametrize("count", range(1, 41))
+def test_showcase_without_labels_goes_from_first_to_last(count):
+    split = Split(torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1), torch.full((40,), -1))
+    chosen = (split.showcase(count).flatten() * 255).round().int().tolist()
+    assert len(set(chosen)) == count and chosen == sorted(chosen) and chosen[0] == 0
+    assert chosen[-1] == 39 or count == 1
+
+
+def test_showcase_takes_class_after_class_in_turn():
+    labels = torch.tensor([0, 0, 0, 2, 1, 2])
+    split = Split(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1), labels)
+    assert (split.showcase(9).flatten() * 255).round().int().tolist() == [0, 4, 3, 1, 5, 2]

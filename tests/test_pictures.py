@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aelab import pictures
-from aelab.pictures import GAP, contact_sheet, curve, grid, linear, spherical, spread
+from aelab.pictures import GAP, contact_sheet, curve, grid, linear, spherical
 from aelab.problem import Problem
 
 
@@ -83,19 +83,6 @@ def test_picture_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Problem, match="cannot write"):
         pictures.write(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
-
-
-@pytest.mark.parametrize("count", range(1, 41))
-def test_spread_takes_different_images_from_first_to_last(count):
-    images = torch.arange(40, dtype=torch.uint8).reshape(40, 1, 1, 1)
-    chosen = (spread(images, count).flatten() * 255).round().int().tolist()
-    assert len(set(chosen)) == count and chosen == sorted(chosen) and chosen[0] == 0
-    assert chosen[-1] == 39 or count == 1
-    assert max(np.diff(chosen), default=0) <= -(-39 // max(1, count - 1))
-
-
-def test_spread_of_few_images_is_all_of_them():
-    assert len(spread(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), 32)) == 3
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])

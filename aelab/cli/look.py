@@ -58,7 +58,7 @@ def evaluate(
             screen.table(rows, f"{info.name} on {len(data.test):,} test images of {data.name}")
         if isinstance(opened.recipe, Autoencodes):
             with at_rest(opened.recipe):
-                picture = pictures.reconstructions(opened.recipe, pictures.spread(data.test.images, 32))
+                picture = pictures.reconstructions(opened.recipe, data.test.showcase(32))
             path = _keep(store, info, "test-reconstructions", picture)
             if not json:
                 screen.result(f"picture  {short(path)}")
@@ -100,8 +100,6 @@ def interpolate(
 
     The ends are codes of test images or, without an encoder, draws from the prior.
     """
-    import torch
-
     from aelab import pictures, runs
     from aelab.evaluation import at_rest
     from aelab.recipe import Autoencodes, Generates
@@ -113,16 +111,11 @@ def interpolate(
     with at_rest(recipe, seed):
         if isinstance(recipe, Autoencodes):
             test = runs.run_data(opened, data_dir, screen).test
-            chosen = (
-                torch.randperm(len(test))[: 2 * pairs]
-                if len(test) >= 2 * pairs
-                else torch.randint(len(test), (2 * pairs,))
-            )
-            codes = recipe.encode(test.batch(chosen.to(test.images.device))[0])
+            starts, ends = (recipe.encode(test.batch(index)[0]) for index in test.pairs(pairs))
         else:
-            codes = recipe.prior(2 * pairs)
+            starts, ends = recipe.prior(pairs), recipe.prior(pairs)
         for kind in ("linear", "spherical") if path == "both" else (path,):
-            picture = pictures.walks(recipe, codes[:pairs], codes[pairs:], steps, kind)
+            picture = pictures.walks(recipe, starts, ends, steps, kind)
             target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
             _show(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
 
@@ -164,21 +157,17 @@ def runs(
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """List the tracked runs, newest first."""
-    from aelab.compare import overview
+    from aelab.compare import overview, row
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
-    found = [info for info in store.runs(filter_) if recipe in (None, info.recipe)]
+    found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
     if json:
         screen.data(
-            {
-                "runs": [
-                    {**row, "id": info.id, "name": info.name} for row, info in zip(overview(found), found, strict=True)
-                ]
-            }
+            {"runs": [{**row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
         )
     elif found:
-        screen.table(overview(found))
+        screen.table([row(info) for info in found])
     else:
         screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 

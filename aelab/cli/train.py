@@ -221,7 +221,9 @@ def compare_latent(
     if json:
         screen.data({"run": sweep.info.name, "id": sweep.info.id, "points": sweep.rows, "failed": sweep.failed})
     else:
-        screen.table(sweep.rows, f"{page.name} on the test images of {opened.name} (PCA: the same code size)")
+        screen.table(
+            launch.shown(sweep.rows), f"{page.name} on the test images of {opened.name} (PCA: the same code size)"
+        )
         for picture in sweep.pictures:
             screen.result(f"picture  {short(picture)}")
         screen.note(f"next     aelab compare {' '.join(str(row['run']) for row in sweep.rows)}   aelab ui")

@@ -5,6 +5,7 @@ alone; an official test set stays the test set.
 """
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from aelab.recipe import Image
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 CPU = torch.device("cpu")
-FEWEST = 6
+FEWEST = 5
 RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
 
 
@@ -46,6 +47,27 @@ class Split:
         """The whole split in its order, `size` images at a time."""
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
+
+    def showcase(self, n: int) -> Tensor:
+        """n images (n, C, H, W) to look at, on the device: class after class in turn, else evenly spread over the split."""
+        n = min(n, len(self))
+        if (self.labels < 0).any():
+            chosen = torch.linspace(0, len(self) - 1, n).long()
+        else:
+            members = [torch.nonzero(self.labels == label).flatten().tolist() for label in torch.unique(self.labels)]
+            turns = itertools.chain.from_iterable(itertools.zip_longest(*members))
+            chosen = torch.tensor([k for k in turns if k is not None][:n])
+        return self.batch(chosen.to(self.images.device))[0]
+
+    def pairs(self, n: int) -> tuple[Tensor, Tensor]:
+        """n random pairs of images, as two indices (n,); of different classes where there are classes."""
+        starts = torch.randint(len(self), (n,))
+        labels = self.labels.cpu()
+        others = [torch.nonzero((labels != labels[k]) | (labels[k] < 0)).flatten() for k in starts]
+        ends = torch.stack(
+            [some[torch.randint(len(some), ())] if len(some) else k for some, k in zip(others, starts, strict=True)]
+        )
+        return starts.to(self.images.device), ends.to(self.images.device)
 
     def shuffled(self, seed: int, *position: int) -> Tensor:
         """An order of the samples that depends on the seed and the position (phase, epoch) alone."""

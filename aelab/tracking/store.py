@@ -147,8 +147,9 @@ class Store:
         in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
         wanted = in_path[-1] if in_path else name
         exact = [run for run in runs if wanted in (run.id, run.name)]
-        same_recipe = [run for run in runs if run.recipe == wanted and "mlflow.parentRunId" not in run.tags]
-        finished = [run for run in same_recipe or (r for r in runs if r.recipe == wanted) if run.status == "FINISHED"]
+        trained = [run for run in runs if run.recipe == wanted and run.tags.get("aelab.kind") == "run"]
+        finished = [run for run in trained if run.status == "FINISHED"]
+        finished = [run for run in finished if not run.parent] or finished  # those of a sweep come last
         prefixed = [run for run in runs if len(wanted) > 1 and run.id.startswith(wanted.lower())]
         for matches in (exact, finished[:1], prefixed):
             if len(matches) == 1:
@@ -158,7 +159,7 @@ class Store:
                 raise Problem(
                     f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}", code=2
                 )
-        if same_recipe:
+        if trained:
             raise Problem(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
         raise Problem(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
 
