@@ -275,7 +275,7 @@ class Training:
     def draw(self) -> None:
         """Logs the pictures of this epoch: reconstructions under their inputs, samples from a fixed z."""
         for name, picture in self.gallery():
-            self.run.stepwise_image(name, picture, self.position.epochs)
+            self.run.stepwise_image(f"pictures/{name}", picture, self.position.epochs)  # a section of the UI
 
     def gallery(self) -> Iterator[tuple[str, pictures.Picture]]:
         """The pictures of the judged weights by name."""

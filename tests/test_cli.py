@@ -46,7 +46,7 @@ def test_a_run_leaves_everything(cli, here):
     assert any(re.match(r"checkpoints/best-\d+/weights.safetensors", f) for f in files)
     assert any(re.match(r"checkpoints/last-\d+/state.pt", f) for f in files)
     for key in ("reconstructions", "samples"):
-        steps = {int(m[1]) for f in files if (m := re.match(rf"images/{key}[%+]step[%+](\d+).*png", f))}
+        steps = {int(m[1]) for f in files if (m := re.match(rf"images/pictures~{key}[%+]step[%+](\d+).*png", f))}
         assert steps == {0, 1, 2}, "a slider from step 0 on"
     assert not any("unsent" in f for f in files)
     assert (here / "mlruns" / "aelab" / info.id).is_dir() and (here / "mlflow.db").exists()
