@@ -240,7 +240,9 @@ def test_a_non_finite_loss_stops_before_the_weights_are_ruined(digits, tmp_path)
 def test_images_are_logged_at_step_zero_and_each_epoch(digits, tmp_path):
     fit = training("vae", digits, tmp_path)
     fit.fit(never)
-    assert fit.run.images == [(name, step) for step in range(4) for name in ("pictures/reconstructions", "pictures/samples")]
+    assert fit.run.images == [
+        (name, step) for step in range(4) for name in ("pictures/reconstructions", "pictures/samples")
+    ]
 
 
 def test_a_curve_by_step_has_a_bounded_number_of_points(digits, tmp_path, monkeypatch):

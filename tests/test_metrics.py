@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,3 +178,11 @@ def test_the_elbo_is_minus_nll_and_kl(elsewhere):
     loss, parts = recipe.loss(torch.rand(4, 1, 8, 8), torch.zeros(4))
     torch.testing.assert_close(parts["elbo"], -(parts["nll"] + parts["kl"]))
     torch.testing.assert_close(loss, parts["nll"] + 4 * parts["kl"])
+
+
+def test_the_page_of_metrics_says_what_the_code_says():
+    page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text()
+    for known in DEFINITIONS.values():
+        formula = known.formula.replace("|", "&#124;")
+        assert f"| `{known.name}` | {known.unit} | {known.better or '-'} | {formula} |" in page
+    assert page.count("\n| `") == len(DEFINITIONS)

@@ -46,14 +46,9 @@ def evaluate(
         rows: list[dict[str, object]] = []
         for key, value in figures.items():
             if not key.startswith("test/pca_"):
-                known = definition(key)
-                row = {
-                    "metric": key,
-                    "value": value,
-                    "PCA": figures.get(key.replace("/", "/pca_")),
-                    "unit": known.unit if known else "",
-                }
-                rows.append(row)
+                baseline = {"PCA": figures.get(key.replace("/", "/pca_"))} if "test/pca_mse" in figures else {}
+                unit = known.unit if (known := definition(key)) else ""
+                rows.append({"metric": key, "value": value, **baseline, "unit": unit})
         if not json:
             screen.table(rows, f"{info.name} on {len(data.test):,} test images of {data.name}")
         if isinstance(opened.recipe, Autoencodes):

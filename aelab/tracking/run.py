@@ -166,8 +166,7 @@ class Run:
         except OSError as error:
             raise Problem(f"cannot write {target}: {error.strerror or error}") from error
         if not self.local:
-            parent = str(Path(path).parent)
-            self._queue(lambda: self._client.log_artifact(self.id, str(target), parent))
+            self._queue(lambda: self._client.log_artifact(self.id, str(target), path.rpartition("/")[0] or None))
         return target
 
     def tags(self, tags: Mapping[str, str]) -> None:
@@ -206,7 +205,7 @@ class Run:
     def close(self, status: Status | None = None) -> None:
         """Sends what is left and ends the run with a status, or leaves its status as it is.
 
-        Raises Problem if the store does not take it; the points then stay in the spool file.
+        Raises Problem if the store does not take it; the points then stay in the spool file, and the run is FAILED.
         """
         self._stopping = True
         self._wake.set()
@@ -216,9 +215,10 @@ class Run:
             sent = self._send() or self._send()
             if sent:
                 self._spool_path.unlink(missing_ok=True)
+            if status and not self.local:
+                self._client.log_artifacts(self.id, str(self.folder))
             if status:
-                self._upload()
-                self._client.set_terminated(self.id, status)
+                self._client.set_terminated(self.id, status if sent else "FAILED")
         except Exception as error:  # noqa: BLE001  # as above
             sent, self.trouble = False, str(error).splitlines()[0]
         if not sent:
@@ -226,8 +226,3 @@ class Run:
                 f"the store did not take everything of run {self.name}: {self.trouble}",
                 f"What is missing is kept in {self._spool_path}; aelab resume {self.id[:8]} sends it.",
             )
-
-    def _upload(self) -> None:
-        checkpoints = self.folder / "checkpoints"
-        if not self.local and checkpoints.exists():
-            self._client.log_artifacts(self.id, str(checkpoints), "checkpoints")
