@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 
@@ -69,12 +69,16 @@ class Screen:
     def progress(self, title: str, total: int, done: int = 0) -> "Iterator[Bar]":
         """A bar on stderr while something of `total` parts runs; without a terminal nothing moves."""
         visible = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
+        # On a narrow terminal the text is cut, and the rest stands.
         columns = (
-            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.percentage:>3.0f}%"),
-            TimeRemainingColumn(compact=True), TextColumn("{task.fields[text]}"),
-        )  # fmt: skip
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
+            BarColumn(16, table_column=Column(min_width=8)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
+            TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        )
         with Progress(
-            *columns, console=self.err, disable=not visible, transient=True, refresh_per_second=8
+            *columns, console=self.err, disable=not visible, transient=True, expand=True, refresh_per_second=8
         ) as progress:
             yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""))
 

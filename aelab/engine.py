@@ -170,7 +170,7 @@ class Training:
         at = self.position
         if at.step == 0:
             self.draw()
-        with self.screen.progress("", self.steps, at.step) as bar:
+        with self.screen.progress(self._title(), self.steps, at.step) as bar:
             while at.phase < len(self.phases):
                 phase = self.phases[at.phase]
                 while at.epoch < phase.epochs and at.step < self.steps and not self._patience_is_over():
@@ -187,9 +187,7 @@ class Training:
     def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
         """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
         at, train = self.position, self.data.train
-        title = f"epoch {at.epochs + 1}/{sum(p.epochs for p in self.phases)}"
-        if len(self.phases) > 1:
-            title = f"{phase.name}, {title}"
+        title = self._title()
         self.recipe.train()
         started = time.perf_counter()
         order = train.shuffled(self.settings.seed, at.phase, at.epoch)
@@ -208,6 +206,11 @@ class Training:
                 break
         at.seconds += time.perf_counter() - started
         self._end_epoch(title)
+
+    def _title(self) -> str:
+        at, total = self.position, sum(phase.epochs for phase in self.phases)
+        name = f"{self.phases[at.phase].name}, " if len(self.phases) > 1 and at.phase < len(self.phases) else ""
+        return f"{name}epoch {min(at.epochs + 1, total)}/{total}"
 
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         at = self.position
@@ -240,7 +243,7 @@ class Training:
         self.run.metrics({f"step/{name}": value for name, value in means.items()}, at.step)
         speed = at.batch * self.batch_size / (at.seconds + time.perf_counter() - started)
         terms = "  ".join(f"{name} {number(value)}" for name, value in means.items())
-        bar.update(at.step, title, f"{terms}  {speed:,.0f} images/s")
+        bar.update(at.step, title, f"{speed:,.0f} images/s  {terms}")
 
     def _end_epoch(self, title: str) -> None:
         at = self.position
