@@ -44,6 +44,8 @@ class Settings:
     max_steps: int | None = None
     patience: int | None = None
     ema: float = 0.0
+    schedule: str = "constant"
+    warmup: int = 0
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Training:
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
+        self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
         steps = sum(phase.epochs for phase in self.phases) * self.batches
         self.steps = min(steps, settings.max_steps or steps)
         self.window = math.ceil(self.steps / MOST_POINTS)
@@ -214,6 +217,7 @@ class Training:
 
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         at = self.position
+        self._set_rates(phase)
         try:
             with self._precision():
                 figures = phase.step(x, y, **phase.optimizers)
@@ -227,6 +231,17 @@ class Training:
         self.sums += values
         self.window_sums += values
         at.summed, at.windowed, at.batch, at.step = at.summed + 1, at.windowed + 1, at.batch + 1, at.step + 1
+
+    def _set_rates(self, phase: Phase) -> None:
+        """Sets the step sizes, a function of the position alone: warm-up, then constant or down half a cosine to zero."""
+        at = self.position
+        done, total = at.epoch * self.batches + at.batch, phase.epochs * self.batches
+        factor = min(1.0, (done + 1) / (self.settings.warmup + 1))
+        if self.settings.schedule == "cosine":
+            factor *= (1 + math.cos(math.pi * done / total)) / 2
+        for optimizer, rates in zip(phase.optimizers.values(), self.rates[at.phase], strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
 
     def _precision(self) -> AbstractContextManager[Any]:
         half = self.settings.precision == "bfloat16"

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 
 import torch
 
+from aelab.console import Screen
 from aelab.data import Dataset, Split
+from aelab.metrics.likelihood import importance_nll
 from aelab.metrics.reconstruction import error_metrics, pca_error, squared_errors
 from aelab.problem import Problem
-from aelab.recipe import Autoencodes, Encodes, Recipe
+from aelab.recipe import Autoencodes, Encodes, Recipe, Weighs
 
 BLOCK = 250  # images at once; fixed, as a sampled loss draws its noise block by block
 SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
@@ -31,7 +33,10 @@ def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
 
 
 def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
-    """The loss and its terms and, where the recipe reconstructs, mse, sse and psnr; means over the images of `split`."""
+    """The loss and its terms and, where the recipe reconstructs, mse, sse and psnr; means over the images of `split`.
+
+    A term that is an mse itself (NAME_mse) gets its sse and psnr too.
+    """
     if not len(split):
         raise Problem("there are no images to evaluate on.")
     totals: defaultdict[str, float] = defaultdict(float)
@@ -43,7 +48,9 @@ def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
             if isinstance(recipe, Autoencodes):
                 totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
     means = {name: total / len(split) for name, total in totals.items()}
-    return means | error_metrics(means["mse"], split.images[0].numel()) if "mse" in means else means
+    for name in [name for name in means if name.endswith("mse")]:
+        means |= error_metrics(means[name], split.images[0].numel(), name.removesuffix("mse"))
+    return means
 
 
 def code_size(recipe: Recipe, split: Split) -> int:
@@ -53,9 +60,16 @@ def code_size(recipe: Recipe, split: Split) -> int:
         return recipe.encode(split.batch(slice(0, 1))[0]).numel()
 
 
-def report(recipe: Recipe, data: Dataset) -> dict[str, float]:
-    """The test figures of a recipe, test/NAME, and beside them those of the PCA with as long a code, test/pca_NAME."""
+def report(recipe: Recipe, data: Dataset, screen: Screen, samples: int = 0) -> dict[str, float]:
+    """The test figures of a recipe, test/NAME, and beside them those of the PCA with as long a code, test/pca_NAME.
+
+    With `samples`, a recipe that has a likelihood gets it estimated with so many importance samples an image.
+    """
     figures = {f"test/{name}": value for name, value in evaluate(recipe, data.test).items()}
+    if samples and isinstance(recipe, Weighs):
+        with at_rest(recipe), screen.progress(f"likelihood, {samples} samples", len(data.test)) as bar:
+            likelihood = importance_nll(recipe, data.test, samples, bar.update)
+        figures |= {f"test/{name}": value for name, value in likelihood.items()}
     if isinstance(recipe, Autoencodes):
         baseline = pca_error(data.train, data.test, code_size(recipe, data.test))
         figures |= {f"test/pca_{name}": value for name, value in baseline.items()}

@@ -81,7 +81,9 @@ def compare_latent(
                 failed.append(f"latent_dim {dimension}: {problem}")
                 screen.warn(failed[-1])
                 continue
-            rows.append(_point(dimension, outcome, store, parent) | {"seconds": round(time.perf_counter() - began, 1)})
+            rows.append(
+                _point(dimension, outcome, store, screen, parent) | {"seconds": round(time.perf_counter() - began, 1)}
+            )
             columns[f"{dimension}-D"] = reconstruct(outcome.recipe, truth)
     except BaseException as error:
         parent.tags({"aelab.reason": str(error) or type(error).__name__})
@@ -92,9 +94,9 @@ def compare_latent(
     return Sweep(store.get(parent.id), rows, written, failed)
 
 
-def _point(dimension: int, outcome: Outcome, store: Store, parent: Run) -> dict[str, object]:
+def _point(dimension: int, outcome: Outcome, store: Store, screen: Screen, parent: Run) -> dict[str, object]:
     """Evaluates one run of a sweep on the test set and logs it there and, over the dimension, on the parent."""
-    figures = report(outcome.recipe, outcome.data)
+    figures = report(outcome.recipe, outcome.data, screen)
     store.add_figures(outcome.info, figures)
     parent.metrics(figures, dimension)
     shown = ("test/mse", "test/sse", "test/psnr", "test/pca_mse", "test/pca_sse", "test/pca_psnr")

@@ -4,13 +4,14 @@ Shapes, here and in every recipe: B batch, C channels, H height, W width, D code
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 Image = tuple[int, int, int]  # C, H, W
+Schedule = Literal["constant", "cosine"]
 Metrics = Mapping[str, Tensor]  # named scalars, still on the device: nobody calls .item() in a step
 
 
@@ -50,6 +51,8 @@ class Recipe(nn.Module):
 
     epochs: ClassVar[int] = 20  # what `aelab train` does unless told otherwise
     batch_size: ClassVar[int] = 128
+    schedule: ClassVar[Schedule] = "constant"  # of the step size, over each phase
+    warmup: ClassVar[int] = 0  # steps over which it rises from nothing
     ema: ClassVar[float] = (
         0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
     )
@@ -88,6 +91,15 @@ class Decodes(Protocol):
 @runtime_checkable
 class Autoencodes(Encodes, Decodes, Protocol):
     """Reconstructs: x -> z -> x."""
+
+
+@runtime_checkable
+class Weighs(Protocol):
+    """Has a likelihood that importance sampling estimates: log p(x) ~ log mean_k w_k with w_k = p(x, z_k) / q(z_k|x)."""
+
+    def observe(self, x: Tensor) -> Tensor: ...
+
+    def log_weights(self, x: Tensor, samples: int) -> Tensor: ...
 
 
 @runtime_checkable

@@ -17,14 +17,16 @@ from aelab.recipe import Image, Metrics, Recipe
 
 
 class Linear(Recipe):
-    epochs = 30
+    epochs = 20
+    batch_size = 64
+    schedule = "cosine"
 
     def __init__(
         self,
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-3,
+        lr: Annotated[float, Gt(0), "step size of Adam"] = 2e-3,
     ) -> None:
         super().__init__()
         channels, height, width = image

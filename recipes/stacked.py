@@ -26,6 +26,7 @@ def layers(*widths: int) -> list[nn.Module]:
 class Stacked(Recipe):
     epochs = 30
     batch_size = 64
+    schedule = "cosine"
 
     def __init__(
         self,

@@ -286,3 +286,28 @@ def test_two_points_of_a_store_never_clash(tmp_path):
     again.close("FINISHED")
     history = [(p.step, p.value) for p in store.client.get_metric_history(run.id, "x")]
     assert history == [(1, 1.0), (2, 4.0)]
+
+
+def test_the_step_size_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, epochs=2, options={"lr": 0.1}, schedule="cosine", warmup=4)
+    seen = []
+    step = fit.recipe.step
+    fit.phases[0].step = lambda x, y, adam: (seen.append(adam.param_groups[0]["lr"]), step(x, y, adam))[1]
+    fit.fit(never)
+    wanted = [0.1 * min(1, (k + 1) / 5) * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)]
+    assert seen == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("cut", [7, 33])
+def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, digits, tmp_path):
+    how = {"schedule": "cosine", "warmup": 10, "ema": 0.9}
+    whole = training("vae", digits, tmp_path / "whole", **how)
+    whole.fit(never)
+    first = training("vae", digits, tmp_path / "cut", **how)
+    with pytest.raises(Interrupted):
+        first.fit(after(cut))
+    second = training("vae", digits, tmp_path / "cut", **how)
+    second.restore(checkpoint.newest(tmp_path / "cut/checkpoints", "last", pytest.fail), None)
+    second.fit(never)
+    assert same(weights(whole), weights(second))
+    assert same(whole.judged.state_dict(), second.judged.state_dict())

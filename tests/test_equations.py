@@ -133,3 +133,100 @@ def test_descend_moves_nothing_on_a_non_finite_gradient():
 def test_descend_returns_the_norm_of_the_gradient():
     weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     assert descend(torch.optim.SGD([weight], 0.1), (weight**2).sum() / 2).item() == pytest.approx(5.0)
+
+
+def transcribed_log_weight(recipe, x, z):
+    """log p(x|z) + log p(z) - log q(z|x) of one image and one code, pixel by pixel."""
+    mu, log_var = (part[0] for part in recipe.posterior(x[None]))
+    m = recipe.decode(z[None])[0].flatten()
+    total = 0.0
+    for pixel, p in zip(x.flatten().tolist(), m.tolist(), strict=True):
+        if recipe.binary:
+            total += math.log(p if pixel else 1 - p)
+        else:
+            s = recipe.log_s.exp().item()
+            total += -((pixel - p) ** 2) / (2 * s * s) - math.log(s * math.sqrt(2 * math.pi))
+    for d in range(len(z)):
+        sigma = math.exp(log_var[d] / 2)
+        total += -(z[d] ** 2) / 2 + ((z[d] - mu[d]) / sigma) ** 2 / 2 + math.log(sigma)
+    return float(total)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_importance_weights(likelihood):
+    recipe = build("vae", latent_dim=2, likelihood=likelihood)
+    x = recipe.observe(batch(3)[0])
+    torch.manual_seed(5)
+    weights = recipe.log_weights(x, 4)
+    torch.manual_seed(5)
+    mu, log_var = recipe.posterior(x)
+    z = mu + torch.exp(log_var / 2) * torch.randn(4, 3, 2)
+    assert weights.shape == (4, 3)
+    for k in range(4):
+        for b in range(3):
+            assert weights[k, b].item() == pytest.approx(transcribed_log_weight(recipe, x[b], z[k, b]), rel=1e-4)
+
+
+def test_the_importance_weighted_bound_does_not_fall_with_k():
+    """Burda et al. 2016, theorem 1: E log mean_k w_k rises with K; K = 1 is the ELBO."""
+    recipe = build("vae", latent_dim=2)
+    with torch.no_grad():
+        for parameter in recipe.encoder.parameters():
+            parameter.mul_(3)  # a posterior that is far from the true one
+        x = recipe.observe(batch(1)[0])
+        weights = recipe.log_weights(x.repeat(4000, 1, 1, 1), 64)  # (64, 4000)
+        bounds = [(torch.logsumexp(weights[:k], 0) - math.log(k)).mean().item() for k in (1, 2, 8, 64)]
+    assert bounds == sorted(bounds) and bounds[-1] > bounds[0] + 0.01
+
+
+def test_importance_sampling_finds_the_likelihood_that_a_quadrature_finds():
+    from aelab.data import Split
+    from aelab.metrics.likelihood import importance_nll
+
+    recipe = build("vae", latent_dim=1)
+    images = (torch.rand(3, *IMAGE) > 0.5).to(torch.uint8) * 255
+    grid = torch.linspace(-10, 10, 4001)
+    with torch.no_grad():
+        found = importance_nll(recipe, Split(images, torch.zeros(3).long()), 20000, lambda _: None)
+        exact = []
+        for image in images:
+            x = (image / 255)[None].repeat(len(grid), 1, 1, 1)
+            joint = recipe.log_likelihood(x, grid[:, None]) + Normal(0.0, 1.0).log_prob(grid)
+            exact.append(-torch.log(torch.trapezoid(joint.double().exp(), grid.double())).item())
+    assert found["iwae_nll"] == pytest.approx(sum(exact) / 3, abs=0.02)
+    assert found["iwae_nll_se"] == pytest.approx(torch.tensor(exact).std().item() / math.sqrt(3), abs=0.02)
+
+
+def test_the_denoisers_target_is_the_clean_image():
+    for noise in ("gaussian", "dropout", "masking"):
+        recipe = build("denoising", noise=noise, level=0.4, hidden=(8,), latent_dim=4)
+        x, y = batch()
+        torch.manual_seed(2)
+        loss, _ = recipe.loss(x, y)
+        torch.manual_seed(2)
+        spoilt = recipe.spoil(x)
+        assert not torch.equal(spoilt, x)
+        assert loss.item() == pytest.approx((recipe.decode(recipe.encode(spoilt)) - x).square().mean().item(), rel=1e-5)
+
+
+def test_noise_has_the_level_that_is_asked_for():
+    x = torch.full((400, *IMAGE), 0.8)
+    noisy = {n: build("denoising", noise=n, level=0.25).spoil(x) for n in ("gaussian", "dropout", "masking")}
+    assert (noisy["gaussian"] - x).std().item() == pytest.approx(0.25, rel=0.05)
+    for name, kept in (("dropout", 0.8 / 0.75), ("masking", 0.8)):
+        assert (noisy[name] == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+        assert noisy[name].max().item() == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_recurrent_code_is_that_of_a_loop_over_rows(cell):
+    recipe = build("recurrent", cell=cell, hidden=6, latent_dim=3)
+    x, _ = batch(2)
+    kind = torch.nn.LSTMCell if cell == "lstm" else torch.nn.GRUCell
+    step = kind(5, 6)
+    step.load_state_dict({name.removesuffix("_l0"): value for name, value in recipe.reader.state_dict().items()})
+    state = None
+    for t in range(4):
+        state = step(x[:, 0, t], state)
+    last = state[0] if cell == "lstm" else state
+    assert torch.allclose(recipe.encode(x), recipe.code(last), atol=1e-6)

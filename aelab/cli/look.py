@@ -19,7 +19,9 @@ verbs = typer.Typer()
 
 @verbs.command("eval")
 def evaluate(
-    run: Names, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
+    run: Names,
+    samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
+    data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Figures on the test set, beside those of a PCA of equal size.
@@ -38,7 +40,7 @@ def evaluate(
     for info in [store.find(name) for name in run]:
         opened = runs.open_run(info, store, screen, device)
         data = runs.run_data(opened, data_dir, screen)
-        figures = report(opened.recipe, data)
+        figures = report(opened.recipe, data, screen, samples)
         store.add_figures(info, figures)
         answers.append(
             {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": figures}

@@ -52,6 +52,13 @@ Patience = Annotated[
     int | None,
     typer.Option(min=1, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING),
 ]
+LearningRateSchedule = Annotated[
+    Literal["constant", "cosine"] | None,
+    typer.Option("--schedule", help="How the step size goes on over a phase.", rich_help_panel=TRAINING),
+]
+Warmup = Annotated[
+    int | None, typer.Option(min=0, help="Steps over which the step size rises.", rich_help_panel=TRAINING)
+]
 Ema = Annotated[
     float | None,
     typer.Option(

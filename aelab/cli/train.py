@@ -21,6 +21,7 @@ from aelab.cli.options import (
     Experiment,
     ImageSize,
     Json,
+    LearningRateSchedule,
     MaxSteps,
     Name,
     Patience,
@@ -29,6 +30,7 @@ from aelab.cli.options import (
     Seed,
     SplitSeed,
     Uri,
+    Warmup,
     screen_for,
     short,
 )
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from aelab.console import Screen
     from aelab.cookbook import Option, Page
     from aelab.runs import Outcome
+
+RECIPES_OWN = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings for which a recipe has a default
 
 verbs = typer.Typer()
 
@@ -63,11 +67,10 @@ def _config(page: "Page", values: dict[str, Any]) -> "Config":
     from aelab.engine import Settings
 
     recipe = cookbook.load(page)
+    own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
     settings = Settings(
-        epochs=values.pop("epochs") or recipe.epochs, batch_size=values.pop("batch_size") or recipe.batch_size,
-        ema=recipe.ema if (ema := values.pop("ema")) is None else ema,
-        **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")},
-    )  # fmt: skip
+        **own, **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")}
+    )
     given = {key: values.pop(key) for key in ("data", "image_size", "split_seed")}
     typed = str(page.path) if page.path != getattr(cookbook.pages().get(page.name), "path", None) else page.name
     return Config(typed, settings, values, **given)
@@ -91,7 +94,7 @@ def _farewell(outcome: "Outcome", screen: "Screen") -> None:
 def _train_command(page: "Page") -> Any:
     """The command `train NAME`, made from the engine's options and the signature of the recipe."""
     recipe = cookbook.load(page)
-    usual = {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "ema": recipe.ema}
+    usual = {name: getattr(recipe, name) for name in RECIPES_OWN}
     common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
     own = cookbook.options(recipe)
@@ -114,6 +117,7 @@ def _common(
     *, epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
     max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
+    schedule: LearningRateSchedule = None, warmup: Warmup = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)] = None,
     experiment: Experiment = None, tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -194,7 +198,8 @@ def compare_latent(
     ] = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
-    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None, experiment: Experiment = None,
+    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
+    schedule: LearningRateSchedule = None, warmup: Warmup = None, experiment: Experiment = None,
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train one run a latent dimension and compare their errors.
@@ -211,7 +216,7 @@ def compare_latent(
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
         "split_seed": split_seed, "device": device, "precision": precision, "max_steps": max_steps, "patience": patience,
-        "ema": ema,
+        "ema": ema, "schedule": schedule, "warmup": warmup,
     }  # fmt: skip
     config = _config(page, {**values, **options})
     opened = runs.open_config_data(config, data_dir, screen)

@@ -24,10 +24,17 @@ DEFINITIONS = {
         Definition("sse", "per image", "lower", "mse x pixels of an image: the squared error summed over an image"),
         Definition("psnr", "dB", "higher", "-10 log10(mse), the mse pooled over all images"),
         Definition(
+            "denoised_mse", "per pixel", "lower", "mse between the clean image and what is made of its spoilt copy"
+        ),
+        Definition("denoised_sse", "per image", "lower", "denoised_mse x pixels of an image"),
+        Definition("denoised_psnr", "dB", "higher", "-10 log10(denoised_mse), pooled over all images"),
+        Definition(
             "nll", "nats per image", "lower", "-log p(x|z), z drawn from q(z|x), summed over pixels, binarised images"
         ),
         Definition("kl", "nats per image", "", "KL(q(z|x) || p(z)), summed over dimensions"),
         Definition("elbo", "nats per image", "higher", "-(nll + kl): a lower bound of log p(x)"),
+        Definition("iwae_nll", "nats per image", "lower", "-log 1/S sum_s p(x, z_s) / q(z_s|x), z_s drawn from q(z|x)"),
+        Definition("iwae_nll_se", "nats per image", "lower", "standard error of iwae_nll over the images"),
         Definition("d_real", "probability", "", "mean of D(x) over real images"),
         Definition("d_fake", "probability", "", "mean of D(G(z)) over generated images"),
         Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),

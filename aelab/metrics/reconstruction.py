@@ -18,9 +18,9 @@ def squared_errors(x: Tensor, reconstruction: Tensor) -> Tensor:
     return (x - reconstruction).square().flatten(1).mean(1).cpu().double()
 
 
-def error_metrics(mse: float, pixels: int) -> dict[str, float]:
-    """mse, sse and psnr of one pooled squared error per pixel."""
-    return {"mse": mse, "sse": mse * pixels, "psnr": -10 * math.log10(max(mse, 1e-12))}
+def error_metrics(mse: float, pixels: int, of: str = "") -> dict[str, float]:
+    """mse, sse and psnr of one pooled squared error per pixel; their names begin with `of`."""
+    return {f"{of}mse": mse, f"{of}sse": mse * pixels, f"{of}psnr": -10 * math.log10(max(mse, 1e-12))}
 
 
 @dataclass(frozen=True)
