@@ -26,7 +26,7 @@ class Linear(Recipe):
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 2e-3,
+        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-2,
     ) -> None:
         super().__init__()
         channels, height, width = image
