@@ -1,6 +1,7 @@
 """Runs side by side: tables (pandas), curves and contact sheets of what is tracked."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 import pandas as pd
@@ -31,7 +32,7 @@ def row(run: RunInfo) -> dict[str, object]:
         "status": run.status.lower(),
         "data": run.tags.get("aelab.data", ""),
         "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
-        "seconds": round(run.ended - run.started, 1) if run.ended else None,
+        "seconds": run.seconds,
         "val/loss": run.metrics.get("val/loss"),
     }
 
@@ -55,10 +56,10 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
     rows = []
     for run in runs:
         row: dict[str, object] = {"run": run.name, "recipe": run.recipe}
-        row |= {name: run.params.get(name) for name in shown}
+        row |= {name: _value(run.params.get(name)) for name in shown}
         row |= {name: run.metrics.get(name) for name in names}
         row["parameters"] = int(run.params["parameters"]) if "parameters" in run.params else None
-        row["seconds"] = round(run.ended - run.started, 1) if run.ended else None
+        row["seconds"] = run.seconds
         rows.append(row)
     return pd.DataFrame(rows).astype(object)
 
@@ -68,6 +69,14 @@ def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
     split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "val/"
     names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
     return [name for name in names if name.removeprefix(split) not in TWINS]
+
+
+def _value(text: str | None) -> object:
+    """A parameter as the number that it is; MLflow keeps them as text."""
+    for kind in (int, float):
+        with suppress(TypeError, ValueError):
+            return kind(text)  # type: ignore[arg-type]
+    return text
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:

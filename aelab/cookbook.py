@@ -4,6 +4,7 @@ import ast
 import hashlib
 import importlib.util
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Option:
             )
         else:
             value = self.type(text)
+            if self.type is float and not math.isfinite(value):
+                raise ValueError(f"{text} is not a finite number")
         for sign, bound in self.bounds:
             for number in value if isinstance(value, tuple) else (value,):
                 if not COMPARE[sign](number, bound):

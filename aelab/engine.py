@@ -29,7 +29,7 @@ MOST_POINTS = 1000  # of a curve by step
 MOST_PICTURES = 50  # of one slider
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
-NON_FINITE = "The last checkpoint holds finite weights. A smaller --lr usually helps."
+NON_FINITE = "The weights of the step before are saved. A smaller --lr usually helps."
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Position:
     best_step: int = 0
     since_best: int = 0  # epochs
     seconds: float = 0.0  # of training in this epoch
+    spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
     names: list[str] = field(default_factory=list)  # of the summed figures
     summed: int = 0  # steps in the sums of the epoch
     windowed: int = 0  # and of the window
@@ -105,7 +106,7 @@ class Training:
             0, dtype=torch.float32 if self.device.type == "mps" else torch.float64
         )
         self.best_weights: dict[str, Tensor] = {}
-        self._saved_at = time.monotonic()
+        self._saved_at = self._marked = time.monotonic()
         self._unsaved = ""  # why the last checkpoint could not be written
         self.facts: Mapping[str, Any] = {}
         self.shown = data.val.showcase(SHOWN)
@@ -156,6 +157,8 @@ class Training:
     def save(self) -> None:
         """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end."""
         folder = self.run.folder / "checkpoints"
+        now = time.monotonic()
+        self.position.spent, self._marked = self.position.spent + now - self._marked, now
         try:
             if self.best_weights:
                 checkpoint.save(folder, "best", self.position.best_step, self.best_weights, {}, self.facts)
@@ -222,6 +225,7 @@ class Training:
             with self._precision():
                 figures = phase.step(x, y, **phase.optimizers)
         except NonFiniteError as error:
+            self.save()  # the step was not taken: the weights are finite still
             raise Problem(f"training stopped before step {at.step + 1}: {error}.", NON_FINITE) from error
         values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
         if not at.summed:
@@ -254,7 +258,9 @@ class Training:
         means = dict(zip(at.names, (self.window_sums / at.windowed).tolist(), strict=True))
         at.windowed = 0
         if not math.isfinite(means.get("loss", 0.0)):  # a recipe that does not use `descend`
-            raise Problem(f"training stopped at step {at.step}: the loss is {means['loss']}.", NON_FINITE)
+            raise Problem(
+                f"training stopped at step {at.step}: the loss is {means['loss']}.", "A smaller --lr usually helps."
+            )
         self.run.metrics({f"step/{name}": value for name, value in means.items()}, at.step)
         speed = at.batch * self.batch_size / (at.seconds + time.perf_counter() - started)
         terms = "  ".join(f"{name} {number(value)}" for name, value in means.items())

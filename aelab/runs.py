@@ -47,6 +47,8 @@ def open_config_data(config: Config, data_dir: Path | None, screen: Screen) -> D
 def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
     """The recipe on its device, initialised by the seed of the configuration."""
     device = pick_device(config.settings.device)
+    if config.settings.precision == "tf32" and device.type != "cuda":
+        raise Problem(f"--precision tf32 is for CUDA; this is {device.type}.", code=2)
     if config.settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.deterministic = True
@@ -143,7 +145,7 @@ def _complete(
     written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
     card = model_card(config, page, training, validation)
     run.text("README.md", card)
-    run.tags({"mlflow.note.content": card})
+    run.tags({"mlflow.note.content": card, "aelab.seconds": f"{training.position.spent:.1f}"})
     return validation, written
 
 
@@ -152,7 +154,7 @@ def _honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> 
     """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
 
     def close(status: Status, reason: str) -> None:
-        run.tags({"aelab.reason": reason})
+        run.tags({"aelab.reason": reason[:1000]})
         try:
             run.close(status)
         except Problem as problem:

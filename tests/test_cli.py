@@ -113,7 +113,7 @@ def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 2, "--name", "two")
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
     rows = cli("compare", "two", "five", "--json").json["runs"]
-    assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", "2"), ("five", "5")]
+    assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", 2), ("five", 5)]
     assert rows[0]["val/mse"] > rows[1]["val/mse"]
     cli("eval", "two", "-q")
     assert "val/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
@@ -168,6 +168,10 @@ BAD = [
     (("train", "vae", "--batch-size", 0), 2, "--batch-size"),
     (("train", "vae", "--latent-dim", 0), 2, ">= 1"),
     (("train", "vae", "--lr", "fast"), 2, "fast"),
+    (("train", "vae", "--lr", "inf"), 2, "finite"),
+    (("train", "vae", "--data", "digits", "--precision", "tf32"), 2, "CUDA"),
+    (("compare-latent", 2, "--recipe", "linear", "--set", "latent_dim=3"), 2, "arguments"),
+    (("runs", "--tracking-uri", "sqlite:///a?b.db"), 2, "cannot keep a database"),
     (("train", "vae", "--beta", "-1"), 2, ">= 0"),
     (("train", "gan", "--loss", "wasserstein"), 2, "minimax"),
     (("train", "vae", "--data", "digits", "--latent-dim", 65), 2, "64"),

@@ -262,7 +262,7 @@ def test_parse(kind, bounds, text, value):
         (float, ((">", 0),), "0", "0 is not > 0"),
         (float, ((">=", 0), ("<", 1)), "1", "1 is not < 1"),
         (float, (("<=", 1),), "1.5", "1.5 is not <= 1"),
-        (float, ((">", 0),), "nan", "nan is not > 0"),
+        (float, ((">", 0),), "nan", "nan is not a finite number"),
         (float, (), "much", "much"),
         (bool, (), "maybe", "neither true nor false"),
         (Literal["a", "b"], (), "c", "'c' is not one of a, b"),
@@ -296,7 +296,7 @@ def test_unknown_option_gets_the_nearest():
     with pytest.raises(Problem, match=r"vae has no option 'latent'\. Did you mean latent_dim") as caught:
         cookbook.build(page, (1, 28, 28), {"latent": 3})
     assert caught.value.code == 2
-    with pytest.raises(Problem, match="It has: latent_dim, hidden, beta, lr"):
+    with pytest.raises(Problem, match="It has: latent_dim, hidden, .*lr"):
         cookbook.build(page, (1, 28, 28), {"xyzzy": 3})
 
 

@@ -90,8 +90,10 @@ def interpolate(
     path: Annotated[Literal["linear", "spherical", "both"], typer.Option(help="How to walk from code to code.")] = "both",
     pairs: Annotated[int, typer.Option(min=1, max=100, help="How many walks.")] = 6,
     steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a walk, both ends included.")] = 10,
-    seed: Seed = 0, out: Out = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None,
-    quiet: Quiet = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A file for the picture too; of both: NAME-linear, NAME-spherical.")
+    ] = None,
+    seed: Seed = 0, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Walk from code to code and draw the images on the way.
 

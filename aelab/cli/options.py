@@ -12,7 +12,8 @@ EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
 
 Names = Annotated[
-    list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, recipe (its newest) or folder.")
+    list[str],
+    typer.Argument(metavar="RUN...", help="Id, start of an id, name, recipe (its newest finished run) or folder."),
 ]
 Name = Annotated[
     str, typer.Argument(metavar="RUN", help="Id, start of an id, name, recipe (its newest finished run) or folder.")

@@ -212,6 +212,8 @@ def compare_latent(
 
     page = cookbook.find(recipe)
     options = _assignments(page, set_ or [])
+    if "latent_dim" in options:
+        raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)
     screen = screen_for(quiet)
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,

@@ -159,7 +159,11 @@ def _unknown(name: str) -> Problem:
 
     close = get_close_matches(name, NAMES, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return Problem(f"there is no data set or folder '{name}'.{hint}", f"Data sets: {', '.join(NAMES)}", code=2)
+    return Problem(
+        f"there is no data set or folder '{name}'.{hint}",
+        f"Data sets: {', '.join(NAMES)}, or the path of a folder of pictures",
+        code=2,
+    )
 
 
 def obtain(entry: Downloadable, data_dir: Path | None, advance: Advance) -> Raw:

@@ -48,6 +48,13 @@ class RunInfo:
         return self.tags.get("aelab.recipe", "")
 
     @property
+    def seconds(self) -> float | None:
+        """What the training took, or from start to end where it did not say; None as long as it runs."""
+        if "aelab.seconds" in self.tags:
+            return float(self.tags["aelab.seconds"])
+        return round(self.ended - self.started, 1) if self.ended else None
+
+    @property
     def parent(self) -> str | None:
         return self.tags.get("mlflow.parentRunId")
 

@@ -28,6 +28,12 @@ class Store:
     def __init__(self, uri: str | None = None) -> None:
         self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+        if self.database and any(sign in str(self.database) for sign in "?%'\""):
+            raise Problem(
+                f"MLflow cannot keep a database at {self.database}: a path with any of ? % ' \" is no address to it.",
+                "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
+                code=2,
+            )
         if self.uri.startswith(("http://", "https://")):
             self._knock()
         try:
@@ -42,7 +48,7 @@ class Store:
             raise Problem(f"cannot open the store {self.shown_uri}: {error}") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
             reason = str(error).strip().splitlines()[0]
-            raise Problem(f"cannot open the store {self.shown_uri}: {reason}") from error
+            raise Problem(f"cannot open the store {self.shown_uri}: {reason[:150]}") from error
 
     @property
     def shown_uri(self) -> str:
