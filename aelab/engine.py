@@ -150,6 +150,8 @@ class Training:
         self.window_sums = last.state["window_sums"].to(self.device)
         if best:
             self.best_weights = {k: v.to(self.device) for k, v in best.weights.items()}
+        else:
+            self.position.best = math.inf  # it cannot be had again: the next one is the best
         torch.set_rng_state(last.state["rng"])
         if last.state["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
@@ -311,8 +313,8 @@ class Training:
                 yield "samples", pictures.grid(recipe.decode(self.fixed_z))
 
     def use_best(self) -> None:
-        """Loads the weights to keep into the recipe: the best validated, the last ones where it has no objective."""
-        self.recipe.load_state_dict(self.best_weights)
+        """Loads the weights to keep into the recipe: the best validated, the last ones where none is the best."""
+        self.recipe.load_state_dict(self.best_weights or self.judged.state_dict())
         self.average = None
 
 

@@ -311,3 +311,24 @@ def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, di
     second.fit(never)
     assert same(weights(whole), weights(second))
     assert same(whole.judged.state_dict(), second.judged.state_dict())
+
+
+def test_a_validation_that_is_never_a_number_keeps_the_last_weights(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, epochs=1)
+    keep = fit._keep_best
+    fit._keep_best = lambda held: keep({**held, "loss": math.nan})
+    fit.fit(never)
+    last = weights(fit)
+    fit.use_best()
+    assert same(weights(fit), last)
+
+
+def test_a_resume_without_its_best_checkpoint_goes_on(digits, tmp_path):
+    first = training("linear", digits, tmp_path, epochs=3)
+    with pytest.raises(Interrupted):
+        first.fit(after(30))
+    second = training("linear", digits, tmp_path, epochs=3)
+    second.restore(checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail), None)
+    second.fit(never)
+    second.use_best()
+    assert second.best_weights and math.isfinite(second.position.best)
