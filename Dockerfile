@@ -1,5 +1,5 @@
 # docker build -t aelab .
-# docker run --rm -v "$PWD":/home/aelab/work -v aelab-data:/data aelab train vae
+# docker run --rm -v "$PWD":/home/aelab/lab -v aelab-data:/data aelab train vae
 # A mounted folder must be writable for uid 1000. `aelab ui` listens on 127.0.0.1: it needs --network host.
 
 FROM python:3.13-slim-trixie AS build
@@ -24,14 +24,14 @@ LABEL org.opencontainers.image.title="aelab" \
       org.opencontainers.image.authors="The aelab authors" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --uid 1000 --create-home aelab \
-    && install -d -o aelab -g aelab /home/aelab/work /home/aelab/work/mlruns /data
+    && install -d -o aelab -g aelab /home/aelab/lab /home/aelab/lab/mlruns /data
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GIT_PYTHON_REFRESH=quiet \
     AELAB_DATA=/data
 USER 1000
-WORKDIR /home/aelab/work
-VOLUME ["/home/aelab/work", "/data"]
+WORKDIR /home/aelab/lab
+VOLUME ["/home/aelab/lab", "/data"]
 ENTRYPOINT ["aelab"]
 CMD ["--help"]
