@@ -1,6 +1,7 @@
 """The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,15 +21,23 @@ def number(value: object) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+class Terminal(Console):
+    """A console whose reader may go away, as in `aelab ... | head`: then nothing is shown any more, and the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Screen:
     """What a verb shows. Quiet: results, warnings and errors only."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.out = Console(
+        self.out = Terminal(
             soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000
         )  # a file is wide
-        self.err = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.err = Terminal(stderr=True, soft_wrap=True, highlight=False)
 
     def result(self, text: str) -> None:
         """A line of the answer, to stdout."""

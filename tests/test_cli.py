@@ -243,6 +243,16 @@ def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
     assert ended.returncode == 0 and "Traceback" not in ended.stderr
 
 
+def test_a_training_outlives_the_reader_of_its_output(here):
+    words = [sys.executable, "-m", "aelab", "train", "linear", "--data", "digits", "--epochs", "20", "--name", "unread"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stderr.readline()
+    process.stderr.close()
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert Store().find("unread").status == "FINISHED"
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here, number, code):
     words = ("train", "vae", "--data", "digits", "--epochs", "60", "--seed", "4", "-q")
