@@ -4,18 +4,19 @@
 
 FROM python:3.13-slim-trixie AS build
 ENV UV_COMPILE_BYTECODE=1 \
+    UV_CACHE_DIR=/tmp/uv \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never \
     VIRTUAL_ENV=/opt/venv
 RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9 && uv venv /opt/venv
 WORKDIR /src
 COPY requirements.lock ./
-RUN --mount=type=cache,target=/root/.cache/uv uv pip sync --require-hashes requirements.lock
+RUN --mount=type=cache,target=/tmp/uv uv pip sync --require-hashes requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY aelab aelab
 COPY recipes recipes
 # The build uses the locked setuptools, so that nothing but the lock comes from outside.
-RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps --no-build-isolation .
+RUN --mount=type=cache,target=/tmp/uv uv pip install --no-deps --no-build-isolation .
 
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="aelab" \
