@@ -85,11 +85,11 @@ def compare_latent(
                 _point(dimension, outcome, store, screen, parent) | {"seconds": round(time.perf_counter() - began, 1)}
             )
             columns[f"{dimension}-D"] = reconstruct(outcome.recipe, truth)
+        written = _summary(parent, page.name, rows, columns, truth) if rows else []
     except BaseException as error:
         parent.tags({"aelab.reason": str(error) or type(error).__name__})
         parent.close("KILLED" if isinstance(error, (Stopped, KeyboardInterrupt)) else "FAILED")
         raise
-    written = _summary(parent, page.name, rows, columns, truth) if rows else []
     parent.close("FAILED" if failed else "FINISHED")
     return Sweep(store.get(parent.id), rows, written, failed)
 

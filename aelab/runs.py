@@ -185,14 +185,6 @@ class Stopped(Problem):
         self.code = 128 + number
 
 
-def _close(run: Run, status: Status, reason: str, screen: Screen) -> None:
-    run.tags({"aelab.reason": reason})
-    try:
-        run.close(status)
-    except Problem as problem:
-        screen.warn(str(problem))
-
-
 @contextmanager
 def _signals() -> Iterator[list[signal.Signals]]:
     """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
