@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Read by OpenMP when torch is imported. Its threads spin for a millisecond before they sleep, which slows a small step twentyfold
+# Read by OpenMP when torch is imported. Its threads spin for a millisecond before they sleep, which slows a small step manifold
 # as soon as another process wants the same core; this short a spin costs nothing on an idle machine.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
