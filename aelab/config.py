@@ -28,12 +28,13 @@ class Config:
     data: str = "auto"  # as it was typed
     image_size: int | None = None
     split_seed: int = 0
+    start: str | None = None  # the id of the run whose weights it begins with
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
-        keys = ("recipe", "data", "image_size", "split_seed")
-        return cls(**{k: value[k] for k in keys}, settings=Settings(**value["settings"]), options=options)
+        keys = ("recipe", "data", "image_size", "split_seed", "start")
+        return cls(**{k: value[k] for k in keys if k in value}, settings=Settings(**value["settings"]), options=options)
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,8 +65,9 @@ def model_card(config: Config, page: Page, training: Training, validation: Mappi
         f"| {name} | {number(value)} | {d.unit if (d := definition(name)) else ''} |"
         for name, value in validation.items()
     ]
-    typed = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed}
-    words = [f"--{k.replace('_', '-')} {_typed(v)}" for k, v in given({**typed, **asdict(config.settings)}).items()]
+    typed = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed,
+             "start": config.start}  # fmt: skip
+    words = [_typed(k, v) for k, v in given({**typed, **asdict(config.settings)}).items()]
     return "\n".join((
         f"# {run.name}", "", page.summary, "",
         f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
@@ -77,5 +79,9 @@ def model_card(config: Config, page: Page, training: Training, validation: Mappi
     ))  # fmt: skip
 
 
-def _typed(value: object) -> str:
-    return shlex.quote(",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+def _typed(name: str, value: object) -> str:
+    """An option as one types it."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {shlex.quote(','.join(map(str, value)) if isinstance(value, tuple) else str(value))}"

@@ -191,8 +191,11 @@ def _bounds(notes: list[object]) -> tuple[tuple[str, float], ...]:
     )
 
 
-def build(page: Page, image: "Image", values: Mapping[str, Any]) -> "Recipe":
-    """The recipe with these options for images of this shape. Raises Problem if it does not accept them."""
+def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
+    """The recipe with these options for images of this shape and, if it asks, this number of classes.
+
+    Raises Problem if it does not accept them.
+    """
     recipe = load(page)
     known = {option.name: option for option in options(recipe)}
     for name in values:
@@ -207,7 +210,10 @@ def build(page: Page, image: "Image", values: Mapping[str, Any]) -> "Recipe":
             f"({channels} x {height} x {width}).",
             code=2,
         )
+    asks = "classes" in inspect.signature(recipe).parameters
+    if asks and classes < 2:
+        raise Problem(f"{page.name} classifies, but these images have no classes.", code=2)
     try:
-        return recipe(image, **values)
+        return recipe(image, *[classes] * asks, **values)
     except (ValueError, TypeError, RuntimeError) as error:
         raise Problem(f"{page.name} does not accept these options: {error}", code=2) from error

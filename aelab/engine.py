@@ -97,6 +97,7 @@ class Training:
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
+        self.seen = [data.train.labelled(p.labels, settings.seed) if p.labels else data.train for p in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
         steps = sum(phase.epochs for phase in self.phases) * self.batches
         self.steps = min(steps, settings.max_steps or steps)
@@ -194,11 +195,11 @@ class Training:
 
     def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
         """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
-        at, train = self.position, self.data.train
+        at, train = self.position, self.seen[self.position.phase]
         title = self._title()
         self.recipe.train()
         started = time.perf_counter()
-        order = train.shuffled(self.settings.seed, at.phase, at.epoch)
+        order = train.shuffled(self.settings.seed, at.phase, at.epoch, length=len(self.data.train))
         for index in torch.split(order[: self.batches * self.batch_size], self.batch_size)[at.batch :]:
             self.step(phase, *train.batch(index))
             if self.average:

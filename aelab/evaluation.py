@@ -9,9 +9,9 @@ import torch
 from aelab.console import Screen
 from aelab.data import Dataset, Split
 from aelab.metrics.likelihood import importance_nll
-from aelab.metrics.reconstruction import error_metrics, pca_error, squared_errors
+from aelab.metrics.reconstruction import error_metrics, pca_baseline, squared_errors
 from aelab.problem import Problem
-from aelab.recipe import Autoencodes, Encodes, Recipe, Weighs
+from aelab.recipe import Autoencodes, Classifies, Encodes, Explains, Recipe, Weighs
 
 BLOCK = 250  # images at once; fixed, as a sampled loss draws its noise block by block
 SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
@@ -33,7 +33,7 @@ def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
 
 
 def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
-    """The loss and its terms and, where the recipe reconstructs, mse, sse and psnr; means over the images of `split`.
+    """The loss and its terms and, where the recipe can, mse, sse and psnr or the error; means over the images of `split`.
 
     A term that is an mse itself (NAME_mse) gets its sse and psnr too.
     """
@@ -47,6 +47,8 @@ def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
                 totals[name] += value * len(x)
             if isinstance(recipe, Autoencodes):
                 totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
+            if isinstance(recipe, Classifies):
+                totals["error"] += 100 * float((recipe.classify(x).argmax(1) != y).sum())
     means = {name: total / len(split) for name, total in totals.items()}
     for name in [name for name in means if name.endswith("mse")]:
         means |= error_metrics(means[name], split.images[0].numel(), name.removesuffix("mse"))
@@ -71,7 +73,8 @@ def report(recipe: Recipe, data: Dataset, screen: Screen, samples: int = 0) -> d
             likelihood = importance_nll(recipe, data.test, samples, bar.update)
         figures |= {f"test/{name}": value for name, value in likelihood.items()}
     if isinstance(recipe, Autoencodes):
-        baseline = pca_error(data.train, data.test, code_size(recipe, data.test))
+        density = "test/elbo" in figures and isinstance(recipe, Explains) and not recipe.binary
+        baseline = pca_baseline(data.train, data.test, code_size(recipe, data.test), density)
         figures |= {f"test/pca_{name}": value for name, value in baseline.items()}
     return figures
 

@@ -47,7 +47,7 @@ def compare_latent(
     """
     page = cookbook.find(config.recipe)
     for dimension in dimensions:  # before anything is trained
-        recipe = cookbook.build(page, data.image, {**config.options, "latent_dim": dimension})
+        recipe = cookbook.build(page, data.image, {**config.options, "latent_dim": dimension}, len(data.classes))
         if not isinstance(recipe, Autoencodes):
             raise Problem(f"{page.name} does not reconstruct images, so there is no error to compare.", code=2)
     parent = store.create(

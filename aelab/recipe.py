@@ -39,15 +39,21 @@ def descend(optimizer: Optimizer, loss: Tensor) -> Tensor:
 class Phase:
     """Some epochs of one kind of step, with the optimizers that this step moves.
 
-    `step(x, y, **optimizers)` gets x (B, C, H, W) in [0, 1] and labels y (B,), -1 where there is none.
+    `step(x, y, **optimizers)` gets x (B, C, H, W) in [0, 1] and labels y (B,), -1 where there is none. With `labels` it
+    sees only so many images, equally many of each class, over and over: an epoch has as many steps as without.
     """
 
-    def __init__(self, name: str, epochs: int, step: Callable[..., Metrics], **optimizers: Optimizer) -> None:
-        self.name, self.epochs, self.step, self.optimizers = name, epochs, step, optimizers
+    def __init__(
+        self, name: str, epochs: int, step: Callable[..., Metrics], *, labels: int = 0, **optimizers: Optimizer
+    ) -> None:
+        self.name, self.epochs, self.step, self.labels, self.optimizers = name, epochs, step, labels, optimizers
 
 
 class Recipe(nn.Module):
-    """Networks and their mathematics. Keyword arguments of the constructor are the command line."""
+    """Networks and their mathematics. Keyword arguments of the constructor are the command line.
+
+    Its positional arguments say what the data are: `image`, and `classes`, their number, where the recipe classifies.
+    """
 
     epochs: ClassVar[int] = 20  # what `aelab train` does unless told otherwise
     batch_size: ClassVar[int] = 128
@@ -94,7 +100,21 @@ class Autoencodes(Encodes, Decodes, Protocol):
 
 
 @runtime_checkable
-class Weighs(Protocol):
+class Classifies(Protocol):
+    """Has classes for images: x (B, C, H, W) -> logits (B, K)."""
+
+    def classify(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of zeros and ones."""
+
+    binary: bool
+
+
+@runtime_checkable
+class Weighs(Explains, Protocol):
     """Has a likelihood that importance sampling estimates: log p(x) ~ log mean_k w_k with w_k = p(x, z_k) / q(z_k|x)."""
 
     def observe(self, x: Tensor) -> Tensor: ...

@@ -53,7 +53,21 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
         torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.deterministic = True
     torch.manual_seed(config.settings.seed)
-    return cookbook.build(page, data.image, config.options).to(device)
+    return cookbook.build(page, data.image, config.options, len(data.classes)).to(device)
+
+
+def _begin_with(recipe: Recipe, config: Config, page: Page, store: Store, screen: Screen) -> None:
+    """Loads the weights of the run that the configuration starts from. Raises Problem where they do not fit."""
+    assert config.start
+    other = open_run(store.find(config.start), store, screen, config.settings.device)
+    if other.page.name != page.name:
+        raise Problem(f"--start {other.info.name}: it is a run of {other.page.name}, not of {page.name}.", code=2)
+    try:
+        recipe.load_state_dict(other.recipe.state_dict())
+    except RuntimeError as error:
+        raise Problem(
+            f"--start {other.info.name}: its weights are of another shape than these options.", code=2
+        ) from error
 
 
 def start(
@@ -67,9 +81,11 @@ def start(
     parent: str | None = None,
 ) -> Outcome:
     """Trains a new run on `data`. Raises Problem if it cannot start or fails, Stopped on a signal; the run is then closed."""
-    config = replace(config, data=data.name)
+    config = replace(config, data=data.name, start=store.find(config.start).id if config.start else None)
     page = cookbook.find(config.recipe)
     recipe = prepare(config, page, data)
+    if config.start:
+        _begin_with(recipe, config, page, store, screen)
     device = next(recipe.parameters()).device
     every = {option.name: option.default for option in cookbook.options(type(recipe))} | dict(config.options)
     with _signals() as caught:
@@ -78,7 +94,7 @@ def start(
             name or f"{page.name}-",
             params={
                 "recipe": page.name, **every, **given(asdict(config.settings)), "data": data.name,
-                "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
+                **given({"start": config.start}), "image_size": "x".join(map(str, data.image)), "split_seed": data.split_seed,
                 "images_train": len(data.train), "images_val": len(data.val), "images_test": len(data.test),
                 "parameters": sum(p.numel() for p in recipe.parameters()),
             },
@@ -124,6 +140,8 @@ def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = 
             training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
             if last:
                 training.restore(last, best)
+            elif config.start:
+                _begin_with(recipe, config, page, store, screen)
             screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
             validation, written = _complete(training, config, page, caught)
     return Outcome(store.get(run.id), recipe, training.data, validation, written)
@@ -136,7 +154,7 @@ def _complete(
     run, data = training.run, training.data
     training.facts = {
         "run_id": run.id, "recipe": page.name, "recipe_sha256": page.sha256, "options": dict(config.options),
-        "image": list(data.image), "data": data.name, "data_fingerprint": data.fingerprint,
+        "image": list(data.image), "classes": len(data.classes), "data": data.name, "data_fingerprint": data.fingerprint,
         "versions": {"aelab": __version__, "torch": torch.__version__},
     }  # fmt: skip
     training.fit(lambda: bool(caught))
@@ -240,7 +258,7 @@ def open_run(info: RunInfo, store: Store, screen: Screen, device: str = "auto") 
     if page.sha256 != info.tags.get("aelab.recipe_sha256"):
         screen.warn(f"{page.path.name} has changed since {info.name} was trained.")
     image = tuple(found.manifest["image"])
-    recipe = cookbook.build(page, image, config.options).to(pick_device(device))
+    recipe = cookbook.build(page, image, config.options, found.manifest.get("classes", 0)).to(pick_device(device))
     try:
         recipe.load_state_dict(found.weights)
     except RuntimeError as error:

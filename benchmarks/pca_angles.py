@@ -11,7 +11,7 @@ import torch
 from aelab import runs
 from aelab.console import Screen
 from aelab.evaluation import evaluate
-from aelab.metrics.reconstruction import fit_pca, pca_error
+from aelab.metrics.reconstruction import fit_pca, pca_baseline
 from aelab.tracking import Store
 
 
@@ -29,7 +29,7 @@ def main(names: list[str]) -> None:
         for split in ("test", "train"):
             part = getattr(data, split)
             row[f"{split} error / PCA's"] = (
-                f"{evaluate(opened.recipe, part)['mse'] / pca_error(data.train, part, dimension)['mse']:.6f}"
+                f"{evaluate(opened.recipe, part)['mse'] / pca_baseline(data.train, part, dimension)['mse']:.6f}"
             )
         rows.append(row)
     screen.table(rows)

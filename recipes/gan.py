@@ -10,8 +10,11 @@ D/(1-D), tiny as long as D rejects every forgery with confidence: minimax then
 barely learns. With a logit l, log D = -softplus(-l), log(1-D) = -softplus(l).
 D sees its images through noise, which keeps it from that confidence
 (Arjovsky & Bottou 2017; Sonderby et al. 2017); --noise 0 is the paper's game.
+--smooth E asks D for 1 - E of real images (one-sided, Salimans et al. 2016);
+--net conv is a DCGAN (Radford et al. 2016).
 """
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -21,6 +24,36 @@ from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
 from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+
+
+def mlp(image: Image, code: int, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """G and D with two hidden layers each."""
+    pixels = math.prod(image)
+    generator = nn.Sequential(
+        nn.Linear(code, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+        nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
+        nn.Linear(hidden, pixels), nn.Unflatten(1, image), nn.Sigmoid(),
+    )  # fmt: skip
+    discriminator = nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout),
+        nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout), nn.Linear(hidden, 1),
+    )  # fmt: skip
+    return generator, discriminator
+
+
+def conv(image: Image, code: int, width: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+    """D halves the image by convolutions until a side is 8 or less; G is its mirror image."""
+    channels, *size = image
+    down: list[nn.Module] = []
+    up: list[nn.Module] = [nn.Sigmoid()]
+    while not down or min(size) > 8:
+        more, kernel = 2 * channels if down else width, [4 + side % 2 for side in size]  # an odd side needs 5
+        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Dropout(dropout)]  # type: ignore[arg-type]
+        up = [nn.BatchNorm2d(more), nn.ReLU(), nn.ConvTranspose2d(more, channels, kernel, 2, 1), *up]  # type: ignore[arg-type]
+        channels, size = more, [side // 2 for side in size]
+    flat = channels * size[0] * size[1]
+    generator = nn.Sequential(nn.Linear(code, flat), nn.Unflatten(1, (channels, *size)), *up)
+    return generator, nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 1))
 
 
 class GAN(Recipe):
@@ -34,25 +67,19 @@ class GAN(Recipe):
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 16,
-        hidden: Annotated[int, Ge(1), "width of the two hidden layers of either player"] = 400,
+        net: Annotated[Literal["mlp", "conv"], "two hidden layers in either player, or convolutions"] = "mlp",
+        hidden: Annotated[int, Ge(1), "mlp: width of the hidden layers"] = 400,
+        width: Annotated[int, Ge(1), "conv: channels after D's first convolution; each further one doubles them"] = 32,
         loss: Annotated[Literal["non-saturating", "minimax"], "what the generator minimises"] = "non-saturating",
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.4,
+        smooth: Annotated[float, Interval(ge=0, lt=0.5), "label smoothing: what D is asked for is 1 - smooth"] = 0.0,
         dropout: Annotated[float, Interval(ge=0, lt=1), "share of D's units dropped"] = 0.4,
         lr: Annotated[float, Gt(0), "step size of D's Adam; G's is half of it"] = 1e-3,
     ) -> None:
         super().__init__()
-        channels, height, width = image
-        pixels = channels * height * width
-        self.latent_dim, self.game, self.noise, self.lr = latent_dim, loss, noise, lr
-        self.generator = nn.Sequential(
-            nn.Linear(latent_dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, pixels), nn.Sigmoid(), nn.Unflatten(1, image),
-        )  # fmt: skip
-        self.discriminator = nn.Sequential(
-            nn.Flatten(), nn.Linear(pixels, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout),
-            nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout), nn.Linear(hidden, 1),
-        )  # fmt: skip
+        self.latent_dim, self.game, self.noise, self.smooth, self.lr = latent_dim, loss, noise, smooth, lr
+        players = conv(image, latent_dim, width, dropout) if net == "conv" else mlp(image, latent_dim, hidden, dropout)
+        self.generator, self.discriminator = players
 
     def prior(self, n: int) -> Tensor:
         return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
@@ -68,7 +95,9 @@ class GAN(Recipe):
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
         """What D minimises, given its logits, and how it judges: the mean D(x) and D(G(z))."""
-        loss = softplus(-real).mean() + softplus(fake).mean()
+        loss = (
+            softplus(-real).mean() + self.smooth * real.mean() + softplus(fake).mean()
+        )  # softplus(l) = softplus(-l) + l
         return loss, {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
 
     def forger_loss(self, fake: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ nats per image.
 """
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -27,15 +28,37 @@ from torch.distributions import Bernoulli, Normal
 from aelab.recipe import Image, Metrics, Recipe
 
 
+def mlp(*widths: int) -> list[nn.Module]:
+    """Linear layers from width to width with a SiLU between any two."""
+    steps = [[nn.SiLU(), nn.Linear(m, n)] for m, n in pairwise(widths)]
+    return [module for step in steps for module in step][1:]
+
+
+def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Image]:
+    """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between."""
+    channels, *size = image
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
+    while not down or min(size) > 8:
+        more, kernel = 2 * channels if down else width, [4 + side % 2 for side in size]  # an odd side needs 5
+        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), nn.SiLU()]  # type: ignore[arg-type]
+        up = [nn.SiLU(), nn.ConvTranspose2d(more, channels, kernel, stride=2, padding=1), *up]  # type: ignore[arg-type]
+        channels, size = more, [side // 2 for side in size]
+    return down, up, (channels, size[0], size[1])
+
+
 class VAE(Recipe):
-    batch_size = 32
+    epochs = 40
+    schedule = "cosine"
 
     def __init__(
         self,
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 20,
-        hidden: Annotated[int, Ge(1), "width of the two hidden layers on either side"] = 400,
+        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and one"] = "mlp",
+        hidden: Annotated[int, Ge(1), "width of the hidden layers"] = 400,
+        width: Annotated[int, Ge(1), "conv: channels after the first convolution; each further one doubles them"] = 32,
         likelihood: Annotated[Literal["bernoulli", "gaussian"], "p(x|z); gaussian for colours"] = "bernoulli",
         beta: Annotated[float, Ge(0), "weight of the KL term; 1 is the ELBO"] = 1.0,
         samples: Annotated[int, Ge(1), "codes an image, K; above 1 the bound is importance-weighted"] = 1,
@@ -44,18 +67,13 @@ class VAE(Recipe):
         super().__init__()
         if samples > 1 and beta != 1:
             raise ValueError("--samples above 1 has no --beta")
-        channels, height, width = image
-        pixels = channels * height * width
         self.latent_dim, self.binary = latent_dim, likelihood == "bernoulli"
         self.beta, self.samples, self.lr = beta, samples, lr
-        self.encoder = nn.Sequential(
-            nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, 2 * latent_dim),
-        )  # fmt: skip
-        self.decoder = nn.Sequential(
-            nn.Linear(latent_dim, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, pixels), nn.Unflatten(1, image),
-        )  # fmt: skip
+        down, up, inner = conv(image, width) if net == "conv" else ([], [], image)
+        around = [hidden] if net == "conv" else [hidden] * 3
+        flat = math.prod(inner)
+        self.encoder = nn.Sequential(*down, nn.Flatten(), *mlp(flat, *around, 2 * latent_dim))
+        self.decoder = nn.Sequential(*mlp(latent_dim, *around, flat), nn.Unflatten(1, inner), *up)
         self.log_s = nn.Parameter(torch.tensor(-1.0), requires_grad=not self.binary)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:

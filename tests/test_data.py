@@ -733,3 +733,17 @@ def test_showcase_takes_class_after_class_in_turn():
     labels = torch.tensor([0, 0, 0, 2, 1, 2])
     split = Split(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1), labels)
     assert (split.showcase(9).flatten() * 255).round().int().tolist() == [0, 4, 3, 1, 5, 2]
+
+
+def test_labelled_images_are_balanced_and_drawn_by_the_seed(mnist, tmp_path):
+    data = open_data("mnist-5k")
+    some = data.train.labelled(105, 3)
+    counts = torch.bincount(some.labels, minlength=10)
+    assert len(some) == 105 and counts.min() == 10 and counts.max() == 11
+    assert torch.equal(some.images, data.train.labelled(105, 3).images)
+    assert not torch.equal(some.images, data.train.labelled(105, 4).images)
+    order = some.shuffled(0, 1, length=250)
+    assert torch.bincount(order).min() == 2 and torch.bincount(order).max() == 3 and len(order) == 250
+    for n in (9, len(data.train) + 1):
+        with pytest.raises(Problem, match=f"--labels {n}"):
+            data.train.labelled(n, 0)

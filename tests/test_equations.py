@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 
 from aelab import cookbook
 from aelab.recipe import descend
@@ -12,8 +12,8 @@ from aelab.recipe import descend
 IMAGE = (1, 4, 5)
 
 
-def build(name, **options):
-    return cookbook.build(cookbook.find(name), IMAGE, options)
+def build(name, image=IMAGE, classes=3, **options):
+    return cookbook.build(cookbook.find(name), image, options, classes)
 
 
 def batch(n=6):
@@ -230,3 +230,123 @@ def test_the_recurrent_code_is_that_of_a_loop_over_rows(cell):
         state = step(x[:, 0, t], state)
     last = state[0] if cell == "lstm" else state
     assert torch.allclose(recipe.encode(x), recipe.code(last), atol=1e-6)
+
+
+def linear_vae():
+    """A linear VAE with a posterior that is not diagonal."""
+    recipe = build("linear", latent_dim=3, variational=True)
+    with torch.no_grad():
+        recipe.root.copy_(torch.randn(3, 3) / 2)
+    return recipe
+
+
+def test_the_linear_vae_against_sampling():
+    recipe = linear_vae()
+    x, y = batch(2)
+    loss, parts = recipe.loss(x, y)
+    root = recipe.root.tril(-1) + recipe.root.diag().exp().diag()
+    q = MultivariateNormal(recipe.encode(x), scale_tril=root)
+    z = q.sample((40000,))  # (S, B, D)
+    p = Normal(recipe.decode(z.flatten(0, 1)).view(40000, *x.shape), recipe.log_s.exp())
+    assert parts["nll"].item() == pytest.approx(-p.log_prob(x).flatten(2).sum(2).mean().item(), rel=0.01)
+    kl = kl_divergence(q, MultivariateNormal(torch.zeros(3), torch.eye(3))).mean()
+    assert parts["kl"].item() == pytest.approx(kl.item(), rel=1e-4)
+    assert loss.item() == pytest.approx((parts["nll"] + parts["kl"]).item()) == -parts["elbo"].item()
+
+
+def test_the_linear_vae_never_exceeds_probabilistic_pca_and_reaches_it():
+    """Tipping & Bishop 1999: log p(x) at the optimum, in closed form from the eigenvalues of the covariance."""
+    torch.manual_seed(3)
+    x = (torch.randn(400, 4) @ torch.randn(4, 20)).view(-1, *IMAGE) / 8 + 0.1 * torch.randn(400, *IMAGE) + 0.5
+    flat = x.flatten(1).double()
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(flat.T, correction=0)).flip(0)
+    noise = eigenvalues[2:].mean()
+    exact = -0.5 * (20 * math.log(2 * math.pi) + eigenvalues[:2].log().sum() + 18 * noise.log() + 20)
+    recipe = build("linear", latent_dim=2, variational=True)
+    (phase,) = recipe.phases(1)
+    for step in range(3000):
+        phase.optimizers["adam"].param_groups[0]["lr"] = 0.03 * (1 - step / 3000)
+        elbo = phase.step(x, None, **phase.optimizers)["elbo"].item()
+        assert elbo < exact + 1e-3
+    assert elbo == pytest.approx(exact.item(), abs=0.02)
+
+
+def test_a_greedy_layer_learns_what_the_layers_below_give():
+    recipe = build("stacked", hidden=(8, 6), latent_dim=3, greedy=True)
+    phases = recipe.phases(20)
+    assert [(p.name, p.epochs) for p in phases] == [("layer 1", 2), ("layer 2", 2), ("layer 3", 2), ("train", 20)]
+    x, y = batch()
+    with torch.no_grad():
+        h = recipe.encoder[1](recipe.encoder[0](x.flatten(1)))
+        loss = (recipe.decoder[0](recipe.encoder[2](h)) - h).square().mean()
+    before = {name: p.detach().clone() for name, p in recipe.named_parameters()}
+    assert phases[2].step(x, y, **phases[2].optimizers)["loss"].item() == pytest.approx(loss.item(), rel=1e-4)
+    moved = {name.rsplit(".", 2)[0] for name, p in recipe.named_parameters() if not torch.equal(p, before[name])}
+    assert {name.split(".weight")[0].split(".bias")[0][:9] for name in moved} == {"encoder", "decoder.0"}
+    assert all(
+        torch.equal(p, before[n]) for n, p in recipe.named_parameters() if n.startswith(("encoder.0", "decoder.2"))
+    )
+
+
+def test_the_second_phase_leaves_frozen_layers_alone():
+    recipe = build("pretrained", hidden=(8, 6), latent_dim=5, freeze=2)
+    first, second = recipe.phases(1)
+    x, _ = batch()
+    y = torch.arange(6) % 3
+    first.step(x, y, **first.optimizers)
+    before = {name: value.clone() for name, value in recipe.state_dict().items()}
+    recipe.train()
+    second.step(x, y, **second.optimizers)
+    moved = {
+        name.split(".block")[0][:9]
+        for name, value in recipe.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert moved == {"encoder.3", "head.weig", "head.bias"}, "weights and running averages"
+    assert [p.name for p in build("pretrained", pretrain=False).phases(3)] == ["fine-tune"]
+
+
+def test_the_classifiers_loss_is_cross_entropy():
+    recipe = build("pretrained", hidden=(8,), latent_dim=4).eval()
+    x, _ = batch()
+    y = torch.arange(6) % 3
+    probabilities = recipe.classify(x).softmax(1)
+    wanted = -sum(math.log(probabilities[b, y[b]]) for b in range(6)) / 6
+    assert recipe.loss(x, y)[0].item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_label_smoothing_asks_for_one_minus_smooth():
+    real, fake = torch.randn(8, 1), torch.randn(8, 1)
+    d = lambda logit: 1 / (1 + math.exp(-logit))  # noqa: E731
+    wanted = -sum(0.9 * math.log(d(a)) + 0.1 * math.log(1 - d(a)) for a in real) / 8
+    wanted -= sum(math.log(1 - d(b)) for b in fake) / 8
+    assert build("gan", smooth=0.1).critic_loss(real, fake)[0].item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_vaegan_gives_each_network_the_gradient_of_its_own_loss():
+    """Larsen et al. 2016, algorithm 1: of G, gamma like + the game; of the encoder, KL + like and nothing of the game."""
+    recipe = build("vaegan", image=(1, 8, 8), latent_dim=3, width=4, gamma=0.5, noise=0.0)
+    x = torch.rand(6, 1, 8, 8)
+    torch.manual_seed(4)
+    (phase,) = recipe.phases(1)
+    phase.optimizers["adam_d"].param_groups[0]["lr"] = 0.0  # D does not move: the second half can be transcribed
+    phase.optimizers["adam_vae"].param_groups[0]["lr"] = 0.0
+    figures = phase.step(x, None, **phase.optimizers)
+    got = {name: p.grad.clone() for name, p in recipe.named_parameters() if name.startswith(("encoder", "generator"))}
+    torch.manual_seed(4)
+    mu, log_var = recipe.posterior(x)
+    z = mu + (log_var / 2).exp() * torch.randn_like(mu)
+    kl = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0)).sum() / 6
+    like = (
+        sum((recipe.features(recipe.decode(z)) - recipe.features(x).detach())[b].square().sum() / 2 for b in range(6))
+        / 6
+    )
+    d = recipe.judge(recipe.decode(torch.cat([z.detach(), recipe.prior(6)]))).sigmoid()
+    game = -d[:6].log().mean() / 2 - d[6:].log().mean() / 2
+    encoder = torch.autograd.grad(kl + like, list(recipe.encoder.parameters()), retain_graph=True)
+    generator = torch.autograd.grad(0.5 * like + game, list(recipe.generator.parameters()))
+    assert figures["kl"].item() == pytest.approx(kl.item(), rel=1e-4)
+    assert figures["like"].item() == pytest.approx(like.item(), rel=1e-4)
+    assert figures["forger"].item() == pytest.approx(game.item(), rel=1e-4)
+    for wanted, (name, gradient) in zip([*encoder, *(g / 0.5 for g in generator)], got.items(), strict=True):
+        assert torch.allclose(wanted, gradient, rtol=1e-3, atol=1e-5), name

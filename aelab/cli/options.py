@@ -69,6 +69,10 @@ Ema = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="Begin with the weights of another run of this recipe.", rich_help_panel=TRAINING),
+]
 Uri = Annotated[
     str | None,
     typer.Option(help="MLflow store.  (default: MLFLOW_TRACKING_URI, else ./mlflow.db)", rich_help_panel=TRACKING),

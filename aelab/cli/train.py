@@ -29,6 +29,7 @@ from aelab.cli.options import (
     Quiet,
     Seed,
     SplitSeed,
+    Start,
     Uri,
     Warmup,
     screen_for,
@@ -71,7 +72,7 @@ def _config(page: "Page", values: dict[str, Any]) -> "Config":
     settings = Settings(
         **own, **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")}
     )
-    given = {key: values.pop(key) for key in ("data", "image_size", "split_seed")}
+    given = {key: values.pop(key) for key in ("data", "image_size", "split_seed", "start")}
     typed = str(page.path) if page.path != getattr(cookbook.pages().get(page.name), "path", None) else page.name
     return Config(typed, settings, values, **given)
 
@@ -117,7 +118,7 @@ def _common(
     *, epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
     max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
-    schedule: LearningRateSchedule = None, warmup: Warmup = None,
+    schedule: LearningRateSchedule = None, warmup: Warmup = None, start: Start = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)] = None,
     experiment: Experiment = None, tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -218,7 +219,7 @@ def compare_latent(
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
         "split_seed": split_seed, "device": device, "precision": precision, "max_steps": max_steps, "patience": patience,
-        "ema": ema, "schedule": schedule, "warmup": warmup,
+        "ema": ema, "schedule": schedule, "warmup": warmup, "start": None,
     }  # fmt: skip
     config = _config(page, {**values, **options})
     opened = runs.open_config_data(config, data_dir, screen)

@@ -6,6 +6,7 @@ alone; an official test set stays the test set.
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -69,11 +70,34 @@ class Split:
         )
         return starts.to(self.images.device), ends.to(self.images.device)
 
-    def shuffled(self, seed: int, *position: int) -> Tensor:
-        """An order of the samples that depends on the seed and the position (phase, epoch) alone."""
+    def shuffled(self, seed: int, *position: int, length: int | None = None) -> Tensor:
+        """An order of the samples that depends on the seed and the position (phase, epoch) alone.
+
+        With a `length`, so many of them: one order after the other.
+        """
         state = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-        return torch.randperm(len(self), generator=generator).to(self.images.device)
+        length = len(self) if length is None else length
+        orders = [torch.randperm(len(self), generator=generator) for _ in range(math.ceil(length / len(self)))]
+        return torch.cat(orders)[:length].to(self.images.device)
+
+    def labelled(self, n: int, seed: int) -> "Split":
+        """n random images, as many of each class as possible; which ones depends on the seed alone.
+
+        Raises Problem where there are not so many, or fewer than classes.
+        """
+        labels = self.labels.cpu().numpy()
+        classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+        if not len(classes) <= n <= counts.sum():
+            raise Problem(
+                f"--labels {n}: between {len(classes)} (one a class) and {counts.sum():,} (all labelled training images).",
+                code=2,
+            )
+        generator = np.random.default_rng(seed)
+        members = [generator.permutation(np.flatnonzero(labels == label)) for label in classes]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*members))
+        chosen = torch.tensor(list(itertools.islice((k for k in turns if k is not None), n))).to(self.images.device)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def to(self, device: torch.device) -> "Split":
         """This split on `device`, where it fits into half of its free memory; otherwise it is streamed from pinned memory."""

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aelab.data import Split
+
+if TYPE_CHECKING:
+    from sklearn import decomposition
 
 EXACT_PIXELS = 4096
 PCA_BYTES = 1 << 30  # of float64 pixels that a PCA is fitted on at most: 171,000 MNIST images, 43,000 of CIFAR-10
@@ -29,11 +33,16 @@ class PCA:
 
     mean: Tensor  # (P,)
     components: Tensor  # (D, P), orthonormal rows
+    fitted: "decomposition.PCA"
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) projected onto the components and back; not clipped to [0, 1]."""
         flat = x.flatten(1).to(self.mean) - self.mean
         return (flat @ self.components.T @ self.components + self.mean).reshape(x.shape)
+
+    def score(self, x: Tensor) -> float:
+        """The mean log-likelihood of x (B, C, H, W) under probabilistic PCA, in nats per image."""
+        return float(self.fitted.score(x.cpu().flatten(1).double().numpy()))
 
 
 def fit_pca(train: Split, dimension: int) -> PCA:
@@ -50,11 +59,17 @@ def fit_pca(train: Split, dimension: int) -> PCA:
     solver = "covariance_eigh" if pixels <= EXACT_PIXELS else "randomized"
     pca = decomposition.PCA(min(dimension, *x.shape), svd_solver=solver, iterated_power=10, random_state=0)
     fitted = pca.fit(x)
-    return PCA(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_))
+    return PCA(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), fitted)
 
 
-def pca_error(train: Split, test: Split, dimension: int) -> dict[str, float]:
-    """mse, sse and psnr on `test` of the PCA with `dimension` components fitted on `train`."""
+def pca_baseline(train: Split, test: Split, dimension: int, density: bool = False) -> dict[str, float]:
+    """mse, sse and psnr on `test` of the PCA with `dimension` components fitted on `train`.
+
+    With `density` also the mean log-likelihood in nats of probabilistic PCA (Tipping & Bishop 1999), as "elbo".
+    """
     pca = fit_pca(train, dimension)
     total = sum(float(squared_errors(x.cpu(), pca.reconstruct(x.cpu())).sum()) for x, _ in test.blocks(1000))
-    return error_metrics(total / len(test), test.images[0].numel())
+    figures = error_metrics(total / len(test), test.images[0].numel())
+    if density and pca.fitted.noise_variance_ > 0:
+        figures["elbo"] = sum(pca.score(x) * len(x) for x, _ in test.blocks(1000)) / len(test)
+    return figures

@@ -1,0 +1,120 @@
+"""VAE-GAN: a VAE that asks a discriminator, not the pixels, what is similar.
+
+    q(z|x) = N(mu, diag sigma^2)
+    x~     = G(z),  z ~ q(z|x)                x_p = G(z),  z ~ N(0, I)
+    KL     = KL( q(z|x) || N(0, I) )
+    like   = 1/2 | D_l(x) - D_l(x~) |^2         D_l: what D's convolutions see
+    game   = log D(x) + 1/2 log(1 - D(x~)) + 1/2 log(1 - D(x_p))
+
+    encoder:  min  KL + like
+    G:        min  gamma like - 1/2 log D(x~) - 1/2 log D(x_p)
+    D:        max  game
+
+Larsen et al. 2016, algorithm 1, with the non-saturating game of Goodfellow et
+al. 2014. Pixels punish a face that is one pixel off and forgive a blur; the
+features of D do neither. kl and like are in nats per image. D sees its images
+through noise (Sonderby et al. 2017), as in `gan`.
+"""
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.optim import Adam, Optimizer
+
+from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+
+
+def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Image]:
+    """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between."""
+    channels, *size = image
+    down: list[nn.Module] = []
+    up: list[nn.Module] = []
+    while not down or min(size) > 8:
+        more, kernel = 2 * channels if down else width, [4 + side % 2 for side in size]  # an odd side needs 5
+        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), nn.BatchNorm2d(more), nn.LeakyReLU(0.2)]  # type: ignore[arg-type]
+        up = [nn.BatchNorm2d(more), nn.ReLU(), nn.ConvTranspose2d(more, channels, kernel, 2, 1), *up]  # type: ignore[arg-type]
+        channels, size = more, [side // 2 for side in size]
+    return down, up, (channels, size[0], size[1])
+
+
+class VAEGAN(Recipe):
+    epochs = 30
+    batch_size = 64
+    ema = 0.995  # players of a game circle around its solution; their average is nearer to it
+    objective = None  # no loss of the game tells which generator is best
+
+    def __init__(
+        self,
+        image: Image,
+        *,
+        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 64,
+        width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
+        gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-2,
+        noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
+        lr: Annotated[float, Gt(0), "step size of all three Adams"] = 5e-4,
+    ) -> None:
+        super().__init__()
+        self.latent_dim, self.gamma, self.noise, self.lr = latent_dim, gamma, noise, lr
+        down, up, inner = conv(image, width)
+        flat = math.prod(inner)
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent_dim))
+        self.generator = nn.Sequential(nn.Linear(latent_dim, flat), nn.Unflatten(1, inner), *up, nn.Sigmoid())
+        self.features = nn.Sequential(*conv(image, width)[0])
+        self.verdict = nn.Sequential(nn.Flatten(), nn.Linear(flat, 1))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the log variance of q(z|x)."""
+        mu, log_var = self.encoder(x).chunk(2, dim=1)  # (B, D), (B, D)
+        return mu, log_var
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.posterior(x)[0]  # (B, D)
+
+    def decode(self, z: Tensor) -> Tensor:
+        x: Tensor = self.generator(z)  # (B, C, H, W)
+        return x
+
+    def prior(self, n: int) -> Tensor:
+        return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
+
+    def judge(self, x: Tensor) -> Tensor:
+        """The logit of D(x), the probability that x is real."""
+        logit: Tensor = self.verdict(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1)
+        return logit
+
+    def bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """KL, like and the codes z that were drawn."""
+        mu, log_var = self.posterior(x)  # (B, D), (B, D)
+        z = mu + torch.exp(log_var / 2) * torch.randn_like(mu)
+        kl = (mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x)
+        like = (self.features(self.decode(z)) - self.features(x).detach()).square().sum() / 2 / len(x)
+        return kl, like, z
+
+    def play(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_vae: Optimizer) -> Metrics:
+        """One round of the game: D moves, then encoder and G."""
+        kl, like, z = self.bound(x)
+        forged = self.decode(torch.cat([z.detach(), self.prior(len(x))]))  # x~ and x_p; the encoder has no part in it
+        real, fake = self.judge(x), self.judge(forged.detach())
+        critic = softplus(-real).mean() + softplus(fake).mean()
+        grad_d = descend(adam_d, critic)
+        forger = softplus(-self.judge(forged)).mean()
+        grad_g = descend(adam_vae, kl + like + forger / self.gamma)  # of G: 1/gamma times its loss, all one to Adam
+        parts = {"kl": kl, "like": like, "critic": critic, "forger": forger}
+        judged = {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
+        return {"loss": kl + like, **parts, **judged, "grad_d": grad_d, "grad_g": grad_g}
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
+        kl, like, _ = self.bound(x)
+        fake = self.judge(self.decode(self.prior(len(x))))
+        judged = {"d_real": self.judge(x).sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
+        return kl + like, {"kl": kl, "like": like, **judged}
+
+    def phases(self, epochs: int) -> list[Phase]:
+        critic = [*self.features.parameters(), *self.verdict.parameters()]
+        vae = [*self.encoder.parameters(), *self.generator.parameters()]
+        adam_d, adam_vae = (Adam(players, self.lr, betas=(0.5, 0.999), fused=True) for players in (critic, vae))
+        return [Phase("train", epochs, self.play, adam_d=adam_d, adam_vae=adam_vae)]
