@@ -58,7 +58,9 @@ def environment(device: torch.device) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def model_card(config: Config, page: Page, training: Training, validation: Mapping[str, float]) -> str:
+def model_card(
+    config: Config, page: Page, training: Training, validation: Mapping[str, float], ailments: list[str]
+) -> str:
     """A README for the run: what was trained, on what, how well, and how to use it."""
     data, run = training.data, training.run
     rows = [
@@ -73,6 +75,7 @@ def model_card(config: Config, page: Page, training: Training, validation: Mappi
         f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
         f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}".rstrip(), "",
         "| validation | value | unit |", "|---|---|---|", *rows, "",
+        "Health: " + ("; ".join(ailments) or "good") + ".", "",
         "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
         "", "Use:", "", f"    aelab eval {run.name}", "",
         f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",

@@ -59,6 +59,7 @@ class Position:
     epochs: int = 0  # in all phases
     best: float = math.inf
     best_step: int = 0
+    latest: float = math.inf  # of the validations of this phase
     since_best: int = 0  # epochs
     seconds: float = 0.0  # of training in this epoch
     spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
@@ -229,6 +230,7 @@ class Training:
                 figures = phase.step(x, y, **phase.optimizers)
         except NonFiniteError as error:
             self.save()  # the step was not taken: the weights are finite still
+            self.run.tags({"aelab.health": f"not finite: {error}"})
             raise Problem(f"training stopped before step {at.step + 1}: {error}.", NON_FINITE) from error
         values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
         if not at.summed:
@@ -291,9 +293,9 @@ class Training:
     def _keep_best(self, held_out: Mapping[str, float]) -> None:
         at, objective = self.position, self.recipe.objective
         at.since_best += objective is not None
+        at.latest = math.inf if objective is None else held_out[objective]
         if objective is None or held_out[objective] < at.best:
-            at.best = math.inf if objective is None else held_out[objective]
-            at.best_step, at.since_best = at.step, 0
+            at.best, at.best_step, at.since_best = at.latest, at.step, 0
             self.best_weights = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
 
     def _patience_is_over(self) -> bool:

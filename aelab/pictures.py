@@ -117,3 +117,16 @@ def curve(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def bars(heights: Mapping[str, float], label: str) -> "Figure":
+    """A bar for each name; a line where all of them are equal."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    axes.bar(list(heights), list(heights.values()))
+    axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
+    axes.set(ylabel=label)
+    axes.tick_params(axis="x", rotation=0 if len(heights) <= 10 else 90)
+    return figure

@@ -100,6 +100,13 @@ class Autoencodes(Encodes, Decodes, Protocol):
 
 
 @runtime_checkable
+class Infers(Encodes, Protocol):
+    """Has a normal posterior over codes: x (B, C, H, W) -> its mean and log variance, both (B, D)."""
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
 class Classifies(Protocol):
     """Has classes for images: x (B, C, H, W) -> logits (B, K)."""
 

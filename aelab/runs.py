@@ -17,6 +17,7 @@ from aelab.cookbook import Page
 from aelab.data import Dataset, open_data
 from aelab.engine import Interrupted, Training, pick_device
 from aelab.evaluation import evaluate
+from aelab.health import ailments
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.tracking import Run, RunInfo, Status, Store
@@ -161,9 +162,18 @@ def _complete(
     training.use_best()
     validation = evaluate(training.recipe, data.val)
     written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
-    card = model_card(config, page, training, validation)
+    wrong = ailments(training.recipe, data, validation, (training.position.best, training.position.latest))
+    for each in wrong:
+        training.screen.warn(each)
+    card = model_card(config, page, training, validation, wrong)
     run.text("README.md", card)
-    run.tags({"mlflow.note.content": card, "aelab.seconds": f"{training.position.spent:.1f}"})
+    run.tags(
+        {
+            "mlflow.note.content": card,
+            "aelab.health": "; ".join(wrong) or "good",
+            "aelab.seconds": f"{training.position.spent:.1f}",
+        }
+    )
     return validation, written
 
 

@@ -2,10 +2,10 @@
 
     z = f(x)        x^ = g(z)        L = mean (x - x^)^2
 
-f halves the image at every step, by a convolution with stride 2 (a ReLU and a
-normalisation after it), and ends in a linear map to the code; g is its mirror
-image with transposed convolutions (Masci et al. 2011; Zeiler et al. 2010).
-Images of any size and any number of channels.
+f halves the image at every step, by a convolution with stride 2 (after it
+batch normalisation and a SiLU), and ends in a linear map to the code; g is
+its mirror image with transposed convolutions (Masci et al. 2011; Zeiler et
+al. 2010). Images of any size and any number of channels.
 """
 
 from typing import Annotated
@@ -18,7 +18,7 @@ from aelab.recipe import Image, Metrics, Recipe
 
 
 class Convolutional(Recipe):
-    epochs = 15
+    epochs = 20
     batch_size = 64
     schedule = "cosine"
 
@@ -43,12 +43,12 @@ class Convolutional(Recipe):
         up: list[nn.Module] = []
         for step in range(depth):
             less, more = channels[step], channels[step + 1]
-            down += [nn.Conv2d(less, more, 3, stride=2, padding=1), nn.BatchNorm2d(more), nn.ReLU()]
+            down += [nn.Conv2d(less, more, 3, stride=2, padding=1), nn.BatchNorm2d(more), nn.SiLU()]
             odd = tuple((side + 1) % 2 for side in sizes[step])  # an even side needs one more row
             back = nn.ConvTranspose2d(more, less, 3, stride=2, padding=1, output_padding=odd)  # type: ignore[arg-type]
-            up = [back, *([nn.BatchNorm2d(less), nn.ReLU()] if step else []), *up]
+            up = [back, *([nn.BatchNorm2d(less), nn.SiLU()] if step else []), *up]
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent_dim))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, flat), nn.ReLU(), nn.Unflatten(1, shape), *up, nn.Sigmoid())
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, flat), nn.SiLU(), nn.Unflatten(1, shape), *up, nn.Sigmoid())
 
     def encode(self, x: Tensor) -> Tensor:
         z: Tensor = self.encoder(x)  # (B, D)

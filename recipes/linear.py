@@ -29,7 +29,7 @@ from aelab.recipe import Image, Metrics, Recipe
 
 
 class Linear(Recipe):
-    epochs = 20
+    epochs = 40
     batch_size = 64
     schedule = "cosine"
     binary = False
@@ -40,7 +40,7 @@ class Linear(Recipe):
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
         variational: Annotated[bool, "a linear VAE, which is probabilistic PCA"] = False,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-2,
+        lr: Annotated[float, Gt(0), "step size of Adam"] = 3e-3,
     ) -> None:
         super().__init__()
         channels, height, width = image

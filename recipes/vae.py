@@ -49,6 +49,7 @@ def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Im
 
 class VAE(Recipe):
     epochs = 40
+    batch_size = 64
     schedule = "cosine"
 
     def __init__(
@@ -56,9 +57,9 @@ class VAE(Recipe):
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 20,
-        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and one"] = "mlp",
+        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and one"] = "conv",
         hidden: Annotated[int, Ge(1), "width of the hidden layers"] = 400,
-        width: Annotated[int, Ge(1), "conv: channels after the first convolution; each further one doubles them"] = 32,
+        width: Annotated[int, Ge(1), "conv: channels after the first convolution; each further one doubles them"] = 16,
         likelihood: Annotated[Literal["bernoulli", "gaussian"], "p(x|z); gaussian for colours"] = "bernoulli",
         beta: Annotated[float, Ge(0), "weight of the KL term; 1 is the ELBO"] = 1.0,
         samples: Annotated[int, Ge(1), "codes an image, K; above 1 the bound is importance-weighted"] = 1,

@@ -296,7 +296,7 @@ def test_unknown_option_gets_the_nearest():
     with pytest.raises(Problem, match=r"vae has no option 'latent'\. Did you mean latent_dim") as caught:
         cookbook.build(page, (1, 28, 28), {"latent": 3})
     assert caught.value.code == 2
-    with pytest.raises(Problem, match=r"It has: latent_dim, hidden, .*lr"):
+    with pytest.raises(Problem, match=r"It has: latent_dim, net, hidden, .*lr"):
         cookbook.build(page, (1, 28, 28), {"xyzzy": 3})
 
 

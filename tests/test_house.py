@@ -15,7 +15,7 @@ FLOORS = [
     {"data", "cookbook", "pictures", "checkpoint", "console"},
     {"metrics", "tracking"},
     {"evaluation", "engine", "compare"},
-    {"config", "runs", "launch"},
+    {"config", "health", "runs", "launch"},
     {"cli", "__main__"},
 ]
 DOORS = {"typer": "cli", "rich": "console", "mlflow": "tracking"}

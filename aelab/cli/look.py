@@ -10,6 +10,8 @@ from aelab.cli.options import DataDir, Device, Json, Name, Names, Out, Quiet, Se
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aelab.console import Screen
     from aelab.runs import Opened
     from aelab.tracking import RunInfo, Store
@@ -30,7 +32,7 @@ def evaluate(
     reconstructions.
     """
     from aelab import pictures, runs
-    from aelab.evaluation import at_rest, report
+    from aelab.evaluation import at_rest, classes_of_samples, report
     from aelab.metrics import definition
     from aelab.recipe import Autoencodes
     from aelab.tracking import Store
@@ -41,6 +43,10 @@ def evaluate(
         opened = runs.open_run(info, store, screen, device)
         data = runs.run_data(opened, data_dir, screen)
         figures = report(opened.recipe, data, screen, samples)
+        if seen := classes_of_samples(opened.recipe, data, screen):
+            figures |= seen.figures
+            chart = pictures.bars(dict(zip(data.classes, seen.shares.tolist(), strict=True)), "share of the samples")
+            chart_path = _keep(store, info, "test-classes", chart, {"aelab.classifier_sha256": seen.classifier})
         store.add_figures(info, figures)
         answers.append(
             {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": figures}
@@ -59,6 +65,8 @@ def evaluate(
             path = _keep(store, info, "test-reconstructions", picture)
             if not json:
                 screen.result(f"picture  {short(path)}")
+        if seen and not json:
+            screen.result(f"picture  {short(chart_path)}")
     if json:
         screen.data({"runs": answers})
 
@@ -237,10 +245,12 @@ def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tupl
     return screen, store, info, open_run(info, store, screen, device)
 
 
-def _keep(store: "Store", info: "RunInfo", name: str, picture: Any) -> Path:
-    """Logs a picture on a run and returns where its file is."""
+def _keep(store: "Store", info: "RunInfo", name: str, picture: Any, tags: "Mapping[str, str] | None" = None) -> Path:
+    """Logs a picture, an array or a figure, on a run, and returns where its file is."""
     tracked = store.annotate(info)
-    path = tracked.picture(f"pictures/{name}.png", picture)
+    tracked.tags(tags or {})
+    log = tracked.figure if hasattr(picture, "savefig") else tracked.picture
+    path = log(f"pictures/{name}.png", picture)
     tracked.close()
     return path
 

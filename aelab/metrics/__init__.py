@@ -51,6 +51,17 @@ DEFINITIONS = {
         Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
         Definition("grad_g", "norm", "", "norm of the gradient that reaches the generator's weights"),
         Definition("grad_d", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
+        Definition("active_units", "", "", "dimensions d of the code with Var_x(E[z_d|x]) > 0.01, first 1,000 images"),
+        Definition(
+            "classes",
+            "",
+            "higher",
+            "classes that a classifier sees in at least a tenth of an equal share of 5,000 samples",
+        ),
+        Definition(
+            "class_distance", "", "lower", "1/2 sum_k |share of class k among 5,000 samples - 1/K|, by that classifier"
+        ),
+        Definition("judge_error", "%", "lower", "error of that classifier on the test images"),
         Definition("images_per_second", "1/s", "higher", "training images a second, validation and logging left out"),
         Definition("seconds", "s", "lower", "wall time of the epoch's training steps"),
     )

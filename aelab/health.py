@@ -1,0 +1,59 @@
+"""What ails a trained model, in plain words: what a loss that fell does not show."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from aelab.data import Dataset
+from aelab.evaluation import active_units, at_rest
+from aelab.recipe import Autoencodes, Generates, Infers, Recipe
+
+IMAGES = 1000
+MARGIN = 0.05  # beyond [0, 1] that an output may reach
+ALIKE = 0.01  # of the images' variance: reconstructions with less are all the same
+COLLAPSED = 0.4  # of the images' variance: samples with less have lost most of it
+CERTAIN = 0.9  # D(x) - D(G(z)) of a discriminator that no forgery deceives
+RISEN = 0.02  # of the best validation
+
+
+def ailments(recipe: Recipe, data: Dataset, validation: Mapping[str, float], history: tuple[float, float]) -> list[str]:
+    """One line for each thing that is wrong with the kept weights; none if all is well.
+
+    `history` is the validation's objective at its best and at the end.
+    """
+    found = []
+    with at_rest(recipe):
+        x, _ = data.val.batch(slice(0, IMAGES))
+        if isinstance(recipe, Infers):
+            active, size = active_units(recipe, x), recipe.encode(x[:1]).numel()
+            if active < size:
+                found.append(
+                    f"posterior collapse: {active} of {size} dimensions of the code are active, the others are noise"
+                )
+        if isinstance(recipe, Autoencodes):
+            back = recipe.decode(recipe.encode(x))
+            low, high = float(back.min()), float(back.max())
+            if low < -MARGIN or high > 1 + MARGIN:
+                found.append(f"output range: reconstructions go from {low:.2f} to {high:.2f}, pixels from 0 to 1")
+            if _variance(back) < ALIKE * _variance(x):
+                found.append("dead code: all reconstructions are alike")
+        if isinstance(recipe, Generates):
+            kept = _variance(recipe.decode(recipe.prior(len(x)))) / _variance(x)
+            if kept < COLLAPSED:
+                found.append(f"mode collapse: samples vary {100 * kept:.0f} % as much as images do")
+    real, fake = validation.get("d_real", math.nan), validation.get("d_fake", math.nan)
+    if real - fake > CERTAIN:
+        found.append(f"D is saturated: D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, so G learns little")
+    best, last = history
+    if last - best > RISEN * abs(best):
+        found.append(
+            f"validation rose from {best:.4g} at its best to {last:.4g} at the end: overfitting; the best weights are kept"
+        )
+    return found
+
+
+def _variance(images: Tensor) -> float:
+    """The variance of images (N, ...), summed over pixels."""
+    return float(torch.var(images.flatten(1), dim=0, correction=0).sum())

@@ -1,0 +1,104 @@
+"""The judge of what is generated: a small convolutional classifier, trained once on a data set's own training images.
+
+Frozen and kept in the user's cache folder under the fingerprint of the data; its SHA-256 is logged with each figure that
+it judges, as only figures of one classifier can be compared.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+import torch
+from filelock import FileLock
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aelab.data import Dataset, Split
+
+VERSION = 1  # of network and training: another one is another classifier
+STEPS = 2150  # at most: 5 epochs of MNIST
+EPOCHS = 30  # at most
+BATCH = 128
+FEWEST = 0.1  # of an equal share: a class with less among the samples counts as missing
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The classifier with its SHA-256 and its error on the test images, in percent."""
+
+    net: nn.Module
+    sha256: str
+    error: float
+
+
+def network(data: Dataset) -> nn.Module:
+    """Two convolutions and a layer of 128, after LeCun et al. 1998; the classes' logits."""
+    channels, height, width = data.image
+    features = nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * (height // 4) * (width // 4), 128), nn.ReLU(),
+    )  # fmt: skip
+    return nn.Sequential(features, nn.Dropout(0.3), nn.Linear(128, len(data.classes)))
+
+
+def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None = None) -> Judge:
+    """The classifier of a data set with classes: from the cache, or trained now, which takes STEPS steps."""
+    folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "classifiers"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{data.fingerprint[:32]}-{VERSION}.safetensors"
+    device = data.train.images.device if data.train.device.type == "cpu" else data.train.device
+    with FileLock(f"{path}.lock"):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            net = network(data).to(device)
+            if not path.exists():
+                _train(net, data, advance)
+                part = path.with_suffix(".part")
+                part.write_bytes(save(net.state_dict()))
+                part.replace(path)
+        content = path.read_bytes()
+    net.load_state_dict(load(content))
+    net.eval().requires_grad_(False)
+    return Judge(net, hashlib.sha256(content).hexdigest(), 100 * _error(net, data.test))
+
+
+def _train(net: nn.Module, data: Dataset, advance: Callable[[int], None]) -> None:
+    labelled = data.train.labelled(int((data.train.labels >= 0).sum()), 0)
+    steps = min(STEPS, EPOCHS * len(labelled) // BATCH + 1)
+    adam = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.01)
+    decay = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, steps)
+    order = labelled.shuffled(0, length=steps * BATCH)
+    for step in range(steps):
+        x, y = labelled.batch(order[step * BATCH : (step + 1) * BATCH])
+        loss = F.cross_entropy(net(x), y)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        adam.step()
+        decay.step()
+        advance((step + 1) * STEPS // steps)
+
+
+def _error(net: nn.Module, split: Split) -> float:
+    with torch.no_grad():
+        wrong = sum(int(((net(x).argmax(1) != y) & (y >= 0)).sum()) for x, y in split.blocks(500))
+    return wrong / max(1, int((split.labels >= 0).sum()))
+
+
+def shares(judge: Judge, images: Tensor, classes: int) -> Tensor:
+    """The share of each class (K,) among images (N, C, H, W), as the classifier sees them."""
+    with torch.no_grad():
+        labels = torch.cat([judge.net(part).argmax(1) for part in torch.split(images, 500)])
+    return torch.bincount(labels.cpu(), minlength=classes).double() / len(labels)
+
+
+def class_metrics(share: Tensor) -> dict[str, float]:
+    """How many classes are there, and how far their shares (K,) are from equal ones (total variation, 0 to 1 - 1/K)."""
+    equal = 1 / len(share)
+    return {
+        "classes": float((share >= FEWEST * equal).sum()),
+        "class_distance": float((share - equal).abs().sum() / 2),
+    }
