@@ -48,7 +48,7 @@ def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Im
 
 
 class VAE(Recipe):
-    epochs = 40
+    epochs = 30
     batch_size = 64
     schedule = "cosine"
 
