@@ -64,11 +64,18 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
     return pd.DataFrame(rows).astype(object)
 
 
+def labels(frame: pd.DataFrame) -> list[str]:
+    """A name for each row of a comparison: the run's, with the options in which the runs differ."""
+    between = list(frame.columns[2 : list(frame.columns).index("parameters")])
+    options = [name for name in between if "/" not in name]
+    return [" ".join([row["run"], *(f"{name}={row[name]}" for name in options)]) for row in frame.to_dict("records")]
+
+
 def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the figures that tell the most, all of one split so that they can be compared."""
     split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "val/"
     names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
-    return [name for name in names if name.removeprefix(split) not in TWINS]
+    return [name for name in names if (short := name.removeprefix(split)) not in TWINS and "/" not in short]
 
 
 def _value(text: str | None) -> object:

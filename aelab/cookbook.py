@@ -204,7 +204,7 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
             hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
             raise Problem(f"{page.name} has no option '{name}'.{hint}", code=2)
     channels, height, width = image
-    if values.get("latent_dim", 0) > channels * height * width:
+    if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
         raise Problem(
             f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
             f"({channels} x {height} x {width}).",

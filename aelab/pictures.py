@@ -130,3 +130,29 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
     axes.set(ylabel=label)
     axes.tick_params(axis="x", rotation=0 if len(heights) <= 10 else 90)
     return figure
+
+
+def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
+    """One line a run through its points (step, value), on a logarithmic axis where all values are positive."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.8), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    for label, points in lines.items():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, "o-" if len(points) == 1 else "-", linewidth=1, label=label)
+    if all(value > 0 for points in lines.values() for _, value in points):
+        axes.set_yscale("log")
+    axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def save(path: Path, figure: "Figure") -> None:
+    """Writes a figure to a file whose ending names the format. Raises Problem if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise Problem(f"cannot write {path}: {error}", code=2) from error

@@ -63,6 +63,7 @@ class Recipe(nn.Module):
         0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
     )
     objective: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
+    overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     lr: float
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:

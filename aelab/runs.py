@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -258,8 +259,13 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, Page]:
     return config, cookbook.find(config.recipe if Path(config.recipe).is_file() else info.recipe)
 
 
-def open_run(info: RunInfo, store: Store, screen: Screen, device: str = "auto") -> Opened:
-    """Loads a run's best weights into its recipe. Raises Problem if it has no checkpoint or does not fit the recipe any more."""
+def open_run(
+    info: RunInfo, store: Store, screen: Screen, device: str = "auto", changed: Mapping[str, Any] | None = None
+) -> Opened:
+    """Loads a run's best weights into its recipe, with some of its options `changed`.
+
+    Raises Problem if it has no checkpoint or does not fit the recipe any more.
+    """
     config, page = configuration(info, store)
     folder = store.folder(info) / "checkpoints"
     found = checkpoint.newest(folder, "best", screen.warn) or checkpoint.newest(folder, "last", screen.warn)
@@ -268,11 +274,15 @@ def open_run(info: RunInfo, store: Store, screen: Screen, device: str = "auto") 
     if page.sha256 != info.tags.get("aelab.recipe_sha256"):
         screen.warn(f"{page.path.name} has changed since {info.name} was trained.")
     image = tuple(found.manifest["image"])
-    recipe = cookbook.build(page, image, config.options, found.manifest.get("classes", 0)).to(pick_device(device))
+    recipe = cookbook.build(page, image, {**config.options, **(changed or {})}, found.manifest.get("classes", 0))
+    recipe = recipe.to(pick_device(device))
     try:
         recipe.load_state_dict(found.weights)
     except RuntimeError as error:
-        raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {error}") from error
+        reason = " ".join(str(error).splitlines()[1:2]).strip()
+        if changed:
+            raise Problem(f"the weights of {info.name} do not fit these options: {reason}", code=2) from error
+        raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {reason}") from error
     return Opened(info, config, page, recipe.eval(), image)
 
 

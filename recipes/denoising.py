@@ -31,6 +31,7 @@ def layers(*widths: int) -> list[nn.Module]:
 class Denoising(Recipe):
     epochs = 30
     schedule = "cosine"
+    overcomplete = True
 
     def __init__(
         self,

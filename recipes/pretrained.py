@@ -32,6 +32,7 @@ def layers(*widths: int) -> list[nn.Module]:
 class Pretrained(Recipe):
     epochs = 20
     schedule = "cosine"
+    overcomplete = True
     objective = None  # to choose by validation would be to use its labels
 
     def __init__(

@@ -12,11 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from aelab.tracking import Store
 
 FAST = ("--data", "digits", "--epochs", 2, "-q")
+
+
+def weights(folder):
+    (path,) = folder.glob("checkpoints/best-*/weights.safetensors")
+    return load_file(path)
 
 
 def listed(folder):
@@ -331,3 +338,56 @@ def test_verbs_refuse_the_weights_of_an_altered_checkpoint(cli):
 def test_version_and_module(here):
     ended = subprocess.run([sys.executable, "-m", "aelab", "--version"], capture_output=True, text=True, check=False)
     assert ended.returncode == 0 and re.fullmatch(r"aelab \d+\.\d+\.\d+\n", ended.stdout)
+
+
+def test_one_pretraining_serves_many_draws_of_labels(cli):
+    base = ("--data", "digits", "--hidden", 20, "--latent-dim", 10)
+    assert cli("train", "pretrained", *base, "--epochs", 2, "--finetune", 0, "--name", "base", "-q").code == 0
+    begun = ("--no-pretrain", "--start", "base", "--finetune", 1)
+    answer = cli("train", "pretrained", *base, *begun, "--freeze", 2, "--labels", 20, "--name", "frozen", "-q")
+    assert answer.code == 0, answer.err
+    store = Store()
+    base_weights, frozen = (weights(store.folder(store.find(name))) for name in ("base", "frozen"))
+    same = {name for name in base_weights if torch.equal(base_weights[name], frozen[name])}
+    assert {"encoder.1.0.weight", "encoder.2.1.running_mean"} <= same and "head.weight" not in same
+    assert store.find("frozen").params["start"] == store.find("base").id
+    assert "test/error" in cli("eval", "frozen", "--json").json["runs"][0]["metrics"]
+    answer = cli("train", "pretrained", "--data", "digits", "--hidden", 30, "--latent-dim", 70, *begun)
+    assert answer.code == 2 and "of another shape" in answer.err
+    answer = cli("train", "vae", "--data", "digits", "--start", "base")
+    assert answer.code == 2 and "it is a run of pretrained, not of vae" in answer.err
+    for labels in (5, 5000):
+        answer = cli("train", "pretrained", "--data", "digits", "--labels", labels, "--epochs", 1)
+        assert answer.code == 2 and f"--labels {labels}" in answer.err and "epoch" not in answer.err
+
+
+def test_eval_under_another_option_leaves_the_first_figures_alone(cli):
+    cli("train", "denoising", *FAST, "--hidden", 20, "--latent-dim", 10, "--level", 0.5)
+    first = cli("eval", "denoising", "--json").json["runs"][0]["metrics"]
+    other = cli("eval", "denoising", "--set", "level=0", "--json").json["runs"][0]["metrics"]
+    assert other["test/level-0.0/denoised_mse"] == pytest.approx(other["test/level-0.0/mse"], rel=1e-5)
+    assert other["test/level-0.0/mse"] == pytest.approx(first["test/mse"], rel=1e-6)
+    info = Store().find("denoising")
+    assert info.metrics["test/denoised_mse"] == first["test/denoised_mse"] != other["test/level-0.0/denoised_mse"]
+    answer = cli("eval", "denoising", "--set", "hidden=3")
+    assert answer.code == 2 and len(answer.err.splitlines()) <= 3 and "do not fit these options" in answer.err
+
+
+def test_compare_draws_a_curve(cli, here):
+    for loss in ("minimax", "non-saturating"):
+        cli("train", "gan", *FAST, "--loss", loss, "--name", loss)
+    answer = cli("compare", "minimax", "non-saturating", "--curve", "step/grad_g", "--out", "gradients.png")
+    assert answer.code == 0 and "picture  gradients.png" in answer.out
+    assert Image.open(here / "gradients.png").size[0] > 500
+    answer = cli("compare", "minimax", "--curve", "step/nothing")
+    assert answer.code == 2 and "has no figure 'step/nothing'" in answer.err
+
+
+def test_samples_are_judged_by_a_classifier(cli):
+    cli("train", "gan", *FAST)
+    metrics = cli("eval", "gan", "--json").json["runs"][0]["metrics"]
+    assert 1 <= metrics["test/classes"] <= 10 and 0 <= metrics["test/class_distance"] <= 0.9
+    assert metrics["test/judge_error"] < 10
+    info = Store().find("gan")
+    assert len(info.tags["aelab.classifier_sha256"]) == 64
+    assert (Store().folder(info) / "pictures" / "test-classes.png").exists()

@@ -50,6 +50,9 @@ class Silent:
     def __init__(self, folder):
         self.folder, self.points, self.images = folder, {}, []
 
+    def tags(self, tags):
+        assert all(tags.values())
+
     def metrics(self, values, step):
         for key, value in values.items():
             assert (key, step) not in self.points, "no point twice"

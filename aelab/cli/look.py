@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from aelab import cookbook
-from aelab.cli.options import DataDir, Device, Json, Name, Names, Out, Quiet, Seed, Uri, screen_for, short
+from aelab.cli.options import (
+    DataDir,
+    Device,
+    Json,
+    Name,
+    Names,
+    Out,
+    Quiet,
+    Seed,
+    Set,
+    Uri,
+    assignments,
+    screen_for,
+    short,
+)
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
@@ -23,10 +37,13 @@ verbs = typer.Typer()
 def evaluate(
     run: Names,
     samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
-    data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
+    set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Figures on the test set, beside those of a PCA of equal size.
+
+    With --set, of the same weights under another option, such as --set level=0.25 of a denoising autoencoder; these are
+    logged under test/NAME-VALUE/.
 
     Prints and logs the loss terms and, where the recipe reconstructs, the error, and draws test images with their
     reconstructions.
@@ -40,21 +57,28 @@ def evaluate(
     screen, store = screen_for(quiet), Store(tracking_uri)
     answers = []
     for info in [store.find(name) for name in run]:
-        opened = runs.open_run(info, store, screen, device)
+        changed = assignments(runs.configuration(info, store)[1], set_ or [])
+        opened = runs.open_run(info, store, screen, device, changed)
         data = runs.run_data(opened, data_dir, screen)
         figures = report(opened.recipe, data, screen, samples)
+        suffix = "".join(f"-{name}-{value}" for name, value in changed.items())
         if seen := classes_of_samples(opened.recipe, data, screen):
             figures |= seen.figures
             chart = pictures.bars(dict(zip(data.classes, seen.shares.tolist(), strict=True)), "share of the samples")
-            chart_path = _keep(store, info, "test-classes", chart, {"aelab.classifier_sha256": seen.classifier})
+            chart_path = _keep(
+                store, info, f"test-classes{suffix}", chart, {"aelab.classifier_sha256": seen.classifier}
+            )
+        under = "".join(f"{name}-{value}/" for name, value in changed.items())
+        figures = {key.replace("test/", f"test/{under}"): value for key, value in figures.items()}
         store.add_figures(info, figures)
         answers.append(
             {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": figures}
         )
         rows: list[dict[str, object]] = []
         for key, value in figures.items():
-            if not key.startswith("test/pca_"):
-                baseline = {"PCA": figures.get(key.replace("/", "/pca_"))} if "test/pca_mse" in figures else {}
+            split, _, name = key.rpartition("/")
+            if not name.startswith("pca_"):
+                baseline = {"PCA": figures.get(f"{split}/pca_{name}")} if f"{split}/pca_mse" in figures else {}
                 unit = known.unit if (known := definition(key)) else ""
                 rows.append({"metric": key, "value": value, **baseline, "unit": unit})
         if not json:
@@ -62,7 +86,7 @@ def evaluate(
         if isinstance(opened.recipe, Autoencodes):
             with at_rest(opened.recipe):
                 picture = pictures.reconstructions(opened.recipe, data.test.showcase(32))
-            path = _keep(store, info, "test-reconstructions", picture)
+            path = _keep(store, info, f"test-reconstructions{suffix}", picture)
             if not json:
                 screen.result(f"picture  {short(path)}")
         if seen and not json:
@@ -133,6 +157,10 @@ def compare(
     recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
     filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
     metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
+    curve: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/grad_g.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File of that picture.  (default: compare-METRIC.png)")] = None,
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Put tracked runs side by side.
@@ -140,7 +168,8 @@ def compare(
     Shows the options in which they differ, and their figures: of the test set where all of them have been evaluated, else
     of the validation set.
     """
-    from aelab.compare import comparison, records
+    from aelab import pictures
+    from aelab.compare import comparison, labels, records
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
@@ -150,11 +179,20 @@ def compare(
     ]  # fmt: skip
     if not chosen:
         raise Problem("no finished run fits.", "See what is there: aelab runs")
-    rows = records(comparison(chosen, metric or ()))
+    frame = comparison(chosen, metric or ())
+    rows = records(frame)
+    if curve:
+        target = out or Path(f"compare-{curve.replace('/', '-')}.png")
+        lines = {label: store.curve(info, curve) for label, info in zip(labels(frame), chosen, strict=True)}
+        if missing := [label for label, points in lines.items() if not points]:
+            raise Problem(f"{missing[0]} has no figure '{curve}'.", "See which: aelab ui", code=2)
+        pictures.save(target, pictures.curves(lines, curve))
     if json:
         screen.data({"runs": rows})
     else:
         screen.table(rows)
+        if curve:
+            screen.result(f"picture  {short(target)}")
 
 
 @verbs.command()

@@ -1,12 +1,16 @@
 """The options that several verbs share, and small things that every verb needs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from aelab import cookbook
+from aelab.problem import Problem
+
 if TYPE_CHECKING:
     from aelab.console import Screen
+    from aelab.cookbook import Page
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
@@ -73,6 +77,9 @@ Start = Annotated[
     str | None,
     typer.Option(metavar="RUN", help="Begin with the weights of another run of this recipe.", rich_help_panel=TRAINING),
 ]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; repeatable.")
+]
 Uri = Annotated[
     str | None,
     typer.Option(help="MLflow store.  (default: MLFLOW_TRACKING_URI, else ./mlflow.db)", rich_help_panel=TRACKING),
@@ -99,3 +106,19 @@ def short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
+    """The recipe's options given as NAME=VALUE."""
+    known = {option.name: option for option in cookbook.options(cookbook.load(page))}
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or name not in known:
+            raise Problem(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
+        try:
+            values[name] = known[name].parse(text.strip())
+        except ValueError as error:
+            raise Problem(f"--set {pair}: {error}", code=2) from error
+    return values

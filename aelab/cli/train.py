@@ -28,10 +28,12 @@ from aelab.cli.options import (
     Precision,
     Quiet,
     Seed,
+    Set,
     SplitSeed,
     Start,
     Uri,
     Warmup,
+    assignments,
     screen_for,
     short,
 )
@@ -194,9 +196,7 @@ def resume(run: Name, data_dir: DataDir = None, tracking_uri: Uri = None, quiet:
 def compare_latent(
     dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, help="Latent dimensions, such as 2 5 10.")],
     recipe: Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")] = "stacked",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; repeatable.")
-    ] = None,
+    set_: Set = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
     max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
@@ -212,7 +212,7 @@ def compare_latent(
     from aelab.tracking import Store
 
     page = cookbook.find(recipe)
-    options = _assignments(page, set_ or [])
+    options = assignments(page, set_ or [])
     if "latent_dim" in options:
         raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)
     screen = screen_for(quiet)
@@ -237,19 +237,3 @@ def compare_latent(
         screen.note(f"next     aelab compare {' '.join(str(row['run']) for row in sweep.rows)}   aelab ui")
     if sweep.failed:
         raise Problem(f"{len(sweep.failed)} of {len(unique)} points failed.", *sweep.failed[:2])
-
-
-def _assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
-    """The recipe's options given as NAME=VALUE."""
-    known = {option.name: option for option in cookbook.options(cookbook.load(page))}
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or name not in known:
-            raise Problem(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
-        try:
-            values[name] = known[name].parse(text.strip())
-        except ValueError as error:
-            raise Problem(f"--set {pair}: {error}", code=2) from error
-    return values

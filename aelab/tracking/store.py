@@ -129,6 +129,10 @@ class Store:
     def get(self, run_id: str) -> RunInfo:
         return run_info(self.client.get_run(run_id))
 
+    def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
+        """All points (step, value) of a figure in the order of its steps."""
+        return sorted((point.step, point.value) for point in self.client.get_metric_history(info.id, metric))
+
     def runs(self, filter_string: str = "", experiment: str | None = None) -> list[RunInfo]:
         """The store's aelab runs, newest first. Raises Problem where MLflow does not understand the filter."""
         experiments = [e for e in self.client.search_experiments() if experiment in (None, e.name)]
