@@ -186,16 +186,16 @@ def test_the_average_is_what_is_judged(digits, tmp_path):
     assert evaluate(fit.recipe, digits.val)["loss"] == pytest.approx(min(logged), rel=1e-6)
 
 
-def test_an_average_with_decay_zero_point_five_is_what_it_says(digits, tmp_path):
-    fit = training("linear", digits, tmp_path, ema=0.5, max_steps=1)
-    average = None
+def test_an_average_is_what_it_says(digits, tmp_path):
+    fit = training("linear", digits, tmp_path, ema=0.25, max_steps=1)
+    average, decays = None, iter((2 / 11, 0.25, 0.25, 0.25))  # 3/12 is the first that is not below 0.25
     step = fit.step
 
     def record(*arguments):
         nonlocal average
         step(*arguments)
         now = fit.recipe.decoder[0].bias.detach().clone()
-        average = now if average is None else 0.5 * average + 0.5 * now
+        average = now if average is None else torch.lerp(now, average, next(decays))
 
     fit.step = record
     fit.steps = 5
