@@ -51,9 +51,9 @@ class VAEGAN(Recipe):
         self,
         image: Image,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 64,
+        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 32,
         width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
-        gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-2,
+        gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-3,
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
         lr: Annotated[float, Gt(0), "step size of all three Adams"] = 5e-4,
     ) -> None:
