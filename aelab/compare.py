@@ -86,6 +86,42 @@ def _value(text: str | None) -> object:
     return text
 
 
+def labels_table(runs: Sequence[RunInfo]) -> pd.DataFrame:
+    """Classification error against the number of labels: pretrained, from scratch, and their difference.
+
+    One row a number of labels, 0 meaning all; mean and standard deviation over seeds (draws of the labels). The difference is
+    paired: of the runs with the same seed. The error is test/error where all the runs have been evaluated, else val/error.
+    """
+    chosen = [run for run in runs if "labels" in run.params and "val/error" in run.metrics]
+    metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"
+    frame = pd.DataFrame(
+        [
+            {
+                "labels": int(run.params["labels"]),
+                "seed": run.params["seed"],
+                "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
+                "error": run.metrics[metric],
+            }
+            for run in chosen
+            if run.params.get("finetune") != "0"
+        ],
+        columns=["labels", "seed", "arm", "error"],
+    )
+    errors = frame.pivot_table(index=["labels", "seed"], columns="arm", values="error", aggfunc="mean")
+    errors = errors.reindex(columns=["pretrained", "scratch"])
+    errors["difference"] = errors["pretrained"] - errors["scratch"]
+    rows = []
+    for labels, group in errors.groupby("labels"):
+        row: dict[str, object] = {"labels": labels or "all", "draws": len(group)}
+        for name in errors:
+            row |= {
+                f"{name} {metric}" if name != "difference" else name: group[name].mean(),
+                f"{name} sd": group[name].std(),
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:
     """The rows of a table as plain dictionaries, None where there is nothing."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -157,6 +157,9 @@ def compare(
     recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
     filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
     metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
+    table: Annotated[
+        Literal["labels"] | None, typer.Option(help="labels: error against labels, pretrained and from scratch.")
+    ] = None,
     curve: Annotated[
         str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/grad_g.")
     ] = None,
@@ -169,7 +172,7 @@ def compare(
     of the validation set.
     """
     from aelab import pictures
-    from aelab.compare import comparison, labels, records
+    from aelab.compare import comparison, labels, labels_table, records
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
@@ -179,11 +182,14 @@ def compare(
     ]  # fmt: skip
     if not chosen:
         raise Problem("no finished run fits.", "See what is there: aelab runs")
-    frame = comparison(chosen, metric or ())
+    frame = labels_table(chosen) if table else comparison(chosen, metric or ())
     rows = records(frame)
+    if not rows:
+        raise Problem("none of these runs was trained with labels.", "Train some: aelab train pretrained --labels 100")
     if curve:
         target = out or Path(f"compare-{curve.replace('/', '-')}.png")
-        lines = {label: store.curve(info, curve) for label, info in zip(labels(frame), chosen, strict=True)}
+        named = labels(comparison(chosen))
+        lines = {label: store.curve(info, curve) for label, info in zip(named, chosen, strict=True)}
         if missing := [label for label, points in lines.items() if not points]:
             raise Problem(f"{missing[0]} has no figure '{curve}'.", "See which: aelab ui", code=2)
         pictures.save(target, pictures.curves(lines, curve))
