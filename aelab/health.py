@@ -12,6 +12,7 @@ from aelab.recipe import Autoencodes, Generates, Infers, Recipe
 
 IMAGES = 1000
 MARGIN = 0.05  # beyond [0, 1] that an output may reach
+MOSTLY = 0.9  # of the dimensions: with as many active, the posterior has not collapsed
 ALIKE = 0.01  # of the images' variance: reconstructions with less are all the same
 COLLAPSED = 0.4  # of the images' variance: samples with less have lost most of it
 CERTAIN = 0.9  # D(x) - D(G(z)) of a discriminator that no forgery deceives
@@ -28,7 +29,7 @@ def ailments(recipe: Recipe, data: Dataset, validation: Mapping[str, float], his
         x, _ = data.val.batch(slice(0, IMAGES))
         if isinstance(recipe, Infers):
             active, size = active_units(recipe, x), recipe.encode(x[:1]).numel()
-            if active < size:
+            if active < MOSTLY * size:
                 found.append(
                     f"posterior collapse: {active} of {size} dimensions of the code are active, the others are noise"
                 )
