@@ -9,7 +9,7 @@ from aelab.data import Split
 from aelab.recipe import Weighs
 
 IMAGES = 50  # at once
-ROWS = 5000  # images x samples at once
+ROWS = 1000  # images x samples at once: what fits into the cache of a CPU
 
 
 def importance_nll(recipe: Weighs, split: Split, samples: int, advance: Callable[[int], None]) -> dict[str, float]:
