@@ -57,7 +57,7 @@ class VAE(Recipe):
         image: Image,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 20,
-        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and one"] = "conv",
+        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and two"] = "conv",
         hidden: Annotated[int, Ge(1), "width of the hidden layers"] = 400,
         width: Annotated[int, Ge(1), "conv: channels after the first convolution; each further one doubles them"] = 16,
         likelihood: Annotated[Literal["bernoulli", "gaussian"], "p(x|z); gaussian for colours"] = "bernoulli",
@@ -71,7 +71,7 @@ class VAE(Recipe):
         self.latent_dim, self.binary = latent_dim, likelihood == "bernoulli"
         self.beta, self.samples, self.lr = beta, samples, lr
         down, up, inner = conv(image, width) if net == "conv" else ([], [], image)
-        around = [hidden] if net == "conv" else [hidden] * 3
+        around = [hidden] * (2 if net == "conv" else 3)
         flat = math.prod(inner)
         self.encoder = nn.Sequential(*down, nn.Flatten(), *mlp(flat, *around, 2 * latent_dim))
         self.decoder = nn.Sequential(*mlp(latent_dim, *around, flat), nn.Unflatten(1, inner), *up)
