@@ -189,3 +189,17 @@ def test_the_page_of_metrics_says_what_the_code_says():
         formula = known.formula.replace("|", "&#124;")
         assert f"| `{known.name}` | {known.unit} | {known.better or '-'} | {formula} |" in page
     assert page.count("\n| `") == len(DEFINITIONS)
+
+
+def test_pca_density_is_that_of_probabilistic_pca():
+    """Tipping & Bishop 1999, equations 8 and 15: N(m, W W^T + s^2 I) from the eigenvalues of the covariance."""
+    train, test = images(80, (1, 3, 4), 0), images(1001, (1, 3, 4), 1)
+    x, y = (part.images.flatten(1).double() / 255 for part in (train, test))
+    values, vectors = torch.linalg.eigh(torch.cov(x.T))
+    values, vectors = values.flip(0), vectors.flip(1)
+    noise = values[3:].mean()
+    w = vectors[:, :3] * (values[:3] - noise).sqrt()
+    model = torch.distributions.MultivariateNormal(x.mean(0), w @ w.T + noise * torch.eye(12))
+    got = pca_baseline(train, test, 3, density=True)
+    assert got["elbo"] == pytest.approx(model.log_prob(y).mean().item(), rel=1e-4)
+    assert "elbo" not in pca_baseline(train, test, 3) | pca_baseline(train, test, 12, density=True)
