@@ -37,7 +37,14 @@ def row(run: RunInfo) -> dict[str, object]:
     }
 
 
-TWINS = ("sse", "psnr", "pca_loss", "pca_sse", "pca_psnr")  # say what mse says already
+TWINS = (
+    "sse",
+    "psnr",
+    "pca_loss",
+    "pca_sse",
+    "pca_psnr",
+    "judge_error",
+)  # say what others say, or nothing of the model
 
 
 def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:

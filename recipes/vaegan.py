@@ -55,7 +55,7 @@ class VAEGAN(Recipe):
         width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
         gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-3,
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
-        lr: Annotated[float, Gt(0), "step size of all three Adams"] = 5e-4,
+        lr: Annotated[float, Gt(0), "step size of both Adams"] = 5e-4,
     ) -> None:
         super().__init__()
         self.latent_dim, self.gamma, self.noise, self.lr = latent_dim, gamma, noise, lr

@@ -50,7 +50,7 @@ def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None 
     folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{data.fingerprint[:32]}-{VERSION}.safetensors"
-    device = data.train.images.device if data.train.device.type == "cpu" else data.train.device
+    device = data.train.device
     with FileLock(f"{path}.lock"):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
