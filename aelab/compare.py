@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from aelab.console import number
 from aelab.tracking import RunInfo
 
 PLUMBING = {
@@ -127,6 +128,24 @@ def labels_table(runs: Sequence[RunInfo]) -> pd.DataFrame:
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in Markdown, figures in four significant digits."""
+    lines = [
+        list(frame.columns),
+        ["---:"] * len(frame.columns),
+        *([number(v) for v in row.values()] for row in records(frame)),
+    ]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+
+
+def latex(frame: pd.DataFrame) -> str:
+    """A table in LaTeX for the booktabs package, figures in four significant digits."""
+    rows = [{name: number(value) for name, value in row.items()} for row in records(frame)]
+    return str(
+        pd.DataFrame(rows, columns=frame.columns).to_latex(index=False, escape=True, column_format="r" * frame.shape[1])
+    )
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, object]]:

@@ -1,6 +1,6 @@
-"""Many runs from one command: one a latent dimension, under a parent run that holds their table, curve and contact sheet."""
+"""Many runs from one command: one a latent dimension and seed, under a parent run that holds their table, curve and sheet."""
 
-import time
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,31 +9,47 @@ import pandas as pd
 from torch import Tensor
 
 from aelab import __version__, cookbook, pictures
-from aelab.compare import records
-from aelab.config import Config
+from aelab.compare import latex, markdown, records
+from aelab.config import Config, given
 from aelab.console import Screen
+from aelab.cookbook import Page
 from aelab.data import Dataset
 from aelab.evaluation import reconstruct, report
 from aelab.problem import Problem
-from aelab.recipe import Autoencodes
-from aelab.runs import Outcome, Stopped, start
+from aelab.recipe import Autoencodes, Recipe
+from aelab.runs import Stopped, identity, open_run, start
 from aelab.tracking import Run, RunInfo, Store
 
 SHEET = 20  # test images on a contact sheet
+FIGURES = ("mse", "sse", "psnr")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of a sweep: its parent run, one row a dimension, where its pictures are, and which points failed."""
+    """What came of a sweep: its parent run, one row a run and one a dimension, its pictures, and which points failed."""
 
     info: RunInfo
     rows: list[dict[str, object]]
+    table: list[dict[str, object]]
     pictures: list[Path]
     failed: list[str]
 
 
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    dimension: int
+    seed: int
+    config: Config
+
+    def __str__(self) -> str:
+        return f"latent_dim {self.dimension}, seed {self.seed}"
+
+
 def compare_latent(
     dimensions: Sequence[int],
+    seeds: Sequence[int],
     config: Config,
     store: Store,
     screen: Screen,
@@ -41,87 +57,127 @@ def compare_latent(
     data: Dataset,
     experiment: str | None = None,
 ) -> Sweep:
-    """Trains one run a latent dimension, evaluates each on the test set beside the PCA of the same size.
+    """Trains one run a latent dimension and seed, evaluates each on the test set beside the PCA of the same size.
 
-    A point that fails is named and the others go on. Raises Problem where the recipe has no latent_dim or does not reconstruct.
+    A point that is done already (same recipe source, options, settings and data) is not trained again, and the same sweep typed
+    again goes on in its parent run. A point that fails is named and the others go on. Raises Problem where the recipe has
+    no latent_dim or does not reconstruct.
     """
     page = cookbook.find(config.recipe)
+    points = []
     for dimension in dimensions:  # before anything is trained
-        recipe = cookbook.build(page, data.image, {**config.options, "latent_dim": dimension}, len(data.classes))
+        options = {**config.options, "latent_dim": dimension}
+        recipe = cookbook.build(page, data.image, options, len(data.classes))
         if not isinstance(recipe, Autoencodes):
             raise Problem(f"{page.name} does not reconstruct images, so there is no error to compare.", code=2)
-    parent = store.create(
-        experiment, f"{page.name}-latent-",
-        params={"recipe": page.name, "latent_dim": " ".join(map(str, dimensions)), **config.options, "data": data.name,
-                **{k: v for k, v in asdict(config.settings).items() if v is not None}},
-        tags={"aelab.kind": "sweep", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256,
-              "aelab.version": __version__, "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint},
-    )  # fmt: skip
+        seeded = [replace(config, options=options, settings=replace(config.settings, seed=seed)) for seed in seeds]
+        points += [Point(dimension, each.settings.seed, each) for each in seeded]
+    parent = _parent(points, page, config, store, data, experiment)
     truth = data.test.showcase(SHEET)
     rows: list[dict[str, object]] = []
     columns: dict[str, Tensor] = {}
     failed = []
     try:
-        for dimension in dimensions:
-            point = replace(config, options={**config.options, "latent_dim": dimension})
-            began = time.perf_counter()
+        for point in points:
             try:
-                outcome = start(
-                    point,
-                    store,
-                    screen,
-                    data=data,
-                    experiment=experiment,
-                    name=f"{page.name}-{dimension}d-",
-                    parent=parent.id,
-                )
+                info, recipe = _run(point, page, store, screen, data, experiment, parent, many=len(seeds) > 1)
             except Stopped:
                 raise
             except Problem as problem:
-                failed.append(f"latent_dim {dimension}: {problem}")
+                failed.append(f"{point}: {problem}")
                 screen.warn(failed[-1])
                 continue
+            figures = report(recipe, data.to(next(recipe.parameters()).device), screen)
+            store.add_figures(info, figures)
+            named = {f"test/{of}{name}": figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
             rows.append(
-                _point(dimension, outcome, store, screen, parent) | {"seconds": round(time.perf_counter() - began, 1)}
+                {"latent_dim": point.dimension, "seed": point.seed, "run": info.name, **named, "seconds": info.seconds}
             )
-            columns[f"{dimension}-D"] = reconstruct(outcome.recipe, truth)
-        written = _summary(parent, page.name, rows, columns, truth) if rows else []
+            columns.setdefault(f"{point.dimension}-D", reconstruct(recipe, truth))
+        frame = pd.DataFrame(rows)
+        written = _summary(parent, page.name, frame, columns, truth) if rows else []
     except BaseException as error:
         parent.tags({"aelab.reason": str(error) or type(error).__name__})
         parent.close("KILLED" if isinstance(error, (Stopped, KeyboardInterrupt)) else "FAILED")
         raise
     parent.close("FAILED" if failed else "FINISHED")
-    return Sweep(store.get(parent.id), rows, written, failed)
+    return Sweep(store.get(parent.id), rows, records(by_dimension(frame)) if rows else [], written, failed)
 
 
-def _point(dimension: int, outcome: Outcome, store: Store, screen: Screen, parent: Run) -> dict[str, object]:
-    """Evaluates one run of a sweep on the test set and logs it there and, over the dimension, on the parent."""
-    figures = report(outcome.recipe, outcome.data, screen)
-    store.add_figures(outcome.info, figures)
-    parent.metrics(figures, dimension)
-    shown = ("test/mse", "test/sse", "test/psnr", "test/pca_mse", "test/pca_sse", "test/pca_psnr")
-    return {"latent_dim": dimension, "run": outcome.info.name, **{name: figures[name] for name in shown}}
+def _parent(
+    points: Sequence[Point], page: Page, config: Config, store: Store, data: Dataset, experiment: str | None
+) -> Run:
+    """The parent run of a sweep: the one of the same sweep typed before, or a new one."""
+    same = hashlib.sha256(" ".join(identity(point.config, page, data) for point in points).encode()).hexdigest()
+    if before := store.newest(kind="sweep", identity=same):
+        return store.reopen(before)
+    return store.create(
+        experiment, f"{page.name}-latent-",
+        params={
+            "recipe": page.name, "latent_dim": " ".join(str(d) for d in dict.fromkeys(p.dimension for p in points)),
+            **config.options, "data": data.name, **given(asdict(config.settings)),
+            "seed": " ".join(str(s) for s in dict.fromkeys(p.seed for p in points)),
+        },
+        tags={"aelab.kind": "sweep", "aelab.identity": same, "aelab.recipe": page.name,
+              "aelab.recipe_sha256": page.sha256, "aelab.version": __version__, "aelab.data": data.name,
+              "aelab.data_fingerprint": data.fingerprint},
+    )  # fmt: skip
 
 
-def shown(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """The columns of a sweep's rows that fit on a terminal."""
-    names = {
-        "latent_dim": "latent_dim", "run": "run", "test/mse": "mse", "test/sse": "sse",
-        "test/pca_mse": "PCA mse", "test/pca_sse": "PCA sse", "seconds": "seconds",
-    }  # fmt: skip
-    return [{title: row[name] for name, title in names.items()} for row in rows]
+def _run(
+    point: Point,
+    page: Page,
+    store: Store,
+    screen: Screen,
+    data: Dataset,
+    experiment: str | None,
+    parent: Run,
+    many: bool,
+) -> tuple[RunInfo, Recipe]:
+    """The finished run of a point with its recipe: the one that is there, or a new one."""
+    done = store.newest(kind="run", identity=identity(point.config, page, data))
+    if done and done.status == "FINISHED":
+        screen.note(f"{done.name}  is done already ({point})")
+        return done, open_run(done, store, screen, point.config.settings.device).recipe
+    name = f"{page.name}-{point.dimension}d-" + (f"seed{point.seed}-" if many else "")
+    outcome = start(point.config, store, screen, data=data, experiment=experiment, name=name, parent=parent.id)
+    return outcome.info, outcome.recipe
 
 
-def _summary(
-    parent: Run, name: str, rows: list[dict[str, object]], columns: dict[str, Tensor], truth: Tensor
-) -> list[Path]:
+def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a dimension: the mean of each figure over seeds and, with several, its standard deviation."""
+    groups = frame.groupby("latent_dim")
+    table = pd.DataFrame({"runs": groups.size()})
+    for name in FIGURES:
+        table[name] = groups[f"test/{name}"].mean()
+        if groups.size().max() > 1:
+            table[f"{name} sd"] = groups[f"test/{name}"].std()
+        table[f"PCA {name}"] = groups[f"test/pca_{name}"].mean()
+    table["seconds"] = groups["seconds"].mean()
+    return table.reset_index()
+
+
+def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Tensor], truth: Tensor) -> list[Path]:
     """Table, curve and contact sheet of a sweep, on its parent run."""
-    frame = pd.DataFrame(rows).sort_values("latent_dim")
+    table = by_dimension(frame)
+    for row in records(table):
+        parent.metrics(
+            {
+                "test/" + key.replace("PCA ", "pca_").replace(" ", "_"): value
+                for key, value in row.items()
+                if isinstance(value, float) and key != "seconds"
+            },
+            int(str(row["latent_dim"])),
+        )
     parent.json("latent.json", records(frame))
     parent.text("latent.csv", frame.to_csv(index=False))
-    lines = {name: list(frame["test/sse"]), "PCA": list(frame["test/pca_sse"])}
-    title = "Test reconstruction error against code size"
-    curve = pictures.curve(list(frame["latent_dim"]), lines, "latent dimension", "squared error per image", title)
+    parent.text("latent.md", markdown(table))
+    parent.text("latent.tex", latex(table))
+    error = list(table["sse sd"].fillna(0)) if "sse sd" in table else None
+    curve = pictures.curve(
+        list(table["latent_dim"]), {name: list(table["sse"]), "PCA": list(table["PCA sse"])}, "latent dimension",
+        "squared error per image", "Test reconstruction error against code size", {name: error} if error else {},
+    )  # fmt: skip
     sheet = pictures.contact_sheet(
         {**columns, "ground truth": truth}, f"{name}: the same test images through each code"
     )

@@ -101,15 +101,24 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     return figure
 
 
-def curve(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str, title: str) -> "Figure":
-    """Lines over x, which is drawn on a logarithmic axis with its own values as ticks."""
+def curve(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> "Figure":
+    """Lines over x, which is drawn on a logarithmic axis with its own values as ticks; bars of `errors` up and down."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
     axes = figure.subplots()
     for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
-        axes.plot(x, y, style, label=name)
+        (line,) = axes.plot(x, y, style, label=name)
+        if errors and name in errors:
+            axes.errorbar(x, y, yerr=errors[name], fmt="none", ecolor=line.get_color(), capsize=3)
     axes.set_xscale("log")
     axes.set_xticks(list(x), [f"{value:g}" for value in x])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,5 +1,6 @@
 """One run from its configuration to its end: started, resumed, or opened again with its best weights."""
 
+import hashlib
 import json
 import signal
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,21 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
     return cookbook.build(page, data.image, config.options, len(data.classes)).to(device)
 
 
+def identity(config: Config, page: Page, data: Dataset) -> str:
+    """A SHA-256 of all that determines a run's numbers but the machine: recipe source, options, settings, data, start.
+
+    Two runs with the same one have, on one machine, the same numbers.
+    """
+    settings = {key: value for key, value in asdict(config.settings).items() if key != "device"}
+    facts = [page.sha256, every_option(config, page), settings, data.fingerprint, config.start]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def every_option(config: Config, page: Page) -> dict[str, Any]:
+    """The recipe's options, typed or not."""
+    return {option.name: option.default for option in cookbook.options(cookbook.load(page))} | dict(config.options)
+
+
 def _begin_with(recipe: Recipe, config: Config, page: Page, store: Store, screen: Screen) -> None:
     """Loads the weights of the run that the configuration starts from. Raises Problem where they do not fit."""
     assert config.start
@@ -89,7 +105,7 @@ def start(
     if config.start:
         _begin_with(recipe, config, page, store, screen)
     device = next(recipe.parameters()).device
-    every = {option.name: option.default for option in cookbook.options(type(recipe))} | dict(config.options)
+    every = every_option(config, page)
     with _signals() as caught:
         run = store.create(
             experiment,
@@ -101,7 +117,8 @@ def start(
                 "parameters": sum(p.numel() for p in recipe.parameters()),
             },
             tags={
-                "aelab.kind": "run", "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256,
+                "aelab.kind": "run", "aelab.identity": identity(config, page, data),
+                "aelab.recipe": page.name, "aelab.recipe_sha256": page.sha256,
                 "aelab.version": __version__, "aelab.torch": torch.__version__, "aelab.device": device_name(device),
                 "aelab.data": data.name, "aelab.data_fingerprint": data.fingerprint, "aelab.data_note": data.note,
             },

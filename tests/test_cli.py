@@ -116,6 +116,35 @@ def test_compare_latent_trains_a_run_a_dimension_under_one_parent(cli):
     assert "linear-2d" in cli("compare", *[run.name for run in children]).out
 
 
+def test_a_sweep_over_seeds_goes_on_where_it_was_stopped(cli):
+    words = ("--recipe", "linear", "--data", "digits", "--epochs", 1, "--json")
+    first = cli("compare-latent", 2, *words, "--seeds", 2).json
+    assert [(p["latent_dim"], p["seed"]) for p in first["points"]] == [(2, 0), (2, 1)]
+    answer = cli("compare-latent", 2, 3, *words, "--seeds", 2)
+    again = answer.json
+    assert answer.err.count("is done already") == 2
+    assert [p["run"] for p in again["points"]][:2] == [p["run"] for p in first["points"]]
+    store = Store()
+    trained = [run for run in store.runs() if run.tags["aelab.kind"] == "run"]
+    assert len(trained) == 4
+    errors = [p["test/sse"] for p in again["points"] if p["latent_dim"] == 3]
+    (row,) = [row for row in again["table"] if row["latent_dim"] == 3]
+    assert row["runs"] == 2 and row["sse"] == pytest.approx(np.mean(errors))
+    assert row["sse sd"] == pytest.approx(np.std(errors, ddof=1))
+    sweep = cli("compare-latent", 2, 3, *words, "--seeds", 2).json
+    assert sweep["id"] == again["id"] and sweep["table"] == again["table"], "the same sweep goes on in its parent run"
+    assert len(store.runs()) == 6 and store.get(sweep["id"]).status == "FINISHED"
+    folder = store.folder(store.get(sweep["id"]))
+    assert {"latent.csv", "latent.md", "latent.tex", "latent.json"} <= listed(folder)
+    assert (
+        "\\toprule" in (folder / "latent.tex").read_text() and "latent_dim" not in (folder / "latent.tex").read_text()
+    )
+    for options in (("--epochs", 2), ("--seed", 2), ("--set", "lr=0.5")):
+        assert not any(
+            "done already" in line for line in cli("compare-latent", 2, *words[:-1], *options).err.splitlines()
+        )
+
+
 def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 2, "--name", "two")
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")

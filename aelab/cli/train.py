@@ -196,6 +196,7 @@ def resume(run: Name, data_dir: DataDir = None, tracking_uri: Uri = None, quiet:
 def compare_latent(
     dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, help="Latent dimensions, such as 2 5 10.")],
     recipe: Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")] = "stacked",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs a dimension, with the seeds --seed, --seed + 1, ...")] = 1,
     set_: Set = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
@@ -203,10 +204,11 @@ def compare_latent(
     schedule: LearningRateSchedule = None, warmup: Warmup = None, experiment: Experiment = None,
     tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train one run a latent dimension and compare their errors.
+    """Train one run a latent dimension and seed, and compare their errors.
 
-    The table holds the reconstruction error on the test set, with the PCA of the same code size beside it; curve, contact
-    sheet and table are logged on a parent run.
+    The table holds the reconstruction error on the test set, mean and standard deviation over seeds, with the PCA of the same
+    code size beside it; curve, contact sheet and table (CSV, Markdown, LaTeX) are logged on a parent run. Runs that are done
+    already are not trained again: the same command goes on where it was stopped.
     """
     from aelab import launch, runs
     from aelab.tracking import Store
@@ -225,15 +227,23 @@ def compare_latent(
     opened = runs.open_config_data(config, data_dir, screen)
     store = Store(tracking_uri)
     unique = list(dict.fromkeys(dimensions))
-    sweep = launch.compare_latent(unique, config, store, screen, data=opened, experiment=experiment)
+    every = range(seed, seed + seeds)
+    sweep = launch.compare_latent(unique, every, config, store, screen, data=opened, experiment=experiment)
     if json:
-        screen.data({"run": sweep.info.name, "id": sweep.info.id, "points": sweep.rows, "failed": sweep.failed})
-    else:
-        screen.table(
-            launch.shown(sweep.rows), f"{page.name} on the test images of {opened.name} (PCA: the same code size)"
+        screen.data(
+            {
+                "run": sweep.info.name,
+                "id": sweep.info.id,
+                "points": sweep.rows,
+                "table": sweep.table,
+                "failed": sweep.failed,
+            }
         )
+    else:
+        shown = [{k: v for k, v in row.items() if "psnr" not in k} for row in sweep.table]
+        screen.table(shown, f"{page.name} on the test images of {opened.name} (PCA: the same code size)")
         for picture in sweep.pictures:
             screen.result(f"picture  {short(picture)}")
         screen.note(f"next     aelab compare {' '.join(str(row['run']) for row in sweep.rows)}   aelab ui")
     if sweep.failed:
-        raise Problem(f"{len(sweep.failed)} of {len(unique)} points failed.", *sweep.failed[:2])
+        raise Problem(f"{len(sweep.failed)} of {len(unique) * seeds} points failed.", *sweep.failed[:2])

@@ -129,6 +129,11 @@ class Store:
     def get(self, run_id: str) -> RunInfo:
         return run_info(self.client.get_run(run_id))
 
+    def newest(self, **tags: str) -> RunInfo | None:
+        """The newest run with these of aelab's tags, such as identity="...", whatever became of it."""
+        wanted = " and ".join(f"tags.`aelab.{name}` = '{value}'" for name, value in tags.items())
+        return next(iter(self.runs(wanted)), None)
+
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
         """All points (step, value) of a figure in the order of its steps."""
         return sorted((point.step, point.value) for point in self.client.get_metric_history(info.id, metric))
