@@ -76,7 +76,11 @@ class Option:
                 else _raise(f"{text!r} is neither true nor false")
             )
         else:
-            value = self.type(text)
+            try:
+                value = self.type(text)
+            except ValueError:
+                kind = "a whole number" if self.type is int else "a number"
+                raise ValueError(f"{text!r} is not {kind}") from None
             if self.type is float and not math.isfinite(value):
                 raise ValueError(f"{text} is not a finite number")
         for sign, bound in self.bounds:

@@ -56,7 +56,10 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
         torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.deterministic = True
     torch.manual_seed(config.settings.seed)
-    return cookbook.build(page, data.image, config.options, len(data.classes)).to(device)
+    recipe = cookbook.build(page, data.image, config.options, len(data.classes)).to(device)
+    for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
+        data.train.labelled(labels, config.settings.seed)  # raises before there is a run
+    return recipe
 
 
 def identity(config: Config, page: Page, data: Dataset) -> str:
@@ -180,7 +183,9 @@ def _complete(
     training.use_best()
     validation = evaluate(training.recipe, data.val)
     written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
-    wrong = ailments(training.recipe, data, validation, (training.position.best, training.position.latest))
+    wrong = ailments(
+        training.recipe, data, validation, (training.position.best, training.position.latest), training.position.step
+    )
     for each in wrong:
         training.screen.warn(each)
     card = model_card(config, page, training, validation, wrong)

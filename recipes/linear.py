@@ -18,14 +18,14 @@ values.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aelab.recipe import Image, Metrics, Recipe
+from aelab.recipe import Image, Metrics, Phase, Recipe
 
 
 class Linear(Recipe):
@@ -40,12 +40,15 @@ class Linear(Recipe):
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
         variational: Annotated[bool, "a linear VAE, which is probabilistic PCA"] = False,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 3e-3,
+        lr: Annotated[float, Gt(0), "step size of Adam; W's falls as an image grows beyond 28 x 28"] = 3e-3,
     ) -> None:
         super().__init__()
         channels, height, width = image
         pixels = channels * height * width
-        self.lr = lr
+        self.lr, self.lr_w = (
+            lr,
+            lr * min(1.0, 28 * 28 / pixels),
+        )  # what one step moves z by does not grow with the image
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, latent_dim))
         self.to_pixels = nn.Linear(latent_dim, pixels)
         self.decoder = nn.Sequential(self.to_pixels, nn.Unflatten(1, image))
@@ -72,3 +75,11 @@ class Linear(Recipe):
         nll = error / 2 * torch.exp(-2 * self.log_s) + x[0].numel() * (self.log_s + math.log(2 * math.pi) / 2)
         kl = (mu.square().sum(1).mean() + root.square().sum() - len(root)) / 2 - log_r.sum()
         return nll + kl, {"nll": nll, "kl": kl, "elbo": -(nll + kl)}
+
+    def phases(self, epochs: int) -> list[Phase]:
+        inward = {id(p) for p in self.encoder.parameters()}
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.encoder.parameters()), "lr": self.lr_w},
+            {"params": [p for p in self.parameters() if id(p) not in inward]},
+        ]
+        return [Phase("train", epochs, self.step, adam=torch.optim.Adam(groups, self.lr, fused=True))]

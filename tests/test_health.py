@@ -25,8 +25,8 @@ def test_a_posterior_that_ignores_some_dimensions(digits):
         last = recipe.encoder[-1]
         last.weight[:6] = 4 * torch.randn_like(last.weight[:6])
         last.weight[:2] = 0
-    found = [line for line in ailments(recipe, digits, {}, (1.0, 1.0)) if line.startswith("posterior")]
-    assert found == ["posterior collapse: 4 of 6 dimensions of the code are active, the others are noise"]
+    found = [line for line in ailments(recipe, digits, {}, (1.0, 1.0), 1000) if line.startswith("posterior")]
+    assert found == ["posterior collapse: 4 of 6 dimensions of the code are active, the rest is noise"]
 
 
 def test_reconstructions_out_of_range_or_all_alike(digits):
@@ -34,11 +34,11 @@ def test_reconstructions_out_of_range_or_all_alike(digits):
     with torch.no_grad():
         recipe.to_pixels.weight.zero_()
         recipe.to_pixels.bias.fill_(0.5)
-    assert ailments(recipe, digits, {}, (1.0, 1.0)) == ["dead code: all reconstructions are alike"]
+    assert ailments(recipe, digits, {}, (1.0, 1.0), 1000) == ["dead code: all reconstructions are alike"]
     with torch.no_grad():
         recipe.to_pixels.weight.normal_()
         recipe.to_pixels.bias.fill_(-3.0)
-    (line,) = ailments(recipe, digits, {}, (1.0, 1.0))
+    (line,) = ailments(recipe, digits, {}, (1.0, 1.0), 1000)
     assert line.startswith("output range: reconstructions go from -")
 
 
@@ -46,15 +46,15 @@ def test_samples_that_are_all_alike(digits):
     recipe = build("gan")
     with torch.no_grad():
         recipe.generator[-3].weight.zero_()
-    assert ailments(recipe, digits, {}, (1.0, 1.0)) == ["mode collapse: samples vary 0 % as much as images do"]
+    assert ailments(recipe, digits, {}, (1.0, 1.0), 1000) == ["mode collapse: samples vary 0 % as much as images do"]
 
 
 def test_a_discriminator_that_is_never_deceived(digits):
     recipe = build("gan")
     with torch.no_grad():
         recipe.generator[-3].weight.normal_(0, 3)  # varied samples: that is not what is wrong here
-    assert ailments(recipe, digits, {"d_real": 0.6, "d_fake": 0.4}, (1.0, 1.0)) == []
-    (line,) = ailments(recipe, digits, {"d_real": 0.99, "d_fake": 0.01}, (1.0, 1.0))
+    assert ailments(recipe, digits, {"d_real": 0.6, "d_fake": 0.4}, (1.0, 1.0), 1000) == []
+    (line,) = ailments(recipe, digits, {"d_real": 0.99, "d_fake": 0.01}, (1.0, 1.0), 1000)
     assert line == "D is saturated: D(x) = 0.99, D(G(z)) = 0.01, so G learns little"
 
 
@@ -64,7 +64,7 @@ def test_a_discriminator_that_is_never_deceived(digits):
 )
 def test_a_validation_that_rises(best, last, risen, digits):
     recipe = build("stacked", latent_dim=3)
-    found = [line for line in ailments(recipe, digits, {}, (best, last)) if "validation rose" in line]
+    found = [line for line in ailments(recipe, digits, {}, (best, last), 1000) if "validation rose" in line]
     assert bool(found) == risen
 
 
@@ -91,3 +91,10 @@ def test_a_run_that_is_not_finite_says_so(cli, here):
     assert cli("train", "./boom.py", "--data", "digits", "--epochs", 1, "--name", "boom", "-q").code == 1
     info = Store().find("boom")
     assert info.status == "FAILED" and info.tags["aelab.health"].startswith("not finite: loss")
+
+
+def test_a_classifier_that_guesses_and_a_training_that_was_short(digits):
+    recipe = build("pretrained", latent_dim=5)
+    assert ailments(recipe, digits, {"error": 20.0}, (1.0, 1.0), 1000) == []
+    (line,) = ailments(recipe, digits, {"error": 88.0}, (1.0, 1.0), 12)
+    assert line == "no better than guessing: 88 % of the validation images are misclassified (after 12 steps only)"

@@ -133,12 +133,10 @@ def _parameter(option: "Option") -> inspect.Parameter:
     if option.type is bool or get_origin(option.type) is Literal:
         hint: Any = Annotated[option.type, typer.Option(help=option.help, rich_help_panel=panel)]
         return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hint)
-    shown = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else True
-    parsed = typer.Option(
-        parser=_parser(option), metavar=option.metavar, help=option.help, show_default=shown, rich_help_panel=panel
-    )
+    default = ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    parsed = typer.Option(parser=_parser(option), metavar=option.metavar, help=option.help, rich_help_panel=panel)
     return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=Annotated[Any, parsed]
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[Any, parsed]
     )
 
 
