@@ -100,7 +100,7 @@ def labels_table(runs: Sequence[RunInfo]) -> pd.DataFrame:
     One row a number of labels, 0 meaning all; mean and standard deviation over seeds (draws of the labels). The difference is
     paired: of the runs with the same seed. The error is test/error where all the runs have been evaluated, else val/error.
     """
-    chosen = [run for run in runs if "labels" in run.params and "val/error" in run.metrics]
+    chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
     metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"
     frame = pd.DataFrame(
         [
@@ -111,7 +111,6 @@ def labels_table(runs: Sequence[RunInfo]) -> pd.DataFrame:
                 "error": run.metrics[metric],
             }
             for run in chosen
-            if run.params.get("finetune") != "0"
         ],
         columns=["labels", "seed", "arm", "error"],
     )

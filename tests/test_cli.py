@@ -390,6 +390,25 @@ def test_one_pretraining_serves_many_draws_of_labels(cli):
         assert answer.code == 2 and f"--labels {labels}" in answer.err and "epoch" not in answer.err
 
 
+def test_the_table_of_labels_pairs_the_draws(cli):
+    base = ("--data", "digits", "--hidden", 20, "--latent-dim", 10)
+    cli("train", "pretrained", *base, "--epochs", 1, "--finetune", 0, "--name", "base", "-q")
+    tail = ("--no-pretrain", "--finetune", 1, "--labels", 20, "-q")
+    for seed in (0, 1):
+        cli("train", "pretrained", *base, *tail, "--start", "base", "--seed", seed, "--name", f"p{seed}")
+        cli("train", "pretrained", *base, *tail, "--seed", seed, "--name", f"s{seed}")
+    errors = {
+        run["run"]: run["metrics"]["test/error"] for run in cli("eval", "p0", "p1", "s0", "s1", "--json").json["runs"]
+    }
+    (row,) = cli("compare", "--recipe", "pretrained", "--table", "labels", "--json").json["runs"]
+    assert row["labels"] == 20 and row["draws"] == 2, "base had no labels"
+    assert row["pretrained test/error"] == pytest.approx(np.mean([errors["p0"], errors["p1"]]))
+    assert row["scratch sd"] == pytest.approx(np.std([errors["s0"], errors["s1"]], ddof=1))
+    assert row["difference"] == pytest.approx(np.mean([errors[f"p{s}"] - errors[f"s{s}"] for s in (0, 1)]))
+    cli("train", "linear", *FAST)
+    assert "none of these runs" in cli("compare", "--recipe", "linear", "--table", "labels").err
+
+
 def test_eval_under_another_option_leaves_the_first_figures_alone(cli):
     cli("train", "denoising", *FAST, "--hidden", 20, "--latent-dim", 10, "--level", 0.5)
     first = cli("eval", "denoising", "--json").json["runs"][0]["metrics"]
