@@ -23,6 +23,9 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     assert (real - truth).abs().max() < 0.02
     zeros = data.test.batch(data.test.labels == 0)[0]
     assert class_metrics(shares(again, zeros, 10))["classes"] == 1
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    assert judge_of(data, steps.append, tmp_path).sha256 == first.sha256, "a damaged file is made anew"
     assert judge_of(data, steps.append, tmp_path / "elsewhere").sha256 == first.sha256, "the seed is fixed"
 
 

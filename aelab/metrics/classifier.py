@@ -12,13 +12,16 @@ from pathlib import Path
 import platformdirs
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aelab.data import Dataset, Split
 
-VERSION = 1  # of network and training: another one is another classifier
+VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[
+    :8
+]  # another network or training is another classifier
 STEPS = 2150  # at most: 5 epochs of MNIST
 EPOCHS = 30  # at most
 BATCH = 128
@@ -55,7 +58,7 @@ def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None 
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
             net = network(data).to(device)
-            if not path.exists():
+            if not _loads(net, path):
                 _train(net, data, advance)
                 part = path.with_suffix(".part")
                 part.write_bytes(save(net.state_dict()))
@@ -64,6 +67,15 @@ def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None 
     net.load_state_dict(load(content))
     net.eval().requires_grad_(False)
     return Judge(net, hashlib.sha256(content).hexdigest(), 100 * _error(net, data.test))
+
+
+def _loads(net: nn.Module, path: Path) -> bool:
+    """Whether the file is there and holds this network."""
+    try:
+        net.load_state_dict(load(path.read_bytes()))
+    except (OSError, SafetensorError, RuntimeError):
+        return False
+    return True
 
 
 def _train(net: nn.Module, data: Dataset, advance: Callable[[int], None]) -> None:
