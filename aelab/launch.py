@@ -14,9 +14,10 @@ from aelab.config import Config, given
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset
-from aelab.evaluation import reconstruct, report
+from aelab.evaluation import reconstruct
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Recipe
+from aelab.report import report_of
 from aelab.runs import Stopped, identity, open_run, start
 from aelab.tracking import Run, RunInfo, Store
 
@@ -87,7 +88,8 @@ def compare_latent(
                 failed.append(f"{point}: {problem}")
                 screen.warn(failed[-1])
                 continue
-            figures = report(recipe, data.to(next(recipe.parameters()).device), screen)
+            device = next(recipe.parameters()).device
+            figures = report_of(recipe, data.to(device), screen, draws=0, seed=point.seed, plain=True).figures
             store.add_figures(info, figures)
             named = {f"test/{of}{name}": figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
             rows.append(
@@ -181,4 +183,4 @@ def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Ten
     sheet = pictures.contact_sheet(
         {**columns, "ground truth": truth}, f"{name}: the same test images through each code"
     )
-    return [parent.figure("pictures/latent-curve.png", curve), parent.figure("pictures/latent-sheet.png", sheet)]
+    return [parent.picture("pictures/latent-curve.png", curve), parent.picture("pictures/latent-sheet.png", sheet)]

@@ -47,12 +47,17 @@ def write(path: Path, picture: Picture) -> None:
         raise Problem(f"cannot write {path}: {error}", code=2) from error
 
 
+def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
+    """Rows of images (N, C, H, W), each with the row of its partners below it."""
+    columns = min(columns, len(above))
+    blank = above.new_full((-len(above) % columns, *above.shape[1:]), 128 / 255)  # fills the last row
+    rows = [torch.split(torch.cat([part, blank]), columns) for part in (above, below)]
+    return grid(torch.cat([row for pair in zip(*rows, strict=True) for row in pair]), columns)
+
+
 def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
     """Rows of inputs x (N, C, H, W), each with the row of its reconstructions below it."""
-    columns = min(columns, len(x))
-    blank = x.new_full((-len(x) % columns, *x.shape[1:]), 128 / 255)  # fills the last row
-    above, below = (torch.split(torch.cat([part, blank]), columns) for part in (x, recipe.decode(recipe.encode(x))))
-    return grid(torch.cat([row for pair in zip(above, below, strict=True) for row in pair]), columns)
+    return pairs(x, recipe.decode(recipe.encode(x)), columns)
 
 
 def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -138,6 +143,18 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
     axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
     axes.set(ylabel=label)
     axes.tick_params(axis="x", rotation=0 if len(heights) <= 10 else 90)
+    return figure
+
+
+def descending(heights: Sequence[float], label: str) -> "Figure":
+    """A bar for each value, the largest first."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    axes = figure.subplots()
+    axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="dimension, sorted", ylabel=label)
     return figure
 
 

@@ -22,6 +22,7 @@ from aelab.evaluation import evaluate
 from aelab.health import ailments
 from aelab.problem import Problem
 from aelab.recipe import Recipe
+from aelab.report import Report
 from aelab.tracking import Run, RunInfo, Status, Store
 
 
@@ -320,3 +321,13 @@ def _check_data(info: RunInfo, data: Dataset) -> None:
         raise Problem(
             f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
         )
+
+
+def keep(report: Report, info: RunInfo, store: Store) -> list[Path]:
+    """Logs a report to a run, and returns where its pictures are."""
+    tracked = store.annotate(info)
+    tracked.tags(report.tags)
+    paths = [tracked.picture(f"pictures/{name}.png", picture) for name, picture in report.pictures.items()]
+    tracked.close()
+    store.add_figures(info, report.figures)
+    return paths

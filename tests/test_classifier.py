@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aelab.data import open_data
-from aelab.metrics.classifier import class_metrics, judge_of, shares
+from aelab.metrics.classifier import class_figures, judge_of, shares
 
 
 def test_it_is_trained_once_and_knows_its_data(tmp_path):
@@ -18,11 +18,12 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     steps.clear()
     again = judge_of(data, steps.append, tmp_path)
     assert not steps and again.sha256 == first.sha256 and again.error == first.error
-    real = shares(again, data.test.batch(slice(None))[0], 10)
+    logits = again.net(data.test.batch(slice(None))[0])
+    assert torch.equal(again.logits(again.net[0](data.test.batch(slice(None))[0])), logits)
+    real = shares(logits)
     truth = torch.bincount(data.test.labels, minlength=10).double() / len(data.test)
     assert (real - truth).abs().max() < 0.02
-    zeros = data.test.batch(data.test.labels == 0)[0]
-    assert class_metrics(shares(again, zeros, 10))["classes"] == 1
+    assert class_figures(logits[data.test.labels == 0])["classes"] == 1
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     assert judge_of(data, steps.append, tmp_path).sha256 == first.sha256, "a damaged file is made anew"
@@ -34,6 +35,15 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     [([0.1] * 10, 10, 0.0), ([1.0] + [0.0] * 9, 1, 0.9), ([0.5, 0.5], 2, 0.0), ([0.991, 0.009] + [0.0] * 8, 1, 0.891)],
 )
 def test_class_figures(share, classes, distance):
-    figures = class_metrics(torch.tensor(share, dtype=torch.float64))
+    counts = torch.tensor([round(1000 * part) for part in share])
+    sure = 50 * torch.eye(len(share))[torch.repeat_interleave(torch.arange(len(share)), counts)]  # (1000, K)
+    figures = class_figures(sure)
     assert figures["classes"] == classes
     assert figures["class_distance"] == pytest.approx(distance, abs=1e-9)
+
+
+def test_the_score_is_the_number_of_classes_where_they_are_sure_and_equal():
+    sure = 50 * torch.eye(10)[torch.arange(1000) % 10]
+    assert class_figures(sure)["class_score"] == pytest.approx(10, rel=0.05)  # ten shuffled parts of 100
+    assert class_figures(torch.zeros(100, 10))["class_score"] == pytest.approx(1), "unsure of everything"
+    assert "class_score" not in class_figures(sure[:9])

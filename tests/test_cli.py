@@ -437,5 +437,5 @@ def test_samples_are_judged_by_a_classifier(cli):
     assert 1 <= metrics["test/classes"] <= 10 and 0 <= metrics["test/class_distance"] <= 0.9
     assert metrics["test/judge_error"] < 10
     info = Store().find("gan")
-    assert len(info.tags["aelab.classifier_sha256"]) == 64
+    assert len(info.tags["aelab.lenet_sha256"]) == 64
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()

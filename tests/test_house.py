@@ -14,7 +14,7 @@ FLOORS = [
     {"problem", "recipe", "__init__"},
     {"data", "cookbook", "pictures", "checkpoint", "console"},
     {"metrics", "tracking"},
-    {"evaluation", "engine", "compare"},
+    {"evaluation", "report", "engine", "compare"},
     {"config", "health", "runs", "launch"},
     {"cli", "__main__"},
 ]

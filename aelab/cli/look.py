@@ -24,8 +24,6 @@ from aelab.cli.options import (
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from aelab.console import Screen
     from aelab.runs import Opened
     from aelab.tracking import RunInfo, Store
@@ -37,21 +35,23 @@ verbs = typer.Typer()
 def evaluate(
     run: Names,
     samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it.")] = 250,
+    inception: Annotated[
+        Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
+    ] = None,
     set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
     quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Figures on the test set, beside those of a PCA of equal size.
+    """Figures on the test set, each beside a baseline and a control.
 
-    With --set, of the same weights under another option, such as --set level=0.25 of a denoising autoencoder; these are
-    logged under test/NAME-VALUE/.
+    What there is depends on what the model can do: reconstruct, encode, sample, classify, or say how likely an image is.
+    The figures and pictures are logged to the run.
 
-    Prints and logs the loss terms and, where the recipe reconstructs, the error, and draws test images with their
-    reconstructions.
+    With --set the same weights are judged under another option, such as --set level=0.25 of a denoising autoencoder: loss
+    terms, reconstructions and likelihood, logged under test/NAME-VALUE/.
     """
-    from aelab import pictures, runs
-    from aelab.evaluation import at_rest, classes_of_samples, report
-    from aelab.metrics import definition
-    from aelab.recipe import Autoencodes
+    from aelab import runs
+    from aelab.report import report_of
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
@@ -60,37 +60,18 @@ def evaluate(
         changed = assignments(runs.configuration(info, store)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
         data = runs.run_data(opened, data_dir, screen)
-        figures = report(opened.recipe, data, screen, samples)
-        suffix = "".join(f"-{name}-{value}" for name, value in changed.items())
-        if seen := classes_of_samples(opened.recipe, data, screen):
-            figures |= seen.figures
-            chart = pictures.bars(dict(zip(data.classes, seen.shares.tolist(), strict=True)), "share of the samples")
-            chart_path = _keep(
-                store, info, f"test-classes{suffix}", chart, {"aelab.classifier_sha256": seen.classifier}
-            )
-        under = "".join(f"{name}-{value}/" for name, value in changed.items())
-        figures = {key.replace("test/", f"test/{under}"): value for key, value in figures.items()}
-        store.add_figures(info, figures)
+        report = report_of(
+            opened.recipe, data, screen, draws=samples, seed=opened.config.settings.seed, batch_size=batch_size,
+            weights=inception, plain=bool(changed),
+        ).under(changed)  # fmt: skip
+        paths = runs.keep(report, info, store)
         answers.append(
-            {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": figures}
+            {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": report.figures}
         )
-        rows: list[dict[str, object]] = []
-        for key, value in figures.items():
-            split, _, name = key.rpartition("/")
-            if not name.startswith("pca_"):
-                baseline = {"PCA": figures.get(f"{split}/pca_{name}")} if f"{split}/pca_mse" in figures else {}
-                unit = known.unit if (known := definition(key)) else ""
-                rows.append({"metric": key, "value": value, **baseline, "unit": unit})
         if not json:
-            screen.table(rows, f"{info.name} on {len(data.test):,} test images of {data.name}")
-        if isinstance(opened.recipe, Autoencodes):
-            with at_rest(opened.recipe):
-                picture = pictures.reconstructions(opened.recipe, data.test.showcase(32))
-            path = _keep(store, info, f"test-reconstructions{suffix}", picture)
-            if not json:
+            screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")
+            for path in paths:
                 screen.result(f"picture  {short(path)}")
-        if seen and not json:
-            screen.result(f"picture  {short(chart_path)}")
     if json:
         screen.data({"runs": answers})
 
@@ -289,21 +270,13 @@ def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tupl
     return screen, store, info, open_run(info, store, screen, device)
 
 
-def _keep(store: "Store", info: "RunInfo", name: str, picture: Any, tags: "Mapping[str, str] | None" = None) -> Path:
-    """Logs a picture, an array or a figure, on a run, and returns where its file is."""
-    tracked = store.annotate(info)
-    tracked.tags(tags or {})
-    log = tracked.figure if hasattr(picture, "savefig") else tracked.picture
-    path = log(f"pictures/{name}.png", picture)
-    tracked.close()
-    return path
-
-
 def _show(store: "Store", info: "RunInfo", name: str, picture: Any, out: Path | None, screen: "Screen") -> None:
     """Logs a picture on a run, writes it to `out` too, and says where it is."""
     from aelab.pictures import write
 
     if out:
         write(out, picture)
-    path = _keep(store, info, name, picture)
+    tracked = store.annotate(info)
+    path = tracked.picture(f"pictures/{name}.png", picture)
+    tracked.close()
     screen.result(f"picture  {short(out or path)}")

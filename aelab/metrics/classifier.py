@@ -32,12 +32,18 @@ FEWEST = 0.1  # of an equal share: a class with less among the samples counts as
 class Judge:
     """The classifier with its SHA-256 and its error on the test images, in percent."""
 
-    net: nn.Module
+    net: nn.Sequential  # features of 128, dropout, the classes' logits
     sha256: str
     error: float
 
+    def logits(self, features: Tensor) -> Tensor:
+        """The logits (N, K) of features (N, F), on the CPU."""
+        with torch.no_grad():
+            logits: Tensor = self.net[1:](features.to(next(self.net.parameters()).device)).cpu()
+        return logits
 
-def network(data: Dataset) -> nn.Module:
+
+def network(data: Dataset) -> nn.Sequential:
     """Two convolutions and a layer of 128, after LeCun et al. 1998; the classes' logits."""
     channels, height, width = data.image
     features = nn.Sequential(
@@ -100,17 +106,29 @@ def _error(net: nn.Module, split: Split) -> float:
     return wrong / max(1, int((split.labels >= 0).sum()))
 
 
-def shares(judge: Judge, images: Tensor, classes: int) -> Tensor:
-    """The share of each class (K,) among images (N, C, H, W), as the classifier sees them."""
-    with torch.no_grad():
-        labels = torch.cat([judge.net(part).argmax(1) for part in torch.split(images, 500)])
-    return torch.bincount(labels.cpu(), minlength=classes).double() / len(labels)
+def shares(logits: Tensor) -> Tensor:
+    """The share of each class (K,) among images, from their logits (N, K)."""
+    return torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
 
 
-def class_metrics(share: Tensor) -> dict[str, float]:
-    """How many classes are there, and how far their shares (K,) are from equal ones (total variation, 0 to 1 - 1/K)."""
+def class_figures(logits: Tensor) -> dict[str, float]:
+    """What the logits (N, K) of samples say: how many classes there are, how far their shares are from equal ones, the score.
+
+    The distance is the total variation, 0 to 1 - 1/K; the score is torchmetrics' inception score of these logits (Salimans
+    et al. 2016), of at least ten samples.
+    """
+    from torchmetrics.image.inception import InceptionScore
+
+    share = shares(logits)
     equal = 1 / len(share)
-    return {
+    figures = {
         "classes": float((share >= FEWEST * equal).sum()),
         "class_distance": float((share - equal).abs().sum() / 2),
     }
+    if len(logits) >= 10:
+        score = InceptionScore(nn.Identity())
+        score.update(logits)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)  # it shuffles
+            figures["class_score"] = float(score.compute()[0])
+    return figures

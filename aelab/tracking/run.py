@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import PIL.Image
 import platformdirs
 from mlflow.entities import Metric, RunTag
@@ -149,13 +150,11 @@ class Run:
             self._drawn.add((key, step))
             self._queue(lambda: self._client.log_image(self.id, picture, key=key, step=step, synchronous=True))
 
-    def picture(self, path: str, picture: Picture) -> Path:
-        """Writes a picture as an artifact and returns where its file is on this machine."""
-        return self._artifact(path, lambda target: PIL.Image.fromarray(picture).save(target))
-
-    def figure(self, path: str, figure: "Figure") -> Path:
-        """Writes a matplotlib figure as an artifact."""
-        return self._artifact(path, figure.savefig)
+    def picture(self, path: str, picture: "Picture | Figure") -> Path:
+        """Writes a picture, an array or a matplotlib figure, as an artifact and returns where its file is on this machine."""
+        if isinstance(picture, np.ndarray):
+            return self._artifact(path, lambda target: PIL.Image.fromarray(picture).save(target))
+        return self._artifact(path, picture.savefig)
 
     def text(self, path: str, text: str) -> Path:
         """Writes a text file as an artifact."""

@@ -1,0 +1,60 @@
+"""What codes know: of classes, by neighbours, by a linear probe and by clusters; and how many dimensions they fill."""
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.float64]
+Labels = NDArray[np.int64]
+NEIGHBOURS = 5
+
+
+def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: Labels) -> dict[str, float]:
+    """Accuracies in percent, clustering score and intrinsic dimension of codes (N, D) with labels (N,), -1 where there is none.
+
+    Without two classes among the labels only the intrinsic dimension.
+    """
+    figures = {"intrinsic_dim": intrinsic_dimension(test)}
+    known, asked = train_labels >= 0, test_labels >= 0
+    if len(np.unique(train_labels[known])) < 2 or not asked.any():
+        return figures
+    from sklearn.cluster import KMeans
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    x, y, ask, truth = train[known], train_labels[known], test[asked], test_labels[asked]
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, y)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    clusters = KMeans(min(len(np.unique(y)), len(ask)), n_init=10, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that 300 steps were not enough, or that codes coincide
+        probe.fit(x, y)
+        found = clusters.fit_predict(ask)
+    return {
+        "knn_accuracy": 100 * float((neighbours.predict(ask) == truth).mean()),
+        "probe_accuracy": 100 * float((probe.predict(ask) == truth).mean()),
+        "kmeans_nmi": float(normalized_mutual_info_score(truth, found)),
+        **figures,
+    }
+
+
+def intrinsic_dimension(codes: Codes) -> float:
+    """The dimension of what codes (N, D) lie on, by two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    codes = np.unique(codes, axis=0)  # equal codes have no nearest one
+    if len(codes) < 3:
+        return 0.0
+    r = NearestNeighbors(n_neighbors=3).fit(codes).kneighbors()[0]  # (N, 3), without the code itself
+    ratio = np.log(r[:, 1] / r[:, 0])
+    return float(len(codes) / ratio.sum()) if ratio.sum() > 0 else 0.0
+
+
+def random_projection(pixels: int, dimension: int) -> Codes:
+    """A matrix (P, D) whose product with images is a code that has learned nothing, though it forgets little."""
+    matrix: Codes = np.random.default_rng(0).normal(size=(pixels, dimension)) / pixels**0.5
+    return matrix
