@@ -1,4 +1,4 @@
-"""Runs side by side: tables (pandas), curves and contact sheets of what is tracked."""
+"""Runs side by side, as tables (pandas): which rows and columns there are, and the standard tables by name."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -6,7 +6,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from aelab.console import number
+from aelab.metrics import EXTRACTORS, against
+from aelab.problem import Problem
 from aelab.tracking import RunInfo
 
 PLUMBING = {
@@ -38,14 +39,26 @@ def row(run: RunInfo) -> dict[str, object]:
     }
 
 
-TWINS = (
+TWINS = {
     "sse",
     "psnr",
-    "pca_loss",
-    "pca_sse",
-    "pca_psnr",
+    "denoised_mse",
+    "denoised_sse",
+    "recon_sharpness",
+    "probe_accuracy",
+    "kmeans_nmi",
+    "intrinsic_dim",
+    "nearest",
+    "parzen",
+    "class_score",
     "judge_error",
-)  # say what others say, or nothing of the model
+    "forger",
+    "kernel",
+    "precision",
+    "recall",
+    "density",
+}  # say what others say, or little of the model; shown when asked for
+JUDGED = ("classes", "class_distance", "class_score", "judge_error")  # by the classifier whose features are "lenet"
 
 
 def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:
@@ -53,18 +66,12 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
 
     These are `metrics`, or the test's where all the runs have been evaluated, or else the validation's.
     """
-    params = pd.DataFrame([run.params for run in runs])
-    options = [str(name) for name in params if name not in PLUMBING]
-    shown = [
-        name
-        for name in (*options, "seed", "data", "epochs")
-        if name in params and params[name].nunique(dropna=False) > 1
-    ]
     names = list(metrics) or _figures([run.metrics for run in runs])
+    shown = differences(runs)
     rows = []
     for run in runs:
         row: dict[str, object] = {"run": run.name, "recipe": run.recipe}
-        row |= {name: _value(run.params.get(name)) for name in shown}
+        row |= {name: key_of(run, name) for name in shown}
         row |= {name: run.metrics.get(name) for name in names}
         row["parameters"] = int(run.params["parameters"]) if "parameters" in run.params else None
         row["seconds"] = run.seconds
@@ -72,82 +79,129 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
     return pd.DataFrame(rows).astype(object)
 
 
+def differences(runs: Sequence[RunInfo]) -> list[str]:
+    """The options in which runs of one recipe differ, and of the settings latent_dim, seed, data and epochs.
+
+    "source" is among them where runs of one recipe were trained by different versions of its page.
+    """
+    frame = pd.DataFrame([{**run.params, "source": key_of(run, "source")} for run in runs])
+    within = frame.groupby([run.recipe for run in runs]).nunique(dropna=False).max()
+    options = [str(name) for name, count in within.items() if count > 1 and name not in PLUMBING]
+    common = [name for name in ("latent_dim", "seed", "data", "epochs") if name in frame and name not in options]
+    return [*options, *(name for name in common if frame[name].nunique(dropna=False) > 1)]
+
+
+def grouped(runs: Sequence[RunInfo], by: Sequence[str], metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a group of runs that agree in all of `by`: how many, and mean and standard deviation of each figure.
+
+    Raises Problem for an option that no run has.
+    """
+    names = list(metrics) or _figures([run.metrics for run in runs])
+    rows = [
+        {
+            **{key: key_of(run, key) for key in by},
+            **{name: run.metrics.get(name) for name in names},
+            "seconds": run.seconds,
+        }
+        for run in runs
+    ]
+    for key in by:
+        if all(row[key] is None for row in rows):
+            known = sorted({"recipe", *(name for run in runs for name in run.params)})
+            raise Problem(f"no run has an option '{key}'.", f"There are: {', '.join(known)}", code=2)
+    rows.sort(key=lambda row: [_order(row[key]) for key in by])
+    frame = pd.DataFrame(rows).astype(dict.fromkeys([*names, "seconds"], float))
+    groups = frame.groupby(list(by), dropna=False, sort=False)
+    table = pd.DataFrame({"runs": groups.size()})
+    for name in (*names, "seconds"):
+        table[name] = groups[name].mean()
+        if groups.size().max() > 1 and name != "seconds":
+            table[f"{name} sd"] = groups[name].std()
+    return table.reset_index()
+
+
+def pivot(runs: Sequence[RunInfo], rows: str, columns: str, metric: str) -> pd.DataFrame:
+    """One row a value of the option `rows`, one column a value of `columns`, in the cells mean and deviation of one metric."""
+    long = grouped(runs, [rows, columns], [metric])
+    wide: dict[object, dict[str, object]] = {}
+    for record in long.to_dict("records"):
+        row = wide.setdefault(record[rows], {rows: record[rows]})
+        name = f"{columns} {record[columns]}"
+        row[name] = record[metric]
+        if f"{metric} sd" in record:
+            row[f"{name} sd"] = record[f"{metric} sd"]
+    return pd.DataFrame(list(wide.values()))
+
+
+def mixed(runs: Sequence[RunInfo], by: Sequence[str]) -> list[str]:
+    """The options, other than the seed, in which runs differ that `by` puts into one group: what a mean would hide."""
+    groups: dict[tuple[object, ...], list[RunInfo]] = {}
+    for run in runs:
+        groups.setdefault(tuple(key_of(run, key) for key in by), []).append(run)
+    found = {name: None for group in groups.values() for name in differences(group)}
+    return [name for name in found if name != "seed" and name not in by]
+
+
+def key_of(run: RunInfo, key: str) -> object:
+    """An option of a run, its recipe, or the first digits of its page's SHA-256 as "source"."""
+    named = {"recipe": run.recipe, "source": run.tags.get("aelab.recipe_sha256", "")[:8] or None}
+    return named[key] if key in named else value_of(run.params.get(key))
+
+
+def _order(value: object) -> tuple[bool, bool, object]:
+    """A sort key for options: figures by size, then names by the alphabet, then nothing."""
+    return (value is None, isinstance(value, str), 0 if value is None else value)
+
+
+def judged_alike(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> tuple[list[str], str]:
+    """Those of the metrics `names` that can stand side by side, and why the others cannot.
+
+    Distances of samples can only be compared where one extractor's weights made them, with as many samples. Raises Problem
+    instead where they were asked for.
+    """
+    kept, reason = list(names), ""
+    for extractor in EXTRACTORS:
+        ours = [name for name in names if _extractor(name) == extractor]
+        having = [run for run in runs if any(name in run.metrics for name in ours)]
+        made = {(run.tags.get(f"aelab.{extractor}_sha256"), run.tags.get("aelab.compared_samples")) for run in having}
+        if len(made) > 1:
+            reason = f"samples of these runs were judged by different weights of {extractor}, or with other numbers of images"
+            kept = [name for name in kept if name not in ours]
+    if reason and asked:
+        raise Problem(f"{reason}:", "their distances cannot stand side by side. Compare runs of one data set.", code=2)
+    return kept, reason
+
+
+def _extractor(metric: str) -> str:
+    """Whose features or classes a metric was made with, or nothing."""
+    name = against(metric)[1].rsplit("/", 1)[-1]
+    return "lenet" if name in JUDGED else next((known for known in EXTRACTORS if name.endswith(f"_{known}")), "")
+
+
 def labels(frame: pd.DataFrame) -> list[str]:
     """A name for each row of a comparison: the run's, with the options in which the runs differ."""
     between = list(frame.columns[2 : list(frame.columns).index("parameters")])
     options = [name for name in between if "/" not in name]
-    return [" ".join([row["run"], *(f"{name}={row[name]}" for name in options)]) for row in frame.to_dict("records")]
+    return [
+        " ".join([row["run"], *(f"{name}={row[name]}" for name in options if not pd.isna(row[name]))])
+        for row in frame.to_dict("records")
+    ]
 
 
 def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the figures that tell the most, all of one split so that they can be compared."""
     split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "val/"
     names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
-    return [name for name in names if (short := name.removeprefix(split)) not in TWINS and "/" not in short]
+    return [
+        name for name in names
+        if (short := name.removeprefix(split)).removesuffix(f"_{_extractor(name)}") not in TWINS and "/" not in short
+        and not against(name)[0] and not short.endswith("_se")
+    ]  # fmt: skip
 
 
-def _value(text: str | None) -> object:
+def value_of(text: str | None) -> object:
     """A parameter as the number that it is; MLflow keeps them as text."""
     for kind in (int, float):
         with suppress(TypeError, ValueError):
             return kind(text)  # type: ignore[arg-type]
     return text
-
-
-def labels_table(runs: Sequence[RunInfo]) -> pd.DataFrame:
-    """Classification error against the number of labels: pretrained, from scratch, and their difference.
-
-    One row a number of labels, 0 meaning all; mean and standard deviation over seeds (draws of the labels). The difference is
-    paired: of the runs with the same seed. The error is test/error where all the runs have been evaluated, else val/error.
-    """
-    chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
-    metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"
-    frame = pd.DataFrame(
-        [
-            {
-                "labels": int(run.params["labels"]),
-                "seed": run.params["seed"],
-                "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
-                "error": run.metrics[metric],
-            }
-            for run in chosen
-        ],
-        columns=["labels", "seed", "arm", "error"],
-    )
-    errors = frame.pivot_table(index=["labels", "seed"], columns="arm", values="error", aggfunc="mean")
-    errors = errors.reindex(columns=["pretrained", "scratch"])
-    errors["difference"] = errors["pretrained"] - errors["scratch"]
-    rows = []
-    for labels, group in errors.groupby("labels"):
-        row: dict[str, object] = {"labels": labels or "all", "draws": len(group)}
-        for name in errors:
-            row |= {
-                f"{name} {metric}" if name != "difference" else name: group[name].mean(),
-                f"{name} sd": group[name].std(),
-            }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A table in Markdown, figures in four significant digits."""
-    lines = [
-        list(frame.columns),
-        ["---:"] * len(frame.columns),
-        *([number(v) for v in row.values()] for row in records(frame)),
-    ]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
-
-
-def latex(frame: pd.DataFrame) -> str:
-    """A table in LaTeX for the booktabs package, figures in four significant digits."""
-    rows = [{name: number(value) for name, value in row.items()} for row in records(frame)]
-    return str(
-        pd.DataFrame(rows, columns=frame.columns).to_latex(index=False, escape=True, column_format="r" * frame.shape[1])
-    )
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of a table as plain dictionaries, None where there is nothing."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]

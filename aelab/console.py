@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,15 +60,15 @@ class Screen:
         for line in rest:
             self.err.print(Text(line))
 
-    def table(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
-        """Rows with the same keys as a table, to stdout; figures stand on the right."""
+    def table(self, rows: Sequence[Mapping[str, object]], title: str = "", right: Collection[str] = ()) -> None:
+        """Rows with the same keys as a table, to stdout; figures, and the columns named in `right`, stand on the right."""
         if not rows:
             return
         if title:
             self.result(title)
         table = Table(header_style="bold", box=None, pad_edge=False)
         for name in rows[0]:
-            figures = all(isinstance(row[name], (int, float, type(None))) for row in rows)
+            figures = name in right or all(isinstance(row[name], (int, float, type(None))) for row in rows)
             table.add_column(name, justify="right" if figures else "left", overflow="fold", no_wrap=figures)
         for row in rows:
             table.add_row(*(Text(number(value)) for value in row.values()))

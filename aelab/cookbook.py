@@ -195,6 +195,11 @@ def _bounds(notes: list[object]) -> tuple[tuple[str, float], ...]:
     )
 
 
+def asks_for_classes(recipe: "type[Recipe]") -> bool:
+    """Whether the constructor wants the number of classes behind the shape of an image."""
+    return "classes" in inspect.signature(recipe).parameters
+
+
 def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
     """The recipe with these options for images of this shape and, if it asks, this number of classes.
 
@@ -214,7 +219,7 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
             f"({channels} x {height} x {width}).",
             code=2,
         )
-    asks = "classes" in inspect.signature(recipe).parameters
+    asks = asks_for_classes(recipe)
     if asks and classes < 2:
         raise Problem(f"{page.name} classifies, but these images have no classes.", code=2)
     try:

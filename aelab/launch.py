@@ -9,12 +9,12 @@ import pandas as pd
 from torch import Tensor
 
 from aelab import __version__, cookbook, pictures
-from aelab.compare import latex, markdown, records
 from aelab.config import Config, given
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset
 from aelab.evaluation import reconstruct
+from aelab.layout import csv, latex, markdown, records
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Recipe
 from aelab.report import report_of
@@ -172,7 +172,7 @@ def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Ten
             int(str(row["latent_dim"])),
         )
     parent.json("latent.json", records(frame))
-    parent.text("latent.csv", frame.to_csv(index=False))
+    parent.text("latent.csv", csv(frame))
     parent.text("latent.md", markdown(table))
     parent.text("latent.tex", latex(table))
     error = list(table["sse sd"].fillna(0)) if "sse sd" in table else None

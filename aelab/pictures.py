@@ -149,11 +149,12 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
 def descending(heights: Sequence[float], label: str) -> "Figure":
     """A bar for each value, the largest first."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
     axes = figure.subplots()
     axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="dimension, sorted", ylabel=label)
     return figure
 

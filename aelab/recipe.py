@@ -115,6 +115,13 @@ class Classifies(Protocol):
 
 
 @runtime_checkable
+class Denoises(Autoencodes, Protocol):
+    """Restores images: `spoil` draws what it is given instead of the clean x (B, C, H, W)."""
+
+    def spoil(self, x: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
 class Explains(Protocol):
     """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of zeros and ones."""
 

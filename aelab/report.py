@@ -27,8 +27,8 @@ from aelab.metrics.classifier import STEPS, Judge, class_figures, judge_of, shar
 from aelab.metrics.codes import code_figures, random_projection
 from aelab.metrics.generation import Extractor
 from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import PCA, fit_pca, pca_density, reconstruction_figures, sharpness
-from aelab.recipe import Autoencodes, Classifies, Encodes, Explains, Generates, Infers, Recipe, Weighs
+from aelab.metrics.reconstruction import PCA, filter_errors, fit_pca, pca_density, reconstruction_figures, sharpness
+from aelab.recipe import Autoencodes, Classifies, Denoises, Encodes, Explains, Generates, Infers, Recipe, Weighs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,6 +88,16 @@ def losses(report: Report, recipe: Recipe, data: Dataset, seed: int) -> None:
             wrong += int((seen.labels[generation.nearest(x, seen)[1].to(seen.labels.device)] != y).sum())
         report.add({"error": 100 * wrong / len(data.test)}, "neighbour")
         report.add({"error": 100 * float((data.test.labels != largest).float().mean())}, "majority")
+
+
+def noise(report: Report, recipe: Denoises, data: Dataset, screen: Screen) -> None:
+    """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
+    assert isinstance(recipe, Recipe)
+    with screen.progress("the linear filter", 1), at_rest(recipe):
+        for of, figures in zip(
+            ("linear", "nothing"), filter_errors(data.train, data.test, recipe.spoil, BATCH), strict=True
+        ):
+            report.add(figures, of)
 
 
 def reconstruction(
@@ -280,6 +290,8 @@ def report_of(
     report = Report()
     losses(report, recipe, data, seed)
     pca = None
+    if isinstance(recipe, Denoises) and "test/denoised_mse" in report.figures:
+        noise(report, recipe, data, screen)
     if isinstance(recipe, Encodes):
         with at_rest(recipe):
             pca = fit_pca(data.train, recipe.encode(data.test.batch(slice(0, 1))[0]).numel())

@@ -269,6 +269,7 @@ class Opened:
     page: Page
     recipe: Recipe
     image: tuple[int, int, int]
+    classes: int
 
 
 def configuration(info: RunInfo, store: Store) -> tuple[Config, Page]:
@@ -306,7 +307,7 @@ def open_run(
         if changed:
             raise Problem(f"the weights of {info.name} do not fit these options: {reason}", code=2) from error
         raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {reason}") from error
-    return Opened(info, config, page, recipe.eval(), image)
+    return Opened(info, config, page, recipe.eval(), image, found.manifest.get("classes", 0))
 
 
 def run_data(opened: Opened, data_dir: Path | None, screen: Screen) -> Dataset:

@@ -10,20 +10,34 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from aelab import __version__
-from aelab.cli import look, train
+from aelab.cli import compare, look, runs, train
 from aelab.cli.options import EXIT_CODES, screen_for
 from aelab.problem import Problem
 
+ORDER = (
+    "train",
+    "resume",
+    "compare-latent",
+    "eval",
+    "sample",
+    "interpolate",
+    "compare",
+    "runs",
+    "recipes",
+    "data",
+    "ui",
+)
+
 
 class Verbs(TyperGroup):
-    """The verbs, with the first one first: typer would put a group behind the commands."""
+    """The verbs in the order of a day's work: typer would put groups behind the commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         self.rich_markup_mode = None  # in plain text: the first page comes at once, rich takes longer than all the rest
         super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=lambda name: name != "train")
+        return sorted(super().list_commands(ctx), key=ORDER.index)
 
 
 app = typer.Typer(
@@ -35,6 +49,8 @@ app = typer.Typer(
 
 app.add_typer(train.verbs)
 app.add_typer(look.verbs)
+app.add_typer(compare.verbs)
+app.add_typer(runs.group, name="runs")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,4 +1,4 @@
-"""The verbs that look at what is there: eval, sample, interpolate, compare, runs, recipes, data, ui."""
+"""The verbs that look at what is there: eval, sample, interpolate, recipes, data, ui."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -130,78 +130,6 @@ def interpolate(
             picture = pictures.walks(recipe, starts, ends, steps, kind)
             target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
             _show(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
-
-
-@verbs.command()
-def compare(
-    run: Annotated[list[str] | None, typer.Argument(metavar="[RUN...]", help="Runs; all finished ones if none is named.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
-    filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
-    metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
-    table: Annotated[
-        Literal["labels"] | None, typer.Option(help="labels: error against labels, pretrained and from scratch.")
-    ] = None,
-    curve: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/grad_g.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File of that picture.  (default: compare-METRIC.png)")] = None,
-    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Put tracked runs side by side.
-
-    Shows the options in which they differ, and their figures: of the test set where all of them have been evaluated, else
-    of the validation set.
-    """
-    from aelab import pictures
-    from aelab.compare import comparison, labels, labels_table, records
-    from aelab.tracking import Store
-
-    screen, store = screen_for(quiet), Store(tracking_uri)
-    chosen = [store.find(name) for name in run or []] or [
-        info for info in store.runs(filter_)
-        if info.status == "FINISHED" and info.tags.get("aelab.kind") == "run" and recipe in (None, info.recipe)
-    ]  # fmt: skip
-    if not chosen:
-        raise Problem("no finished run fits.", "See what is there: aelab runs")
-    frame = labels_table(chosen) if table else comparison(chosen, metric or ())
-    rows = records(frame)
-    if not rows:
-        raise Problem("none of these runs was trained with labels.", "Train some: aelab train pretrained --labels 100")
-    if curve:
-        target = out or Path(f"compare-{curve.replace('/', '-')}.png")
-        named = labels(comparison(chosen))
-        lines = {label: store.curve(info, curve) for label, info in zip(named, chosen, strict=True)}
-        if missing := [label for label, points in lines.items() if not points]:
-            raise Problem(f"{missing[0]} has no figure '{curve}'.", "See which: aelab ui", code=2)
-        pictures.save(target, pictures.curves(lines, curve))
-    if json:
-        screen.data({"runs": rows})
-    else:
-        screen.table(rows)
-        if curve:
-            screen.result(f"picture  {short(target)}")
-
-
-@verbs.command()
-def runs(
-    recipe: Annotated[str | None, typer.Option(help="Only runs of this recipe.")] = None,
-    filter_: Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")] = "",
-    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """List the tracked runs, newest first."""
-    from aelab.compare import overview, row
-    from aelab.tracking import Store
-
-    screen, store = screen_for(quiet), Store(tracking_uri)
-    found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
-    if json:
-        screen.data(
-            {"runs": [{**row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
-        )
-    elif found:
-        screen.table([row(info) for info in found])
-    else:
-        screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 
 
 @verbs.command()

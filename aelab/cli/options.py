@@ -17,10 +17,16 @@ TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
 
 Names = Annotated[
     list[str],
-    typer.Argument(metavar="RUN...", help="Id, start of an id, name, recipe (its newest finished run) or folder."),
+    typer.Argument(
+        metavar="RUN...",
+        help="Id, start of an id, name, recipe (its newest finished run), folder, or models:/NAME@ALIAS.",
+    ),
 ]
 Name = Annotated[
-    str, typer.Argument(metavar="RUN", help="Id, start of an id, name, recipe (its newest finished run) or folder.")
+    str,
+    typer.Argument(
+        metavar="RUN", help="Id, start of an id, name, recipe (its newest finished run), folder, or models:/NAME@ALIAS."
+    ),
 ]
 Data = Annotated[
     str,
@@ -88,6 +94,8 @@ Experiment = Annotated[
     str | None,
     typer.Option(help="MLflow experiment.  (default: MLFLOW_EXPERIMENT_NAME, else aelab)", rich_help_panel=TRACKING),
 ]
+OfRecipe = Annotated[str | None, typer.Option("--recipe", help="Only runs of this recipe.")]
+Filter = Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
 Out = Annotated[Path | None, typer.Option(help="Write the picture to this file too.")]

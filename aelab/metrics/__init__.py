@@ -143,9 +143,15 @@ DEFINITIONS = {
 }
 
 
-BASELINES = {"pca": "PCA", "real": "real images", "neighbour": "1-NN of pixels"}  # what a figure is held against
+BASELINES = {
+    "pca": "PCA",
+    "linear": "linear filter",
+    "real": "real images",
+    "neighbour": "1-NN of pixels",
+}  # what a figure is held against
 CONTROLS = {
     "mean": "mean image",
+    "nothing": "left as it is",
     "random": "random projection",
     "pixels": "independent pixels",
     "gaussian": "Gaussian images",

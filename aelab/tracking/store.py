@@ -157,7 +157,9 @@ class Store:
         return [run for run in found if run.recipe]
 
     def find(self, name: str) -> RunInfo:
-        """A run by id, unique prefix of an id, name, recipe (its newest finished run) or path of its folder."""
+        """A run by id, prefix of an id, name, recipe (its newest finished run), path of its folder, or models:/NAME@ALIAS."""
+        if name.startswith("models:"):
+            return self._registered(name)
         runs = self.runs()
         in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
         wanted = in_path[-1] if in_path else name
@@ -178,13 +180,50 @@ class Store:
             raise Problem(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
         raise Problem(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
 
+    def remove(self, info: RunInfo) -> None:
+        """Takes a run from the lists. MLflow keeps it until its garbage is collected."""
+        self.client.delete_run(info.id)
+
+    def register(self, info: RunInfo, name: str, alias: str) -> str:
+        """Makes a run's files a version of a model in MLflow's registry and points the alias to it; returns the version.
+
+        Raises Problem for a name or an alias that MLflow does not accept.
+        """
+        try:
+            with suppress(MlflowException):  # it is there already
+                self.client.create_registered_model(name, tags={"aelab.recipe": info.recipe})
+            version = self.client.create_model_version(name, info.artifacts, info.id).version
+            self.client.set_registered_model_alias(name, alias, version)
+        except MlflowException as error:
+            raise Problem(f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}") from error
+        return str(version)
+
+    def _registered(self, name: str) -> RunInfo:
+        """The run behind models:/NAME@ALIAS or models:/NAME/VERSION."""
+        match = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", name)
+        if not match:
+            raise Problem(f"'{name}': write models:/NAME@ALIAS or models:/NAME/VERSION.", code=2)
+        model, alias, number = match.groups()
+        try:
+            if alias:
+                version = self.client.get_model_version_by_alias(model, alias)
+            else:
+                version = self.client.get_model_version(model, number)
+            return self.get(str(version.run_id))
+        except MlflowException as error:
+            raise Problem(
+                f"there is no model {name} in {self.shown_uri}.",
+                f"Register a run: aelab runs register RUN {model}",
+                code=2,
+            ) from error
+
     def folder(self, info: RunInfo) -> Path:
         """The run's files on this machine: its artifact folder, or a copy where a server keeps that."""
         local = local_path(info.artifacts)
         if local:
             return local
         cache = cache_folder(info.id)
-        for part in ("config.json", "checkpoints"):
+        for part in ("config.json", "checkpoints", "recipe"):
             if not (cache / part).exists():
                 cache.mkdir(parents=True, exist_ok=True)
                 try:

@@ -1,0 +1,213 @@
+"""The verb that puts runs side by side: compare."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from aelab.cli.options import DataDir, Device, Filter, Json, OfRecipe, Quiet, Seed, Uri, screen_for, short
+from aelab.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from aelab.console import Screen
+    from aelab.tracking import RunInfo, Store
+
+verbs = typer.Typer()
+SHEET = 20  # test images on a contact sheet
+FORMATS = "Format"
+
+
+@verbs.command()
+def compare(
+    run: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN...]", help="Runs, or sweeps for all of theirs; else all finished ones.")
+    ] = None,
+    recipe: OfRecipe = None,
+    filter_: Filter = "",
+    metric: Annotated[list[str] | None, typer.Option(help="A figure to show, such as test/mse; repeatable.")] = None,
+    group_by: Annotated[
+        list[str] | None,
+        typer.Option(help="An option, such as latent_dim: mean and deviation of the runs that agree in it; repeatable."),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="An option whose values are the rows, with --columns and one --metric.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="An option whose values are the columns.")] = None,
+    table: Annotated[
+        Literal["latent", "labels", "noise", "losses", "models"] | None, typer.Option(help="A standard table, by its name.")
+    ] = None,
+    curve: Annotated[
+        str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/grad_g.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File of that picture.  (default: compare-METRIC.png)")] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Draw the same test images through each run, and samples of each, into this folder."),
+    ] = None,
+    json: Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="The table in CSV.", rich_help_panel=FORMATS)] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table in Markdown.", rich_help_panel=FORMATS)] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="The table in LaTeX (booktabs).", rich_help_panel=FORMATS)] = False,
+    seed: Seed = 0, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Put tracked runs side by side.
+
+    Shows the options in which they differ, and their figures: of the test set where all of them have been evaluated, else
+    of the validation set. The best of a column is marked with a star. Tables: latent, error against code size; labels, error
+    against labels; noise, PSNR against level; losses, minimax against non-saturating; models, the newest run of each recipe.
+    """
+    from aelab import layout
+    from aelab.compare import comparison, labels
+    from aelab.tracking import Store
+
+    if json + csv + markdown + latex > 1:
+        raise Problem("give one of --json, --csv, --markdown, --latex.", code=2)
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    chosen = _chosen(store, run or [], recipe, filter_)
+    frame = _frame(chosen, store, screen, metric or [], group_by or [], rows, columns, table)
+    written = _drawn(chosen, curve, out, store) if curve else []
+    if pictures:
+        written += _sheets(
+            chosen,
+            dict(zip(labels(comparison(chosen)), chosen, strict=True)),
+            pictures,
+            seed,
+            data_dir,
+            device,
+            store,
+            screen,
+        )
+    mark = table in (None, "models")
+    if json:
+        screen.data({"runs": layout.records(frame), "pictures": [str(path) for path in written]})
+    elif csv or markdown or latex:
+        text = layout.csv(frame) if csv else layout.markdown(frame, mark) if markdown else layout.latex(frame, mark)
+        screen.result(text.rstrip("\n"))
+    else:
+        screen.table(layout.cells(frame, "terminal", mark), right=layout.figures(frame))
+        for path in written:
+            screen.result(f"picture  {short(path)}")
+
+
+def _chosen(store: "Store", names: "Sequence[str]", recipe: str | None, filter_: str) -> "list[RunInfo]":
+    """The runs that were named, those of a sweep in its place; else all finished ones that fit."""
+    if not names:
+        found = [
+            info for info in store.runs(filter_)
+            if info.status == "FINISHED" and info.tags.get("aelab.kind") == "run" and recipe in (None, info.recipe)
+        ]  # fmt: skip
+    else:
+        found = []
+        for info in map(store.find, names):
+            sweep = info.tags.get("aelab.kind") == "sweep"
+            found += [each for each in reversed(store.runs()) if each.parent == info.id] if sweep else [info]
+        fitting = {info.id for info in store.runs(filter_)} if filter_ else None
+        found = [
+            info for info in {info.id: info for info in found}.values()
+            if recipe in (None, info.recipe) and (fitting is None or info.id in fitting)
+        ]  # fmt: skip
+    if not found:
+        raise Problem("no finished run fits.", "See what is there: aelab runs")
+    return found
+
+
+def _frame(
+    chosen: "list[RunInfo]", store: "Store", screen: "Screen", metrics: list[str], by: list[str], rows: str | None,
+    columns: str | None, table: str | None,
+) -> "pd.DataFrame":  # fmt: skip
+    """The table that was asked for."""
+    from aelab.compare import comparison, grouped, judged_alike, mixed, pivot
+    from aelab.metrics import definition
+    from aelab.tables import EMPTY, TABLES
+
+    if (rows is None) != (columns is None) or (rows and (len(metrics) != 1 or by or table)):
+        raise Problem("--rows and --columns go together, with one --metric.",
+                      "aelab compare --rows latent_dim --columns recipe --metric test/sse", code=2)  # fmt: skip
+    if table:
+        if metrics or by:
+            raise Problem(f"--table {table} has its own columns; leave out --metric and --group-by.", code=2)
+        frame = TABLES[table](chosen, store.curve)
+        if frame.empty:
+            raise Problem(*EMPTY[table])
+        shown = [info for info in chosen if "run" in frame and info.name in set(frame["run"])]
+        judged_alike(shown, list(map(str, frame)), asked=True)
+        return frame
+    for name in metrics:
+        if not any(name in info.metrics for info in chosen):
+            near = sorted(
+                {
+                    key
+                    for info in chosen
+                    for key in info.metrics
+                    if definition(key) == definition(name) and definition(key)
+                }
+            )
+            hint = f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"
+            raise Problem(f"none of these runs has a figure '{name}'.", hint, code=2)
+    if metrics:
+        chosen = [info for info in chosen if any(name in info.metrics for name in metrics)]
+    keys = [rows, columns] if rows and columns else by
+    if keys and (hidden := mixed(chosen, keys)):
+        screen.warn(f"the runs of one row differ in {', '.join(hidden)} too; their mean hides it")
+    if metrics:
+        judged_alike(chosen, metrics, asked=True)
+    if rows and columns:
+        return pivot(chosen, rows, columns, metrics[0])
+    frame = grouped(chosen, by, metrics) if by else comparison(chosen, metrics)
+    kept, reason = judged_alike(
+        chosen, [name for name in map(str, frame) if "/" in name and not name.endswith(" sd")], asked=False
+    )
+    if reason:
+        screen.warn(f"{reason}: their distances are left out")
+    left_out = {name for name in map(str, frame) if "/" in name and name.removesuffix(" sd") not in kept}
+    return frame.drop(columns=list(left_out))
+
+
+def _drawn(chosen: "list[RunInfo]", curve: str, out: Path | None, store: "Store") -> list[Path]:
+    """The figure of a metric over the training of all runs."""
+    from aelab.compare import comparison, labels
+    from aelab.pictures import curves, save
+
+    target = out or Path(f"compare-{curve.replace('/', '-')}.png")
+    lines = {label: store.curve(info, curve) for label, info in zip(labels(comparison(chosen)), chosen, strict=True)}
+    if missing := [label for label, points in lines.items() if not points]:
+        raise Problem(f"{missing[0]} has no figure '{curve}'.", "See which: aelab ui", code=2)
+    save(target, curves(lines, curve))
+    return [target]
+
+
+def _sheets(
+    chosen: "list[RunInfo]", named: "dict[str, RunInfo]", folder: Path, seed: int, data_dir: Path | None, device: str,
+    store: "Store", screen: "Screen",
+) -> list[Path]:  # fmt: skip
+    """Contact sheets: the same test images through every run that reconstructs, and samples of every run that draws."""
+    from aelab import runs
+    from aelab.evaluation import at_rest, reconstruct
+    from aelab.pictures import contact_sheet, save
+    from aelab.recipe import Autoencodes, Generates
+
+    if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
+        raise Problem("these runs were trained on different data, so they have no test images in common.", code=2)
+    images, samples, truth = {}, {}, None
+    for label, info in named.items():
+        opened = runs.open_run(info, store, screen, device)
+        if isinstance(opened.recipe, Autoencodes):
+            if truth is None:
+                truth = runs.run_data(opened, data_dir, screen).test.showcase(SHEET)
+            images[label] = reconstruct(opened.recipe, truth)
+        if isinstance(opened.recipe, Generates):
+            with at_rest(opened.recipe, seed):
+                samples[label] = opened.recipe.decode(opened.recipe.prior(SHEET)).cpu()
+    written = []
+    if truth is not None:
+        sheet = contact_sheet({**images, "ground truth": truth}, "the same test images through each run")
+        save(target := folder / "reconstructions.png", sheet)
+        written.append(target)
+    if samples:
+        save(target := folder / "samples.png", contact_sheet(samples, f"samples, seed {seed}"))
+        written.append(target)
+    return written

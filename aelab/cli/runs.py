@@ -1,0 +1,127 @@
+"""The runs that are tracked: listed, shown, removed, exported, registered."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aelab.cli.options import DataDir, Filter, Json, Name, Names, OfRecipe, Quiet, Uri, screen_for, short
+from aelab.problem import Problem
+
+if TYPE_CHECKING:
+    from aelab.tracking import RunInfo
+
+group = typer.Typer()
+
+
+@group.callback(invoke_without_command=True)
+def runs(
+    ctx: typer.Context, recipe: OfRecipe = None, filter_: Filter = "", tracking_uri: Uri = None, json: Json = False,
+    quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """List the tracked runs; show, remove, export one.
+
+    The newest first. A run can also be registered as a model under a name.
+    """
+    if ctx.invoked_subcommand:
+        return
+    from aelab.compare import overview, row
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
+    if json:
+        screen.data(
+            {"runs": [{**row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
+        )
+    elif found:
+        screen.table([row(info) for info in found])
+    else:
+        screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
+
+
+@group.command()
+def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Show what is known of a run: its options, its latest figures, its health, where its files are."""
+    from dataclasses import asdict
+
+    from aelab.compare import row
+    from aelab.metrics import definition
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    info = store.find(run)
+    if json:
+        screen.data(asdict(info))
+        return
+    facts = {key: value for key, value in row(info).items() if value not in (None, "")} | {
+        "id": info.id,
+        "name": info.name,
+    }
+    for name in ("health", "reason", "device", "version"):
+        facts |= {name: tag} if (tag := info.tags.get(f"aelab.{name}")) else {}
+    commit = info.tags.get("mlflow.source.git.commit")
+    facts |= {"commit": commit + " and changes" * (info.tags.get("aelab.git_dirty") == "true")} if commit else {}
+    facts["files"] = info.artifacts.removeprefix("file://")
+    screen.table([{"run": key, "": value} for key, value in facts.items()])
+    screen.table([{"option": key, "value": value} for key, value in info.params.items()], " ")
+    figures = [
+        {"metric": key, "value": value, "unit": known.unit if (known := definition(key)) else ""}
+        for key, value in sorted(info.metrics.items())
+    ]
+    screen.table(figures, " ")
+
+
+@group.command()
+def rm(run: Names, tracking_uri: Uri = None, quiet: Quiet = False) -> None:
+    """Remove runs from the lists; of a sweep all its runs too. MLflow keeps them until `mlflow gc` is typed."""
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    wanted: dict[str, RunInfo] = {}
+    for info in map(store.find, run):
+        wanted |= {each.id: each for each in (info, *(child for child in store.runs() if child.parent == info.id))}
+    if alive := [info.name for info in wanted.values() if info.status == "RUNNING"]:
+        raise Problem(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
+    for info in wanted.values():
+        store.remove(info)
+        screen.result(f"removed {info.name}")
+        screen.note(f"back again with: mlflow runs restore --run-id {info.id}")
+
+
+@group.command()
+def export(
+    run: Name,
+    folder: Annotated[Path, typer.Argument(help="A folder that is new or empty.")],
+    programs: Annotated[
+        bool, typer.Option("--programs", help="Encoder and decoder as programs of torch.export too, which need no recipe.")
+    ] = False,
+    data_dir: DataDir = None, tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write a model into a folder that works without aelab: weights, configuration, recipe, card and an example picture.
+
+    The card holds the lines that load it in plain PyTorch.
+    """
+    from aelab.export import export as write
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    for path in write(store.find(run), store, screen, folder, programs=programs, data_dir=data_dir):
+        screen.result(short(path))
+
+
+@group.command()
+def register(
+    run: Name,
+    name: Annotated[str, typer.Argument(help="Name of the model in MLflow's registry.")],
+    alias: Annotated[str, typer.Option(help="What this version is called.")] = "best",
+    tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Register a run's model in MLflow under a name and an alias; every verb then takes models:/NAME@ALIAS for the run."""
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    info = store.find(run)
+    version = store.register(info, name, alias)
+    screen.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
+    screen.note(f"next     aelab eval models:/{name}@{alias}")
