@@ -12,8 +12,9 @@ import torch
 
 from aelab.console import number
 from aelab.cookbook import Page
-from aelab.engine import Settings, Training
+from aelab.engine import Training
 from aelab.metrics import definition
+from aelab.position import Settings
 
 PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
 

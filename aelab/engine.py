@@ -8,18 +8,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aelab import checkpoint, pictures
+from aelab.average import average
 from aelab.checkpoint import Checkpoint
 from aelab.console import Bar, Screen, number
 from aelab.data import Dataset
 from aelab.evaluation import at_rest, evaluate
+from aelab.position import Position, Settings
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
 from aelab.tracking import Run
@@ -30,42 +31,6 @@ MOST_PICTURES = 50  # of one slider
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
 NON_FINITE = "The weights of the step before are saved. A smaller --lr usually helps."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train, whatever the recipe."""
-
-    epochs: int
-    batch_size: int
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    max_steps: int | None = None
-    patience: int | None = None
-    ema: float = 0.0
-    schedule: str = "constant"
-    warmup: int = 0
-
-
-@dataclass
-class Position:
-    """Where a training stands: what a checkpoint holds beside tensors."""
-
-    phase: int = 0
-    epoch: int = 0  # whole ones in this phase
-    batch: int = 0  # done in this epoch
-    step: int = 0  # in all phases
-    epochs: int = 0  # in all phases
-    best: float = math.inf
-    best_step: int = 0
-    latest: float = math.inf  # of the validations of this phase
-    since_best: int = 0  # epochs
-    seconds: float = 0.0  # of training in this epoch
-    spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
-    names: list[str] = field(default_factory=list)  # of the summed figures
-    summed: int = 0  # steps in the sums of the epoch
-    windowed: int = 0  # and of the window
 
 
 class Interrupted(Exception):
@@ -94,7 +59,7 @@ class Training:
     def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: Run, screen: Screen) -> None:
         self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
         self.device = next(recipe.parameters()).device
-        self.average = _average(recipe, settings.ema) if settings.ema else None
+        self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
@@ -319,16 +284,3 @@ class Training:
         """Loads the weights to keep into the recipe: the best validated, the last ones where none is the best."""
         self.recipe.load_state_dict(self.best_weights or self.judged.state_dict())
         self.average = None
-
-
-def _average(recipe: Recipe, decay: float) -> AveragedModel:
-    """An exponential moving average of a recipe's weights and buffers.
-
-    After n steps its decay is at most (1 + n) / (10 + n), so that it forgets the first weights in a short training too.
-    """
-
-    def step(averaged: Any, current: Any, n: Tensor | int) -> None:
-        bounded = min(decay, (1 + int(n)) / (10 + int(n)))
-        get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    return AveragedModel(recipe, multi_avg_fn=step, use_buffers=True)

@@ -14,10 +14,11 @@ from aelab.config import Config, given
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset
+from aelab.ending import Stopped
 from aelab.evaluation import reconstruct, report
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Recipe
-from aelab.runs import Stopped, identity, open_run, start
+from aelab.runs import identity, open_run, start
 from aelab.tracking import Run, RunInfo, Store
 
 SHEET = 20  # test images on a contact sheet

@@ -3,11 +3,9 @@
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -17,12 +15,13 @@ from aelab.config import Config, device_name, environment, given, model_card
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset, open_data
-from aelab.engine import Interrupted, Training, pick_device
+from aelab.ending import honest_status, signals
+from aelab.engine import Training, pick_device
 from aelab.evaluation import evaluate
 from aelab.health import ailments
 from aelab.problem import Problem
 from aelab.recipe import Recipe
-from aelab.tracking import Run, RunInfo, Status, Store
+from aelab.tracking import RunInfo, Store
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def start(
         _begin_with(recipe, config, page, store, screen)
     device = next(recipe.parameters()).device
     every = every_option(config, page)
-    with _signals() as caught:
+    with signals() as caught:
         run = store.create(
             experiment,
             name or f"{page.name}-",
@@ -131,7 +130,7 @@ def start(
             },
             parent=parent,
         )  # fmt: skip
-        with _honest_status(run, screen, caught):
+        with honest_status(run, screen, caught):
             facts = {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
             run.json("config.json", facts)
             run.json("environment.json", environment(device))
@@ -156,9 +155,9 @@ def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = 
     recipe = prepare(config, page, data)
     folder = store.folder(info) / "checkpoints"
     last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
-    with _signals() as caught:
+    with signals() as caught:
         run = store.reopen(info)
-        with _honest_status(run, screen, caught):
+        with honest_status(run, screen, caught):
             training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
             if last:
                 training.restore(last, best)
@@ -198,62 +197,6 @@ def _complete(
         }
     )
     return validation, written
-
-
-@contextmanager
-def _honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
-    """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
-
-    def close(status: Status, reason: str) -> None:
-        run.tags({"aelab.reason": reason[:1000]})
-        try:
-            run.close(status)
-        except Problem as problem:
-            screen.warn(str(problem))
-
-    try:
-        yield
-    except Interrupted as interrupted:
-        close("KILLED", f"stopped by {caught[0].name}")
-        raise Stopped(caught[0], run, interrupted.step) from None
-    except KeyboardInterrupt:
-        close("KILLED", "stopped by SIGINT, twice")
-        raise
-    except torch.OutOfMemoryError as error:
-        close("FAILED", "out of memory")
-        raise Problem("the device has no memory left.", "Try a smaller --batch-size, or a smaller model.") from error
-    except BaseException as error:
-        close("FAILED", str(error) or type(error).__name__)
-        raise
-    run.close("FINISHED")
-
-
-class Stopped(Problem):
-    """A run that was stopped by a signal and can be resumed; exits with 128 + the signal's number."""
-
-    def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
-        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
-        self.code = 128 + number
-
-
-@contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
-    caught: list[signal.Signals] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        caught.append(signal.Signals(number))
-
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, catch) for number in names}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # a run that is there already

@@ -67,7 +67,7 @@ def train(page: "Page", values: dict[str, Any]) -> None:
 def _config(page: "Page", values: dict[str, Any]) -> "Config":
     """The configuration that the typed values mean; what is left of them are the recipe's options."""
     from aelab.config import Config
-    from aelab.engine import Settings
+    from aelab.position import Settings
 
     recipe = cookbook.load(page)
     own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
