@@ -5,11 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
-
 from aelab.console import Screen
 from aelab.engine import Interrupted
-from aelab.problem import Problem
+from aelab.problem import Problem, no_memory, out_of_memory
 from aelab.tracking import Run, Status
 
 
@@ -17,10 +15,13 @@ from aelab.tracking import Run, Status
 def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
     """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
 
+    def hurry() -> bool:
+        return bool(caught)
+
     def close(status: Status, reason: str) -> None:
         run.tags({"aelab.reason": reason[:1000]})
         try:
-            run.close(status)
+            run.close(status, hurry)
         except Problem as problem:
             screen.warn(str(problem))
 
@@ -32,21 +33,20 @@ def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> I
     except KeyboardInterrupt:
         close("KILLED", "stopped by SIGINT, twice")
         raise
-    except torch.OutOfMemoryError as error:
-        close("FAILED", "out of memory")
-        raise Problem("the device has no memory left.", "Try a smaller --batch-size, or a smaller model.") from error
     except BaseException as error:
-        close("FAILED", str(error) or type(error).__name__)
+        close("FAILED", "out of memory" if out_of_memory(error) else str(error) or type(error).__name__)
+        if out_of_memory(error):
+            raise no_memory() from error
         raise
-    run.close("FINISHED")
+    run.close("FINISHED", hurry)
 
 
 class Stopped(Problem):
-    """A run that was stopped by a signal and can be resumed; exits with 128 + the signal's number."""
+    """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
 
     def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
         super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
-        self.code = 128 + number
+        self.code = 130 if number == signal.SIGINT else 143
 
 
 @contextmanager

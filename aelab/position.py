@@ -18,6 +18,7 @@ class Settings:
     ema: float = 0.0
     schedule: str = "constant"
     warmup: int = 0
+    skip_nonfinite: int = 0
 
 
 @dataclass
@@ -38,3 +39,12 @@ class Position:
     names: list[str] = field(default_factory=list)  # of the summed figures
     summed: int = 0  # steps in the sums of the epoch
     windowed: int = 0  # and of the window
+    skipped: int = 0  # steps that were not taken, as their loss or gradient was not finite
+
+
+def rate_factor(settings: Settings, done: int, total: int) -> float:
+    """What the step size is multiplied by after `done` of `total` steps of a phase: warm-up, then constant or half a cosine."""
+    factor = min(1.0, (done + 1) / (settings.warmup + 1))
+    if settings.schedule == "cosine":
+        factor *= (1 + math.cos(math.pi * done / total)) / 2
+    return factor

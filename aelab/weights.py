@@ -1,7 +1,8 @@
-"""The average of a recipe's weights."""
+"""The weights of a recipe: their average, and whether they are finite."""
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,3 +20,9 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
         get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     return AveragedModel(recipe, multi_avg_fn=step, use_buffers=True)
+
+
+def not_finite(recipe: Recipe) -> str | None:
+    """The first weight that is not finite, or buffer that is not a number; one pass over all of them."""
+    bad = (name for name, weight in recipe.named_parameters() if not torch.isfinite(weight).all())
+    return next(bad, None) or next((name for name, b in recipe.named_buffers() if torch.isnan(b).any()), None)
