@@ -14,8 +14,8 @@ FLOORS = [
     {"problem", "recipe", "__init__"},
     {"data", "cookbook", "pictures", "checkpoint", "console"},
     {"metrics", "tracking"},
-    {"average", "position", "evaluation", "engine", "compare"},
-    {"config", "ending", "health", "runs", "launch"},
+    {"device", "position", "weights", "evaluation", "engine", "compare"},
+    {"config", "ending", "health", "runs", "resuming", "launch"},
     {"cli", "__main__"},
 ]
 DOORS = {"typer": "cli", "rich": "console", "mlflow": "tracking"}

@@ -9,6 +9,7 @@ from aelab import cookbook
 from aelab.cli.options import (
     DataDir,
     Device,
+    Force,
     Json,
     Name,
     Names,
@@ -37,8 +38,8 @@ verbs = typer.Typer()
 def evaluate(
     run: Names,
     samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
-    set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
-    quiet: Quiet = False,
+    set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, force: Force = False,
+    json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Figures on the test set, beside those of a PCA of equal size.
 
@@ -59,7 +60,7 @@ def evaluate(
     for info in [store.find(name) for name in run]:
         changed = assignments(runs.configuration(info, store)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
-        data = runs.run_data(opened, data_dir, screen)
+        data = runs.run_data(opened, data_dir, screen, force)
         figures = report(opened.recipe, data, screen, samples)
         suffix = "".join(f"-{name}-{value}" for name, value in changed.items())
         if seen := classes_of_samples(opened.recipe, data, screen):
@@ -212,6 +213,7 @@ def runs(
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
+    store.mark_dead()
     found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
     if json:
         screen.data(
