@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ from aelab.problem import Problem
 FORMAT = 1
 Kind = Literal["last", "best"]
 KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
+
+
+class OtherFormat(Problem):
+    """A checkpoint of another version of aelab: not damaged, and not to be passed over."""
 
 
 @dataclass(frozen=True)
@@ -127,27 +132,53 @@ def load(path: Path) -> Checkpoint:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise Problem(f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}.")
+            raise OtherFormat(
+                f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
+            )
         if manifest["sha256"] != _digest(manifest):
             raise Problem(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
-        files = {}
-        for name, facts in manifest["files"].items():
-            content = (path / Path(name).name).read_bytes()
-            if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-                raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
-            files[name] = content
+        files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
         weights = safetensors.torch.load(files["weights.safetensors"])
-        state = torch.load(io.BytesIO(files["state.pt"]), weights_only=True) if "state.pt" in files else {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Problem(f"checkpoint {path} cannot be read: {error}") from error
+        state = _state(path, files["state.pt"]) if "state.pt" in files else {}
+    except Problem:
+        raise
+    except Exception as error:  # json's, safetensors', zipfile's, pickle's: a crafted file may raise any
+        raise Problem(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from error
     return Checkpoint(path, weights, state, manifest)
 
 
+def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
+    """The content of one file. Raises Problem if it is a link or not what the manifest says."""
+    file = path / Path(name).name
+    if file.is_symlink() or path.is_symlink():
+        raise Problem(f"checkpoint {file} is a link; links are refused.")
+    content = file.read_bytes() if file.stat().st_size == facts["bytes"] else b""
+    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
+    return content
+
+
+def _state(path: Path, content: bytes) -> dict[str, Any]:
+    """What torch.save wrote: tensors and plain values, nothing that executes, nothing that unfolds."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
+            raise Problem(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
+    state = torch.load(io.BytesIO(content), weights_only=True)
+    if not isinstance(state, dict):
+        raise Problem(f"checkpoint {path / 'state.pt'} holds no state of a training.")
+    return state
+
+
 def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none."""
+    """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none.
+
+    Raises Problem for one of another format.
+    """
     for path in present(folder, kind):
         try:
             return load(path)
+        except OtherFormat:
+            raise
         except Problem as problem:
             warn(f"{problem} Trying the one before it.")
     return None

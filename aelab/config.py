@@ -12,8 +12,10 @@ import torch
 
 from aelab.console import number
 from aelab.cookbook import Page
-from aelab.engine import Settings, Training
+from aelab.device import device_name
+from aelab.engine import Training
 from aelab.metrics import definition
+from aelab.position import Settings
 
 PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
 
@@ -29,24 +31,18 @@ class Config:
     image_size: int | None = None
     split_seed: int = 0
     start: str | None = None  # the id of the run whose weights it begins with
+    skip_bad: bool = False  # leave pictures out that cannot be read
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
-        keys = ("recipe", "data", "image_size", "split_seed", "start")
+        keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
         return cls(**{k: value[k] for k in keys if k in value}, settings=Settings(**value["settings"]), options=options)
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that have a value."""
     return {key: value for key, value in settings.items() if value is not None}
-
-
-def device_name(device: torch.device) -> str:
-    """What the device is called."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -68,7 +64,7 @@ def model_card(
         for name, value in validation.items()
     ]
     typed = {**config.options, "data": config.data, "image_size": config.image_size, "split_seed": config.split_seed,
-             "start": config.start}  # fmt: skip
+             "start": config.start, "skip_bad": config.skip_bad or None}  # fmt: skip
     words = [_typed(k, v) for k, v in given({**typed, **asdict(config.settings)}).items()]
     return "\n".join((
         f"# {run.name}", "", page.summary, "",

@@ -30,10 +30,10 @@ class Terminal(Console):
 
 
 class Screen:
-    """What a verb shows. Quiet: results, warnings and errors only."""
+    """What a verb shows. Quiet: results, warnings and errors only; `about` says what a warning is about."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, about: str = "") -> None:
+        self.quiet, self._about = quiet, f"{about}: " if about else ""
         self.out = Terminal(
             soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000
         )  # a file is wide
@@ -52,7 +52,7 @@ class Screen:
             self.err.print(Text(text))
 
     def warn(self, text: str) -> None:
-        self.err.print(Text(f"warning: {text}", style="yellow"))
+        self.err.print(Text(f"warning: {self._about}{text}", style="yellow"))
 
     def error(self, text: str) -> None:
         first, *rest = text.splitlines() or [""]

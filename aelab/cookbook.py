@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from aelab.problem import Problem
+from aelab.problem import Problem, no_memory, out_of_memory
 
 if TYPE_CHECKING:
     from aelab.recipe import Image, Recipe
@@ -225,4 +225,6 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
     try:
         return recipe(image, *[classes] * asks, **values)
     except (ValueError, TypeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise no_memory() from error
         raise Problem(f"{page.name} does not accept these options: {error}", code=2) from error

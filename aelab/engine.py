@@ -7,65 +7,32 @@ the samples is a function of the seed and the epoch, so the whole state is weigh
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from aelab import checkpoint, pictures
 from aelab.checkpoint import Checkpoint
 from aelab.console import Bar, Screen, number
 from aelab.data import Dataset
 from aelab.evaluation import at_rest, evaluate
+from aelab.position import Position, Settings, rate_factor
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
 from aelab.tracking import Run
+from aelab.weights import average, not_finite
 
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
 MOST_POINTS = 1000  # of a curve by step
 MOST_PICTURES = 50  # of one slider
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
-NON_FINITE = "The weights of the step before are saved. A smaller --lr usually helps."
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train, whatever the recipe."""
-
-    epochs: int
-    batch_size: int
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    max_steps: int | None = None
-    patience: int | None = None
-    ema: float = 0.0
-    schedule: str = "constant"
-    warmup: int = 0
-
-
-@dataclass
-class Position:
-    """Where a training stands: what a checkpoint holds beside tensors."""
-
-    phase: int = 0
-    epoch: int = 0  # whole ones in this phase
-    batch: int = 0  # done in this epoch
-    step: int = 0  # in all phases
-    epochs: int = 0  # in all phases
-    best: float = math.inf
-    best_step: int = 0
-    latest: float = math.inf  # of the validations of this phase
-    since_best: int = 0  # epochs
-    seconds: float = 0.0  # of training in this epoch
-    spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
-    names: list[str] = field(default_factory=list)  # of the summed figures
-    summed: int = 0  # steps in the sums of the epoch
-    windowed: int = 0  # and of the window
+NON_FINITE = (
+    "The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite N passes over N such steps."
+)
 
 
 class Interrupted(Exception):
@@ -76,25 +43,13 @@ class Interrupted(Exception):
         self.step = step
 
 
-def pick_device(name: str) -> torch.device:
-    """auto is CUDA where there is one, then Apple's MPS, then the CPU. Raises Problem for a device that is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available.get(name.split(":")[0], False):
-        raise Problem(
-            f"--device {name}: this machine or this build of torch has no {name}.", "Use --device cpu or auto.", code=2
-        )
-    return torch.device(name)
-
-
 class Training:
     """One training of one recipe, from the start or from a checkpoint."""
 
     def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: Run, screen: Screen) -> None:
         self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
         self.device = next(recipe.parameters()).device
-        self.average = _average(recipe, settings.ema) if settings.ema else None
+        self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
@@ -128,6 +83,7 @@ class Training:
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         return {
             "position": asdict(self.position),
+            "epochs": [phase.epochs for phase in self.phases],
             "optimizers": optimizers,
             "sums": self.sums,
             "window_sums": self.window_sums,
@@ -148,6 +104,7 @@ class Training:
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise Problem(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
         self.position = Position(**last.state["position"])
+        self._extend(last)
         self.sums = last.state["sums"].to(self.device)
         self.window_sums = last.state["window_sums"].to(self.device)
         if best:
@@ -158,8 +115,24 @@ class Training:
         if last.state["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
 
+    def _extend(self, last: Checkpoint) -> None:
+        """Takes up a finished training again where there are more epochs than it had. Raises Problem where that cannot be."""
+        at, before = self.position, last.state.get("epochs", [phase.epochs for phase in self.phases])
+        current = min(at.phase, len(self.phases) - 1)
+        now = [phase.epochs for phase in self.phases]
+        if now[:current] != before[:current]:
+            over = next(k for k in range(current) if now[k] != before[k])
+            raise Problem(f"--epochs: the phase '{self.phases[over].name}' is over and cannot be extended.", code=2)
+        if at.phase == len(self.phases) and now[-1] > before[-1]:
+            at.phase = current
+
     def save(self) -> None:
-        """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end."""
+        """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end.
+
+        Raises Problem, and leaves the last ones, where the weights are not finite.
+        """
+        if bad := not_finite(self.recipe):
+            raise self._not_finite(self.position.step, f"{bad} is not finite")
         folder = self.run.folder / "checkpoints"
         now = time.monotonic()
         self.position.spent, self._marked = self.position.spent + now - self._marked, now
@@ -172,6 +145,10 @@ class Training:
             self._unsaved = f"{error.strerror or error} ({folder})"
             self.screen.warn(f"the checkpoint at step {self.position.step} was not written: {self._unsaved}")
         self._saved_at = time.monotonic()
+
+    def _not_finite(self, step: int, what: str) -> Problem:
+        self.run.tags({"aelab.health": f"not finite: {what}"})
+        return Problem(f"training stopped before step {step + 1}: {what}.", NON_FINITE)
 
     # the loop
 
@@ -225,13 +202,21 @@ class Training:
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         at = self.position
         self._set_rates(phase)
+        skipping = at.skipped < self.settings.skip_nonfinite
+        before = [buffer.clone() for buffer in self.recipe.buffers()] if skipping else []
         try:
             with self._precision():
                 figures = phase.step(x, y, **phase.optimizers)
         except NonFiniteError as error:
-            self.save()  # the step was not taken: the weights are finite still
-            self.run.tags({"aelab.health": f"not finite: {error}"})
-            raise Problem(f"training stopped before step {at.step + 1}: {error}.", NON_FINITE) from error
+            if not skipping:
+                with suppress(Problem):  # the forward pass may have ruined the averages of a batch normalisation
+                    self.save()  # the step was not taken: the weights are finite still
+                raise self._not_finite(at.step, str(error)) from error
+            for buffer, value in zip(self.recipe.buffers(), before, strict=True):
+                buffer.copy_(value)
+            at.skipped, at.batch, at.step = at.skipped + 1, at.batch + 1, at.step + 1
+            self.screen.warn(f"step {at.step} is not taken: {error} ({at.skipped} of {self.settings.skip_nonfinite})")
+            return
         values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
         if not at.summed:
             at.names, self.sums = list(figures), torch.zeros_like(values)
@@ -242,12 +227,9 @@ class Training:
         at.summed, at.windowed, at.batch, at.step = at.summed + 1, at.windowed + 1, at.batch + 1, at.step + 1
 
     def _set_rates(self, phase: Phase) -> None:
-        """Sets the step sizes, a function of the position alone: warm-up, then constant or down half a cosine to zero."""
+        """Sets the step sizes, a function of the position alone."""
         at = self.position
-        done, total = at.epoch * self.batches + at.batch, phase.epochs * self.batches
-        factor = min(1.0, (done + 1) / (self.settings.warmup + 1))
-        if self.settings.schedule == "cosine":
-            factor *= (1 + math.cos(math.pi * done / total)) / 2
+        factor = rate_factor(self.settings, at.epoch * self.batches + at.batch, phase.epochs * self.batches)
         for optimizer, rates in zip(phase.optimizers.values(), self.rates[at.phase], strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -263,9 +245,7 @@ class Training:
         means = dict(zip(at.names, (self.window_sums / at.windowed).tolist(), strict=True))
         at.windowed = 0
         if not math.isfinite(means.get("loss", 0.0)):  # a recipe that does not use `descend`
-            raise Problem(
-                f"training stopped at step {at.step}: the loss is {means['loss']}.", "A smaller --lr usually helps."
-            )
+            raise self._not_finite(at.step, f"the loss is {means['loss']}")
         self.run.metrics({f"step/{name}": value for name, value in means.items()}, at.step)
         speed = at.batch * self.batch_size / (at.seconds + time.perf_counter() - started)
         terms = "  ".join(f"{name} {number(value)}" for name, value in means.items())
@@ -273,7 +253,7 @@ class Training:
 
     def _end_epoch(self, title: str) -> None:
         at = self.position
-        means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True))
+        means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True)) if at.summed else {}
         speed = at.batch * self.batch_size / at.seconds
         held_out = evaluate(self.judged, self.data.val)
         at.epoch, at.epochs, at.batch, at.summed = at.epoch + 1, at.epochs + 1, 0, 0
@@ -319,16 +299,3 @@ class Training:
         """Loads the weights to keep into the recipe: the best validated, the last ones where none is the best."""
         self.recipe.load_state_dict(self.best_weights or self.judged.state_dict())
         self.average = None
-
-
-def _average(recipe: Recipe, decay: float) -> AveragedModel:
-    """An exponential moving average of a recipe's weights and buffers.
-
-    After n steps its decay is at most (1 + n) / (10 + n), so that it forgets the first weights in a short training too.
-    """
-
-    def step(averaged: Any, current: Any, n: Tensor | int) -> None:
-        bounded = min(decay, (1 + int(n)) / (10 + int(n)))
-        get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-    return AveragedModel(recipe, multi_avg_fn=step, use_buffers=True)

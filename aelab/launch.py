@@ -1,186 +1,154 @@
-"""Many runs from one command: one a latent dimension and seed, under a parent run that holds their table, curve and sheet."""
+"""Many trainings from one command: one after the other, or several at once, each in a process of its own."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
-import pandas as pd
-from torch import Tensor
+import torch
 
-from aelab import __version__, cookbook, pictures
-from aelab.config import Config, given
+from aelab import cookbook
+from aelab.config import Config
 from aelab.console import Screen
-from aelab.cookbook import Page
 from aelab.data import Dataset
-from aelab.evaluation import reconstruct
-from aelab.layout import csv, latex, markdown, records
+from aelab.ending import Stopped
 from aelab.problem import Problem
-from aelab.recipe import Autoencodes, Recipe
-from aelab.report import report_of
-from aelab.runs import Stopped, identity, open_run, start
-from aelab.tracking import Run, RunInfo, Store
-
-SHEET = 20  # test images on a contact sheet
-FIGURES = ("mse", "sse", "psnr")
+from aelab.resuming import resume
+from aelab.runs import identity, open_config_data, start
+from aelab.tracking import RunInfo, Store
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """What came of a sweep: its parent run, one row a run and one a dimension, its pictures, and which points failed."""
+class Order:
+    """A training that is wanted: what determines it, what it is called, and where it is tracked."""
 
-    info: RunInfo
-    rows: list[dict[str, object]]
-    table: list[dict[str, object]]
-    pictures: list[Path]
-    failed: list[str]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run of a sweep."""
-
-    dimension: int
-    seed: int
     config: Config
+    label: str  # for people, one of a kind
+    name: str  # of its run
+    experiment: str | None
+    parent: str  # id of the run that it belongs to
 
-    def __str__(self) -> str:
-        return f"latent_dim {self.dimension}, seed {self.seed}"
 
+def run(
+    orders: Sequence[Order], jobs: int, store: Store, screen: Screen, data: Dataset, data_dir: Path | None
+) -> list[str]:
+    """Trains what is not there already, `jobs` at a time. Returns for each order nothing, or why it failed.
 
-def compare_latent(
-    dimensions: Sequence[int],
-    seeds: Sequence[int],
-    config: Config,
-    store: Store,
-    screen: Screen,
-    *,
-    data: Dataset,
-    experiment: str | None = None,
-) -> Sweep:
-    """Trains one run a latent dimension and seed, evaluates each on the test set beside the PCA of the same size.
-
-    A point that is done already (same recipe source, options, settings and data) is not trained again, and the same sweep typed
-    again goes on in its parent run. A point that fails is named and the others go on. Raises Problem where the recipe has
-    no latent_dim or does not reconstruct.
+    A run that was stopped is gone on with. Raises Stopped or Problem when the whole is stopped by a signal.
     """
-    page = cookbook.find(config.recipe)
-    points = []
-    for dimension in dimensions:  # before anything is trained
-        options = {**config.options, "latent_dim": dimension}
-        recipe = cookbook.build(page, data.image, options, len(data.classes))
-        if not isinstance(recipe, Autoencodes):
-            raise Problem(f"{page.name} does not reconstruct images, so there is no error to compare.", code=2)
-        seeded = [replace(config, options=options, settings=replace(config.settings, seed=seed)) for seed in seeds]
-        points += [Point(dimension, each.settings.seed, each) for each in seeded]
-    parent = _parent(points, page, config, store, data, experiment)
-    truth = data.test.showcase(SHEET)
-    rows: list[dict[str, object]] = []
-    columns: dict[str, Tensor] = {}
-    failed = []
+    missing = []
+    for order in orders:
+        done = find(order.config, store, data)
+        if done and done.status == "FINISHED":
+            screen.note(f"{done.name}  is done already ({order.label})")
+        else:
+            missing.append(order)
+    if jobs > 1 and len(missing) > 1:
+        failures = _at_once(missing, jobs, store, screen, data_dir)
+    else:
+        failures = {order.label: _try(order, store, screen, data, data_dir) for order in missing}
+    for label, why in failures.items():
+        if why:
+            screen.warn(f"{label}: {why}")
+    return [failures.get(order.label, "") for order in orders]
+
+
+def find(config: Config, store: Store, data: Dataset) -> RunInfo | None:
+    """The newest run with this recipe source, options, settings and data, whatever became of it."""
+    return store.newest(kind="run", identity=identity(config, cookbook.find(config.recipe), data))
+
+
+def _try(order: Order, store: Store, screen: Screen, data: Dataset, data_dir: Path | None) -> str:
+    """Trains one; returns why it failed, or nothing."""
     try:
-        for point in points:
-            try:
-                info, recipe = _run(point, page, store, screen, data, experiment, parent, many=len(seeds) > 1)
-            except Stopped:
-                raise
-            except Problem as problem:
-                failed.append(f"{point}: {problem}")
-                screen.warn(failed[-1])
-                continue
-            device = next(recipe.parameters()).device
-            figures = report_of(recipe, data.to(device), screen, draws=0, seed=point.seed, plain=True).figures
-            store.add_figures(info, figures)
-            named = {f"test/{of}{name}": figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
-            rows.append(
-                {"latent_dim": point.dimension, "seed": point.seed, "run": info.name, **named, "seconds": info.seconds}
+        before = find(order.config, store, data)
+        if before:
+            resume(before, store, screen, data_dir)
+        else:
+            start(
+                order.config,
+                store,
+                screen,
+                data=data,
+                experiment=order.experiment,
+                name=order.name,
+                parent=order.parent,
             )
-            columns.setdefault(f"{point.dimension}-D", reconstruct(recipe, truth))
-        frame = pd.DataFrame(rows)
-        written = _summary(parent, page.name, frame, columns, truth) if rows else []
-    except BaseException as error:
-        parent.tags({"aelab.reason": str(error) or type(error).__name__})
-        parent.close("KILLED" if isinstance(error, (Stopped, KeyboardInterrupt)) else "FAILED")
+    except Stopped:
         raise
-    parent.close("FAILED" if failed else "FINISHED")
-    return Sweep(store.get(parent.id), rows, records(by_dimension(frame)) if rows else [], written, failed)
+    except Problem as problem:
+        return str(problem)
+    except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the others go on
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
-def _parent(
-    points: Sequence[Point], page: Page, config: Config, store: Store, data: Dataset, experiment: str | None
-) -> Run:
-    """The parent run of a sweep: the one of the same sweep typed before, or a new one."""
-    same = hashlib.sha256(" ".join(identity(point.config, page, data) for point in points).encode()).hexdigest()
-    if before := store.newest(kind="sweep", identity=same):
-        return store.reopen(before)
-    return store.create(
-        experiment, f"{page.name}-latent-",
-        params={
-            "recipe": page.name, "latent_dim": " ".join(str(d) for d in dict.fromkeys(p.dimension for p in points)),
-            **config.options, "data": data.name, **given(asdict(config.settings)),
-            "seed": " ".join(str(s) for s in dict.fromkeys(p.seed for p in points)),
-        },
-        tags={"aelab.kind": "sweep", "aelab.identity": same, "aelab.recipe": page.name,
-              "aelab.recipe_sha256": page.sha256, "aelab.version": __version__, "aelab.data": data.name,
-              "aelab.data_fingerprint": data.fingerprint},
-    )  # fmt: skip
+def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, data_dir: Path | None) -> dict[str, str]:
+    """Trains several at a time, the cores shared between them. A signal is passed on: each run is saved."""
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // jobs)
+    waiting, failures = list(orders), {}
+    running: dict[str, tuple[BaseProcess, Connection]] = {}
+    with _passed_on(running) as caught:
+        while running or (waiting and not caught):
+            while waiting and len(running) < jobs and not caught:
+                order = waiting.pop(0)
+                receiver, sender = context.Pipe(duplex=False)
+                process: BaseProcess = context.Process(target=_alone, args=(order, store.uri, data_dir, threads, sender))
+                process.start()
+                sender.close()
+                running[order.label] = (process, receiver)
+                screen.note(f"{order.label}  begins, {threads} thread{'s' * (threads > 1)}")
+            wait([process.sentinel for process, _ in running.values()], timeout=1)
+            for label in [label for label, (process, _) in running.items() if not process.is_alive()]:
+                process, receiver = running.pop(label)
+                try:
+                    failures[label] = receiver.recv()
+                except EOFError:
+                    failures[label] = f"its process ended with code {process.exitcode}"
+                if not failures[label]:
+                    screen.note(f"{label}  is done")
+    if caught:
+        problem = Problem("stopped; what was running is saved.", "Go on by typing the same command again.")
+        problem.code = 130 if caught[0] == signal.SIGINT else 143
+        raise problem
+    return failures
 
 
-def _run(
-    point: Point,
-    page: Page,
-    store: Store,
-    screen: Screen,
-    data: Dataset,
-    experiment: str | None,
-    parent: Run,
-    many: bool,
-) -> tuple[RunInfo, Recipe]:
-    """The finished run of a point with its recipe: the one that is there, or a new one."""
-    done = store.newest(kind="run", identity=identity(point.config, page, data))
-    if done and done.status == "FINISHED":
-        screen.note(f"{done.name}  is done already ({point})")
-        return done, open_run(done, store, screen, point.config.settings.device).recipe
-    name = f"{page.name}-{point.dimension}d-" + (f"seed{point.seed}-" if many else "")
-    outcome = start(point.config, store, screen, data=data, experiment=experiment, name=name, parent=parent.id)
-    return outcome.info, outcome.recipe
+def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
+    """What a process of its own does. It has its own group, so that Ctrl-C reaches it once, through its parent."""
+    os.setpgrp()
+    torch.set_num_threads(threads)
+    screen = Screen(quiet=True, about=order.label)
+    try:
+        store = Store(uri)
+        data = open_config_data(order.config, data_dir, screen)
+        answer.send(_try(order, store, screen, data, data_dir))
+    except Problem as problem:  # also Stopped
+        answer.send(str(problem))
 
 
-def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a dimension: the mean of each figure over seeds and, with several, its standard deviation."""
-    groups = frame.groupby("latent_dim")
-    table = pd.DataFrame({"runs": groups.size()})
-    for name in FIGURES:
-        table[name] = groups[f"test/{name}"].mean()
-        if groups.size().max() > 1:
-            table[f"{name} sd"] = groups[f"test/{name}"].std()
-        table[f"PCA {name}"] = groups[f"test/pca_{name}"].mean()
-    table["seconds"] = groups["seconds"].mean()
-    return table.reset_index()
+@contextmanager
+def _passed_on(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
+    """Collects Ctrl-C, SIGTERM and SIGHUP and passes them on to the processes that run."""
+    caught: list[int] = []
 
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for process, _ in list(running.values()):
+            if process.pid and process.is_alive():
+                os.kill(process.pid, number)
 
-def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Tensor], truth: Tensor) -> list[Path]:
-    """Table, curve and contact sheet of a sweep, on its parent run."""
-    table = by_dimension(frame)
-    for row in records(table):
-        parent.metrics(
-            {
-                "test/" + key.replace("PCA ", "pca_").replace(" ", "_"): value
-                for key, value in row.items()
-                if isinstance(value, float) and key != "seconds"
-            },
-            int(str(row["latent_dim"])),
-        )
-    parent.json("latent.json", records(frame))
-    parent.text("latent.csv", csv(frame))
-    parent.text("latent.md", markdown(table))
-    parent.text("latent.tex", latex(table))
-    error = list(table["sse sd"].fillna(0)) if "sse sd" in table else None
-    curve = pictures.curve(
-        list(table["latent_dim"]), {name: list(table["sse"]), "PCA": list(table["PCA sse"])}, "latent dimension",
-        "squared error per image", "Test reconstruction error against code size", {name: error} if error else {},
-    )  # fmt: skip
-    sheet = pictures.contact_sheet(
-        {**columns, "ground truth": truth}, f"{name}: the same test images through each code"
-    )
-    return [parent.picture("pictures/latent-curve.png", curve), parent.picture("pictures/latent-sheet.png", sheet)]
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, catch) for number in names}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

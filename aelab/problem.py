@@ -1,5 +1,7 @@
 """What the user is told instead of a traceback."""
 
+import re
+
 
 class Problem(Exception):
     """A mistake or an obstacle, in one to three lines: what, why, what to type.
@@ -10,3 +12,20 @@ class Problem(Exception):
     def __init__(self, *lines: str, code: int = 1) -> None:
         super().__init__("\n".join(lines))
         self.code = code
+
+
+def redacted(text: str) -> str:
+    """A text without the passwords of the addresses in it."""
+    text = re.sub(r"://[^/\s'\"]*@", "://", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]+", r"\1=***", text)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the host's or the device's memory was too small; torch has an exception for the device alone."""
+    named = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(error)
+    return named or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def no_memory() -> Problem:
+    """What is said then; the batch size is never changed behind the user's back."""
+    return Problem("there is no memory left.", "Try a smaller --batch-size, or a smaller model.")

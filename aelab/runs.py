@@ -1,29 +1,29 @@
-"""One run from its configuration to its end: started, resumed, or opened again with its best weights."""
+"""One run from its configuration to its end: started, or opened again with its best weights."""
 
 import hashlib
 import json
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from aelab import __version__, checkpoint, cookbook
-from aelab.config import Config, device_name, environment, given, model_card
+from aelab.config import Config, environment, given, model_card
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset, open_data
-from aelab.engine import Interrupted, Training, pick_device
+from aelab.device import device_name, pick_device
+from aelab.ending import honest_status, signals
+from aelab.engine import Training
 from aelab.evaluation import evaluate
 from aelab.health import ailments
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.report import Report
-from aelab.tracking import Run, RunInfo, Status, Store
+from aelab.tracking import RunInfo, Store
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ def open_config_data(config: Config, data_dir: Path | None, screen: Screen) -> D
     """Opens the data set that a configuration names, and says in yellow if another one stands in for it."""
     with screen.fetching() as advance:
         data = open_data(
-            config.data, data_dir=data_dir, image_size=config.image_size, split_seed=config.split_seed, advance=advance
-        )
+            config.data, data_dir=data_dir, image_size=config.image_size, split_seed=config.split_seed,
+            skip_bad=config.skip_bad, advance=advance,
+        )  # fmt: skip
     if data.note:
         screen.warn(data.note)
     return data
@@ -69,6 +70,8 @@ def identity(config: Config, page: Page, data: Dataset) -> str:
     Two runs with the same one have, on one machine, the same numbers.
     """
     settings = {key: value for key, value in asdict(config.settings).items() if key != "device"}
+    if not settings["skip_nonfinite"]:
+        del settings["skip_nonfinite"]  # an option that came later
     facts = [page.sha256, every_option(config, page), settings, data.fingerprint, config.start]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -78,7 +81,7 @@ def every_option(config: Config, page: Page) -> dict[str, Any]:
     return {option.name: option.default for option in cookbook.options(cookbook.load(page))} | dict(config.options)
 
 
-def _begin_with(recipe: Recipe, config: Config, page: Page, store: Store, screen: Screen) -> None:
+def begin_with(recipe: Recipe, config: Config, page: Page, store: Store, screen: Screen) -> None:
     """Loads the weights of the run that the configuration starts from. Raises Problem where they do not fit."""
     assert config.start
     other = open_run(store.find(config.start), store, screen, config.settings.device)
@@ -107,10 +110,10 @@ def start(
     page = cookbook.find(config.recipe)
     recipe = prepare(config, page, data)
     if config.start:
-        _begin_with(recipe, config, page, store, screen)
+        begin_with(recipe, config, page, store, screen)
     device = next(recipe.parameters()).device
     every = every_option(config, page)
-    with _signals() as caught:
+    with signals() as caught:
         run = store.create(
             experiment,
             name or f"{page.name}-",
@@ -132,54 +135,33 @@ def start(
             },
             parent=parent,
         )  # fmt: skip
-        with _honest_status(run, screen, caught):
+        run.warn = screen.warn
+        with honest_status(run, screen, caught):
             facts = {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
             run.json("config.json", facts)
             run.json("environment.json", environment(device))
             run.text(f"recipe/{page.path.name}", page.source)
             screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {device_name(device)}")
             training = Training(recipe, data.to(device), config.settings, run, screen)
-            validation, written = _complete(training, config, page, caught)
+            validation, written = complete(training, config, page, caught)
     return Outcome(store.get(run.id), recipe, training.data, validation, written)
 
 
-def resume(info: RunInfo, store: Store, screen: Screen, data_dir: Path | None = None) -> Outcome:
-    """Goes on with an unfinished run where its last checkpoint stands, or from the start if it has none."""
-    if info.status == "FINISHED":
-        raise Problem(
-            f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}", code=2
-        )
-    config, page = configuration(info, store)
-    if page.sha256 != info.tags.get("aelab.recipe_sha256"):
-        raise Problem(f"{page.path} has changed since {info.name} was started, so the run cannot go on as it began.")
-    data = open_config_data(config, data_dir, screen)
-    _check_data(info, data)
-    recipe = prepare(config, page, data)
-    folder = store.folder(info) / "checkpoints"
-    last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
-    with _signals() as caught:
-        run = store.reopen(info)
-        with _honest_status(run, screen, caught):
-            training = Training(recipe, data.to(next(recipe.parameters()).device), config.settings, run, screen)
-            if last:
-                training.restore(last, best)
-            elif config.start:
-                _begin_with(recipe, config, page, store, screen)
-            screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
-            validation, written = _complete(training, config, page, caught)
-    return Outcome(store.get(run.id), recipe, training.data, validation, written)
+def facts_of(config: Config, page: Page, data: Dataset, device: torch.device) -> dict[str, Any]:
+    """What a checkpoint is of: a resume compares it."""
+    return {
+        "recipe": page.name, "recipe_sha256": page.sha256, "options": every_option(config, page),
+        "image": list(data.image), "classes": len(data.classes), "data": data.name, "data_fingerprint": data.fingerprint,
+        "versions": {"aelab": __version__, "torch": torch.__version__}, "device": device_name(device),
+    }  # fmt: skip
 
 
-def _complete(
+def complete(
     training: Training, config: Config, page: Page, caught: "list[signal.Signals]"
 ) -> tuple[dict[str, float], list[Path]]:
     """Trains to the end; then validates the best weights, draws their pictures and writes the model card."""
     run, data = training.run, training.data
-    training.facts = {
-        "run_id": run.id, "recipe": page.name, "recipe_sha256": page.sha256, "options": dict(config.options),
-        "image": list(data.image), "classes": len(data.classes), "data": data.name, "data_fingerprint": data.fingerprint,
-        "versions": {"aelab": __version__, "torch": torch.__version__},
-    }  # fmt: skip
+    training.facts = {"run_id": run.id, **facts_of(config, page, data, training.device)}
     training.fit(lambda: bool(caught))
     training.use_best()
     validation = evaluate(training.recipe, data.val)
@@ -199,62 +181,6 @@ def _complete(
         }
     )
     return validation, written
-
-
-@contextmanager
-def _honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
-    """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
-
-    def close(status: Status, reason: str) -> None:
-        run.tags({"aelab.reason": reason[:1000]})
-        try:
-            run.close(status)
-        except Problem as problem:
-            screen.warn(str(problem))
-
-    try:
-        yield
-    except Interrupted as interrupted:
-        close("KILLED", f"stopped by {caught[0].name}")
-        raise Stopped(caught[0], run, interrupted.step) from None
-    except KeyboardInterrupt:
-        close("KILLED", "stopped by SIGINT, twice")
-        raise
-    except torch.OutOfMemoryError as error:
-        close("FAILED", "out of memory")
-        raise Problem("the device has no memory left.", "Try a smaller --batch-size, or a smaller model.") from error
-    except BaseException as error:
-        close("FAILED", str(error) or type(error).__name__)
-        raise
-    run.close("FINISHED")
-
-
-class Stopped(Problem):
-    """A run that was stopped by a signal and can be resumed; exits with 128 + the signal's number."""
-
-    def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
-        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
-        self.code = 128 + number
-
-
-@contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
-    caught: list[signal.Signals] = []
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        if caught and number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt
-        caught.append(signal.Signals(number))
-
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, catch) for number in names}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # a run that is there already
@@ -310,18 +236,19 @@ def open_run(
     return Opened(info, config, page, recipe.eval(), image, found.manifest.get("classes", 0))
 
 
-def run_data(opened: Opened, data_dir: Path | None, screen: Screen) -> Dataset:
-    """The data that a run was trained on. Raises Problem if it is not the same any more."""
+def run_data(opened: Opened, data_dir: Path | None, screen: Screen, force: bool = False) -> Dataset:
+    """The data that a run was trained on. Raises Problem, or warns with `force`, if it is not the same any more."""
     data = open_config_data(opened.config, data_dir, screen)
-    _check_data(opened.info, data)
+    _check_data(opened.info, data, screen, force)
     return data.to(next(opened.recipe.parameters()).device)
 
 
-def _check_data(info: RunInfo, data: Dataset) -> None:
+def _check_data(info: RunInfo, data: Dataset, screen: Screen, force: bool) -> None:
     if data.fingerprint != info.tags.get("aelab.data_fingerprint"):
-        raise Problem(
-            f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
-        )
+        what = f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
+        if not force:
+            raise Problem(what, "Use it all the same with --force.")
+        screen.warn(what)
 
 
 def keep(report: Report, info: RunInfo, store: Store) -> list[Path]:

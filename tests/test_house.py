@@ -14,8 +14,8 @@ FLOORS = [
     {"problem", "recipe", "__init__"},
     {"data", "cookbook", "pictures", "checkpoint", "console"},
     {"metrics", "tracking"},
-    {"evaluation", "report", "engine", "compare", "tables", "layout"},
-    {"config", "health", "runs", "launch", "export"},
+    {"device", "position", "weights", "evaluation", "report", "engine", "compare", "tables", "layout"},
+    {"config", "ending", "health", "runs", "resuming", "launch", "sweep", "export"},
     {"cli", "__main__"},
 ]
 DOORS = {"typer": "cli", "rich": "console", "mlflow": "tracking"}

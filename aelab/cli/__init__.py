@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
 
@@ -10,9 +11,9 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from aelab import __version__
-from aelab.cli import compare, look, runs, train
+from aelab.cli import again, compare, look, runs, train
 from aelab.cli.options import EXIT_CODES, screen_for
-from aelab.problem import Problem
+from aelab.problem import Problem, no_memory, out_of_memory, redacted
 
 ORDER = (
     "train",
@@ -26,6 +27,7 @@ ORDER = (
     "recipes",
     "data",
     "ui",
+    "sync",
 )
 
 
@@ -48,6 +50,7 @@ app = typer.Typer(
 
 
 app.add_typer(train.verbs)
+app.add_typer(again.verbs)
 app.add_typer(look.verbs)
 app.add_typer(compare.verbs)
 app.add_typer(runs.group, name="runs")
@@ -64,6 +67,7 @@ def root(
 
 def main() -> NoReturn:
     """Runs the command line and exits with its code; a user's mistake never ends in a traceback."""
+    _open_standard_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # our own go through the console
     try:
@@ -84,3 +88,20 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001  # a fault of ours or of a recipe's: its traceback, without passwords
+        if out_of_memory(error):
+            screen_for(False).error(str(no_memory()))
+        else:
+            sys.stderr.write(redacted(traceback.format_exc()))
+        sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Opens those that the caller closed (`>&-`): the next file would take their number, and get what is meant for them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+" if number else "r"))  # noqa: SIM115, PTH123  # as long as the process

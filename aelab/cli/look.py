@@ -9,6 +9,7 @@ from aelab import cookbook
 from aelab.cli.options import (
     DataDir,
     Device,
+    Force,
     Json,
     Name,
     Names,
@@ -39,8 +40,8 @@ def evaluate(
     inception: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
     ] = None,
-    set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, json: Json = False,
-    quiet: Quiet = False,
+    set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, force: Force = False,
+    json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Figures on the test set, each beside a baseline and a control.
 
@@ -59,7 +60,7 @@ def evaluate(
     for info in [store.find(name) for name in run]:
         changed = assignments(runs.configuration(info, store)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
-        data = runs.run_data(opened, data_dir, screen)
+        data = runs.run_data(opened, data_dir, screen, force)
         report = report_of(
             opened.recipe, data, screen, draws=samples, seed=opened.config.settings.seed, batch_size=batch_size,
             weights=inception, plain=bool(changed),

@@ -11,6 +11,7 @@ from aelab.problem import Problem
 if TYPE_CHECKING:
     from aelab.console import Screen
     from aelab.cookbook import Page
+    from aelab.runs import Outcome
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
@@ -40,6 +41,10 @@ DataDir = Annotated[
 ImageSize = Annotated[
     int | None, typer.Option(min=4, help="Scale and cut the pictures of a folder to this size.", rich_help_panel=DATA)
 ]
+SkipBad = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave pictures of a folder out that cannot be read.", rich_help_panel=DATA),
+]
 SplitSeed = Annotated[
     int, typer.Option(min=0, help="Seed of the split into train, validation and test.", rich_help_panel=DATA)
 ]
@@ -62,6 +67,10 @@ MaxSteps = Annotated[int | None, typer.Option(min=1, help="End after so many ste
 Patience = Annotated[
     int | None,
     typer.Option(min=1, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING),
+]
+SkipNonfinite = Annotated[
+    int,
+    typer.Option(min=0, help="Pass over so many steps whose loss or gradient is not finite.", rich_help_panel=TRAINING),
 ]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
@@ -96,6 +105,18 @@ Experiment = Annotated[
 ]
 OfRecipe = Annotated[str | None, typer.Option("--recipe", help="Only runs of this recipe.")]
 Filter = Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")]
+Resume = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="Go on with this run instead; --epochs may be more.", rich_help_panel=TRACKING),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline", help="Track in ./mlflow.db for now; aelab sync sends it later.", rich_help_panel=TRACKING
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Go on where recipe, data or versions are not what they were.")]
+Longer = Annotated[int | None, typer.Option(min=1, help="More epochs than the run had: it becomes longer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
 Out = Annotated[Path | None, typer.Option(help="Write the picture to this file too.")]
@@ -114,6 +135,21 @@ def short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def farewell(outcome: "Outcome", screen: "Screen") -> None:
+    """What a training ends with: its figures, where its pictures are, and what to type next."""
+    from aelab.console import number
+    from aelab.recipe import Autoencodes, Generates
+
+    name = outcome.info.name
+    figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
+    screen.result(f"{name} finished  {figures}")
+    for path in outcome.pictures:
+        screen.result(f"picture  {short(path)}")
+    verbs = ["eval", *["sample"] * isinstance(outcome.recipe, Generates)]
+    verbs += ["interpolate"] * isinstance(outcome.recipe, (Autoencodes, Generates))
+    screen.note("next     " + "   ".join([*(f"aelab {verb} {name}" for verb in verbs), "aelab ui"]))
 
 
 def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def runs(
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
+    store.mark_dead()
     found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
     if json:
         screen.data(

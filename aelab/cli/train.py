@@ -1,14 +1,17 @@
-"""The verbs that train: `train`, with one command a recipe made from its signature, `resume` and `compare-latent`."""
+"""The verbs that train: `train`, with one command a recipe made from its signature, and `compare-latent`."""
 
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
 import typer
 from typer.core import TyperGroup
 
 from aelab import cookbook
+from aelab.cli.again import resume
 from aelab.cli.options import (
     EXIT_CODES,
     TRACKING,
@@ -23,17 +26,21 @@ from aelab.cli.options import (
     Json,
     LearningRateSchedule,
     MaxSteps,
-    Name,
+    Offline,
     Patience,
     Precision,
     Quiet,
+    Resume,
     Seed,
     Set,
+    SkipBad,
+    SkipNonfinite,
     SplitSeed,
     Start,
     Uri,
     Warmup,
     assignments,
+    farewell,
     screen_for,
     short,
 )
@@ -43,55 +50,77 @@ if TYPE_CHECKING:
     from aelab.config import Config
     from aelab.console import Screen
     from aelab.cookbook import Option, Page
-    from aelab.runs import Outcome
 
 RECIPES_OWN = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings for which a recipe has a default
 
 verbs = typer.Typer()
 
 
-def train(page: "Page", values: dict[str, Any]) -> None:
-    """Trains a recipe: `values` are the engine's options and the recipe's, as they were typed."""
-    from aelab import runs
+def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
+    """Trains a recipe: `values` are the engine's options and the recipe's, of which some were `typed`."""
+    from aelab import resuming, runs
     from aelab.tracking import Store
 
     screen = screen_for(values.pop("quiet"))
+    resumed, offline = values.pop("resume"), values.pop("offline")
     places = {key: values.pop(key) for key in ("tracking_uri", "experiment", "name", "data_dir")}
+    if resumed:
+        store = Store(places["tracking_uri"], offline)
+        info = store.find(resumed)
+        named = places["name"] if "name" in typed else info.name
+        _refuse_changes(runs.configuration(info, store)[0], page, info.name, {**values, "name": named}, typed)
+        outcome = resuming.resume(info, store, screen, places["data_dir"], values["epochs"])
+        return farewell(outcome, screen)
     config = _config(page, values)
     data = runs.open_config_data(config, places["data_dir"], screen)
-    store = Store(places["tracking_uri"])
+    store = Store(places["tracking_uri"], offline)
+    left = resuming.unfinished(config, page, data, store)
+    if left and _shall_resume(left.name, left.id, screen):
+        return farewell(resuming.resume(left, store, screen, places["data_dir"]), screen)
     outcome = runs.start(config, store, screen, data=data, experiment=places["experiment"], name=places["name"])
-    _farewell(outcome, screen)
+    return farewell(outcome, screen)
+
+
+def _shall_resume(name: str, run_id: str, screen: "Screen") -> bool:
+    """Asks whether to go on with the run of the same command that was stopped; where nobody can answer, says how."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        screen.warn(
+            f"{name} of the same command was stopped; this is a new run. Go on with that: aelab resume {run_id[:8]}"
+        )
+        return False
+    return typer.confirm(f"{name} of the same command was stopped. Go on with it?", default=True, err=True)
+
+
+def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str, Any], typed: set[str]) -> None:
+    """Raises Problem, with the differences, if options were typed that are not those of the run that is resumed."""
+    defaults = {option.name: option.default for option in cookbook.options(cookbook.load(page))}
+    was = {**defaults, **before.options, **asdict(before.settings), "data": before.data, "image_size": before.image_size,
+           "split_seed": before.split_seed, "skip_bad": before.skip_bad, "name": name}  # fmt: skip
+    changed = [
+        f"--{key.replace('_', '-')} {values[key]}, was {was[key]}"
+        for key in sorted((typed | {"name"}) & was.keys() - {"epochs", "device"})
+        if values[key] != was[key] and (key, values[key]) != ("data", "auto")
+    ]
+    if Path(before.recipe).stem != page.name:
+        changed.insert(0, f"recipe {page.name}, was {Path(before.recipe).stem}")
+    if changed:
+        raise Problem(f"{name} was begun with other options: {'; '.join(changed)}.", "Leave them out to go on.", code=2)
 
 
 def _config(page: "Page", values: dict[str, Any]) -> "Config":
     """The configuration that the typed values mean; what is left of them are the recipe's options."""
     from aelab.config import Config
-    from aelab.engine import Settings
+    from aelab.position import Settings
 
     recipe = cookbook.load(page)
     own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
     settings = Settings(
-        **own, **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience")}
+        **own,
+        **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience", "skip_nonfinite")},
     )
-    given = {key: values.pop(key) for key in ("data", "image_size", "split_seed", "start")}
+    given = {key: values.pop(key) for key in ("data", "image_size", "split_seed", "start", "skip_bad")}
     typed = str(page.path) if page.path != getattr(cookbook.pages().get(page.name), "path", None) else page.name
     return Config(typed, settings, values, **given)
-
-
-def _farewell(outcome: "Outcome", screen: "Screen") -> None:
-    """What a training ends with: its figures, where its pictures are, and what to type next."""
-    from aelab.console import number
-    from aelab.recipe import Autoencodes, Generates
-
-    name = outcome.info.name
-    figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
-    screen.result(f"{name} finished  {figures}")
-    for path in outcome.pictures:
-        screen.result(f"picture  {short(path)}")
-    verbs = ["eval", *["sample"] * isinstance(outcome.recipe, Generates)]
-    verbs += ["interpolate"] * isinstance(outcome.recipe, (Autoencodes, Generates))
-    screen.note("next     " + "   ".join([*(f"aelab {verb} {name}" for verb in verbs), "aelab ui"]))
 
 
 def _train_command(page: "Page") -> Any:
@@ -105,10 +134,12 @@ def _train_command(page: "Page") -> Any:
         if option.name in taken:
             raise Problem(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
 
-    def command(**values: Any) -> None:
-        train(page, values)
+    def command(context: typer.Context, **values: Any) -> None:
+        typed = {name for name in values if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
+        train(page, values, typed)
 
-    parameters = [*map(_parameter, own), *common]
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    parameters = [first, *map(_parameter, own), *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     doc = inspect.getdoc(sys.modules[recipe.__module__]) or page.name
@@ -118,11 +149,12 @@ def _train_command(page: "Page") -> Any:
 
 def _common(
     *, epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
-    image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
-    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
-    schedule: LearningRateSchedule = None, warmup: Warmup = None, start: Start = None,
+    image_size: ImageSize = None, skip_bad: SkipBad = False, split_seed: SplitSeed = 0, device: Device = "auto",
+    precision: Precision = "float32", max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
+    schedule: LearningRateSchedule = None, warmup: Warmup = None, skip_nonfinite: SkipNonfinite = 0, start: Start = None,
+    resume: Resume = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)] = None,
-    experiment: Experiment = None, tracking_uri: Uri = None, quiet: Quiet = False,
+    experiment: Experiment = None, tracking_uri: Uri = None, offline: Offline = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Carries the options that every recipe's command has."""
 
@@ -152,6 +184,13 @@ def _parser(option: "Option") -> Callable[[Any], Any]:
     return parse
 
 
+def _single(verb: Callable[..., None]) -> typer.Typer:
+    """A verb as an application of its own."""
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(epilog=EXIT_CODES)(verb)
+    return single
+
+
 class Recipes(TyperGroup):
     """The group `train`: a command for every recipe, whose file is only run when it is the one that is asked for."""
 
@@ -164,7 +203,14 @@ class Recipes(TyperGroup):
         stub.command(name=page.name, help=page.summary)(lambda: None)
         return typer.main.get_command(stub)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        resumed = args and args[0].partition("=")[0] == "--resume"
+        return super().parse_args(ctx, ["--", *args] if resumed else args)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0].partition("=")[0] == "--resume":  # the run knows its recipe
+            _, equals, name = args[0].partition("=")
+            return "resume", typer.main.get_command(_single(resume)), [name, *args[1:]] if equals else args[1:]
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         return args[0], _train_command(cookbook.find(args[0])), args[1:]
@@ -172,22 +218,9 @@ class Recipes(TyperGroup):
 
 verbs.add_typer(
     typer.Typer(cls=Recipes, help="Train a recipe: a name, or a path such as ./mine.py.", no_args_is_help=True,
-                subcommand_metavar="RECIPE [OPTIONS]"),
+                subcommand_metavar="RECIPE [OPTIONS] | --resume RUN"),
     name="train",
 )  # fmt: skip
-
-
-@verbs.command()
-def resume(run: Name, data_dir: DataDir = None, tracking_uri: Uri = None, quiet: Quiet = False) -> None:
-    """Go on with an interrupted run as if it had never stopped.
-
-    It stays the same MLflow run and ends with the numbers of an uninterrupted one.
-    """
-    from aelab import runs
-    from aelab.tracking import Store
-
-    screen, store = screen_for(quiet), Store(tracking_uri)
-    _farewell(runs.resume(store.find(run), store, screen, data_dir), screen)
 
 
 @verbs.command("compare-latent")
@@ -195,12 +228,14 @@ def compare_latent(
     dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, help="Latent dimensions, such as 2 5 10.")],
     recipe: Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")] = "stacked",
     seeds: Annotated[int, typer.Option(min=1, help="Runs a dimension, with the seeds --seed, --seed + 1, ...")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs that are trained at once, each in a process of its own.")] = 1,
     set_: Set = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
-    image_size: ImageSize = None, split_seed: SplitSeed = 0, device: Device = "auto", precision: Precision = "float32",
-    max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
-    schedule: LearningRateSchedule = None, warmup: Warmup = None, experiment: Experiment = None,
-    tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False,
+    image_size: ImageSize = None, skip_bad: SkipBad = False, split_seed: SplitSeed = 0, device: Device = "auto",
+    precision: Precision = "float32", max_steps: MaxSteps = None, patience: Patience = None, ema: Ema = None,
+    schedule: LearningRateSchedule = None, warmup: Warmup = None, skip_nonfinite: SkipNonfinite = 0,
+    experiment: Experiment = None, tracking_uri: Uri = None, offline: Offline = False, json: Json = False,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train one run a latent dimension and seed, and compare their errors.
 
@@ -208,7 +243,9 @@ def compare_latent(
     code size beside it; curve, contact sheet and table (CSV, Markdown, LaTeX) are logged on a parent run. Runs that are done
     already are not trained again: the same command goes on where it was stopped.
     """
-    from aelab import launch, runs
+    import pandas as pd
+
+    from aelab import layout, runs, sweep
     from aelab.tracking import Store
 
     page = cookbook.find(recipe)
@@ -219,29 +256,27 @@ def compare_latent(
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
         "split_seed": split_seed, "device": device, "precision": precision, "max_steps": max_steps, "patience": patience,
-        "ema": ema, "schedule": schedule, "warmup": warmup, "start": None,
+        "ema": ema, "schedule": schedule, "warmup": warmup, "start": None, "skip_bad": skip_bad,
+        "skip_nonfinite": skip_nonfinite,
     }  # fmt: skip
     config = _config(page, {**values, **options})
     opened = runs.open_config_data(config, data_dir, screen)
-    store = Store(tracking_uri)
+    store = Store(tracking_uri, offline)
     unique = list(dict.fromkeys(dimensions))
     every = range(seed, seed + seeds)
-    sweep = launch.compare_latent(unique, every, config, store, screen, data=opened, experiment=experiment)
+    done = sweep.compare_latent(
+        unique, every, config, store, screen, data=opened, data_dir=data_dir, experiment=experiment, jobs=jobs
+    )
     if json:
         screen.data(
-            {
-                "run": sweep.info.name,
-                "id": sweep.info.id,
-                "points": sweep.rows,
-                "table": sweep.table,
-                "failed": sweep.failed,
-            }
+            {"run": done.info.name, "id": done.info.id, "points": done.rows, "table": done.table, "failed": done.failed}
         )
-    else:
-        shown = [{k: v for k, v in row.items() if "psnr" not in k} for row in sweep.table]
-        screen.table(shown, f"{page.name} on the test images of {opened.name} (PCA: the same code size)")
-        for picture in sweep.pictures:
+    elif done.table:
+        table = pd.DataFrame([{k: v for k, v in row.items() if "psnr" not in k} for row in done.table])
+        title = f"{page.name} on the test images of {opened.name} (PCA: the same code size)"
+        screen.table(layout.cells(table, "terminal"), title, right=layout.figures(table))
+        for picture in done.pictures:
             screen.result(f"picture  {short(picture)}")
-        screen.note(f"next     aelab compare {' '.join(str(row['run']) for row in sweep.rows)}   aelab ui")
-    if sweep.failed:
-        raise Problem(f"{len(sweep.failed)} of {len(unique) * seeds} points failed.", *sweep.failed[:2])
+        screen.note(f"next     aelab compare {done.info.name}   aelab ui")
+    if done.failed:
+        raise Problem(f"{len(done.failed)} of {len(unique) * seeds} points failed.", *done.failed[:2])

@@ -148,6 +148,7 @@ def open_data(
     data_dir: Path | None = None,
     image_size: int | None = None,
     split_seed: int = 0,
+    skip_bad: bool = False,
     advance: Advance = silent,
 ) -> Dataset:
     """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
@@ -168,14 +169,14 @@ def open_data(
     elif name in DOWNLOADABLE:
         raw = obtain(DOWNLOADABLE[name], data_dir, advance)
     elif Path(name).is_dir():
-        raw = folder(Path(name), image_size, advance)
+        raw = folder(Path(name), image_size, advance, skip_bad)
     else:
         raise _unknown(name)
     if image_size and not Path(name).is_dir() and raw.train[0].shape[2:] != (image_size, image_size):
         raise Problem(
             f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
         )
-    return split(name, raw, split_seed, note)
+    return split(name, raw, split_seed, note or raw.note)
 
 
 def _unknown(name: str) -> Problem:

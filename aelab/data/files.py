@@ -2,10 +2,12 @@
 
 import gzip
 import math
+import os
 import struct
 import tarfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,12 @@ from aelab.problem import Problem
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+MOST_BYTES = 1 << 29  # of one IDX file: ten times MNIST
 MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
+
+
+class Unreadable(Problem):
+    """One picture that cannot be read; --skip-bad leaves it out."""
 
 
 def read_idx(path: Path) -> Tensor:
@@ -29,8 +35,12 @@ def read_idx(path: Path) -> Tensor:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             size = math.prod(shape)
-            if zero or kind != 8 or dimensions > 3 or size > 1 << 32:
+            if zero or kind != 8 or dimensions > 3 or size > MOST_BYTES:
                 raise Problem(f"{path} is not an IDX file of bytes.")
+            if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before the memory is asked for
+                raise Problem(
+                    f"{path} is truncated or altered: it promises {size} bytes and has {path.stat().st_size - file.tell()}."
+                )
             content = file.read(size + 1)
     except (struct.error, zlib.error, EOFError, OSError) as error:
         raise Problem(f"{path} is truncated or unreadable: {error}") from error
@@ -60,26 +70,68 @@ def pictures_in(folder: Path) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def read_pictures(paths: list[Path], image_size: int | None, advance: Callable[[int], None]) -> Tensor:
+@dataclass(frozen=True)
+class Pictures:
+    """Images (N, C, H, W), the number of each among the paths that were asked for, and what was left out, in words."""
+
+    images: Tensor
+    numbers: list[int]
+    bad: list[str]
+
+
+def read_pictures(
+    paths: list[Path], image_size: int | None, advance: Callable[[int], None], skip_bad: bool = False
+) -> Pictures:
     """Pictures of one size as (N, C, H, W): C is 1 if all are grey, else 3.
 
     With `image_size` the shorter side is scaled to it and the middle cut out. Raises Problem, naming the picture, for one that
-    cannot be read, is too large, or differs in size from the first while no `image_size` is given.
+    cannot be read (unless `skip_bad`), is too large, or differs in size from the first while no `image_size` is given.
     """
-    headers = [_look(path) for path in paths]
-    grey = all(mode in GREY for mode, _ in headers)
-    (width, height) = (image_size, image_size) if image_size else headers[0][1]
-    whole = np.empty((len(paths), height, width, 1 if grey else 3), np.uint8)
-    for number, (path, (_, size)) in enumerate(zip(paths, headers, strict=True)):
+    headers: dict[int, tuple[str, tuple[int, int]]] = {}
+    bad = []
+    for number, path in enumerate(paths):
+        try:
+            headers[number] = _look(path)
+        except Unreadable as problem:
+            if not skip_bad:
+                raise
+            bad.append(str(problem))
+    if not headers:
+        raise Problem(f"none of the {len(paths)} pictures can be read.", *bad[:1])
+    grey = all(mode in GREY for mode, _ in headers.values())
+    first = next(iter(headers))
+    (width, height) = (image_size, image_size) if image_size else headers[first][1]
+    whole = _room(len(headers), height, width, 1 if grey else 3)
+    kept: list[int] = []
+    for number, (_, size) in headers.items():
         if not image_size and size != (width, height):
             raise Problem(
-                f"the pictures differ in size: {paths[0].name} is {width} x {height}, {path.name} is {size[0]} x {size[1]}.",
+                f"the pictures differ in size: {paths[first].name} is {width} x {height}, "
+                f"{paths[number].name} is {size[0]} x {size[1]}.",
                 "Say what they shall be scaled and cut to, for instance --image-size 64",
                 code=2,
             )
-        whole[number] = _decode(path, (width, height), grey).reshape(whole.shape[1:])
+        try:
+            whole[len(kept)] = _decode(paths[number], (width, height), grey).reshape(whole.shape[1:])
+            kept.append(number)
+        except Unreadable as problem:
+            if not skip_bad:
+                raise
+            bad.append(str(problem))
         advance(number + 1)
-    return torch.from_numpy(np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
+    images = torch.from_numpy(np.ascontiguousarray(whole[: len(kept)].transpose(0, 3, 1, 2)))
+    return Pictures(images, kept, bad)
+
+
+def _room(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Memory for the pictures. Raises Problem before it is taken if there is not so much."""
+    needed = 2 * count * height * width * channels  # they are turned once
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+        raise Problem(
+            f"{count:,} pictures of {width} x {height} need {needed / 1e9:,.0f} GB of memory, more than there is.",
+            "Scale them down, for instance --image-size 64", code=2,
+        )  # fmt: skip
+    return np.empty((count, height, width, channels), np.uint8)
 
 
 def _look(path: Path) -> tuple[str, tuple[int, int]]:
@@ -88,10 +140,14 @@ def _look(path: Path) -> tuple[str, tuple[int, int]]:
         with Image.open(path) as picture:
             mode, (width, height) = picture.mode, picture.size
             if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
-                raise Problem(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
+                raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
-    except UNREADABLE as error:
-        raise Problem(f"{path} cannot be read as a picture: {error}") from error
+    except Problem:
+        raise
+    except Exception as error:  # PIL's readers raise whatever they meet in a crafted file
+        raise Unreadable(
+            f"{path} cannot be read as a picture: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     return mode, (height, width) if turned else (width, height)
 
 
@@ -106,6 +162,10 @@ def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
                     "pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits"
                 )
             plain = upright.convert("L" if grey else "RGB")
-    except UNREADABLE as error:
-        raise Problem(f"{path} cannot be read as a picture: {error}") from error
+    except Problem:
+        raise
+    except Exception as error:  # PIL's readers raise whatever they meet in a crafted file
+        raise Unreadable(
+            f"{path} cannot be read as a picture: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
     return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.LANCZOS))

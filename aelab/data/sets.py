@@ -24,6 +24,7 @@ class Raw:
     classes: tuple[str, ...]
     place: str  # where it was read from, in words
     val: Pair | None = None
+    note: str = ""  # what was left out
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,11 @@ def digits() -> Raw:
 BUNDLED = {"mnist-5k": mnist_5k, "digits": digits}
 
 
-def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int], None]) -> Raw:
-    """A folder of pictures: flat, or one folder a class; train/, val/ and test/ folders, where present, set the split."""
+def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int], None], skip_bad: bool = False) -> Raw:
+    """A folder of pictures: flat, or one folder a class; train/, val/ and test/ folders, where present, set the split.
+
+    A picture that cannot be read is named and refused, or with `skip_bad` counted and left out.
+    """
     apart = {
         name: root / name for name in ("train", "val", "test") if (root / name).is_dir() and pictures_in(root / name)
     }
@@ -157,7 +161,11 @@ def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int]
     everything = [path for some in paths for path in some]
     if not paths[0]:
         raise Problem(f"there are no pictures in {roots[0]} (png, jpg, bmp, webp, gif, tif, pgm, ppm).", code=2)
-    images = read_pictures(everything, image_size, lambda n: advance(f"reading {root.name}", n, len(everything)))
+    read = read_pictures(
+        everything, image_size, lambda n: advance(f"reading {root.name}", n, len(everything)), skip_bad
+    )
+    kept = {everything[number] for number in read.numbers}
+    paths = [[path for path in some if path in kept] for some in paths]
     owners = [[path.relative_to(each).parts[0] if path.parent != each else "" for path in some]
               for each, some in zip(roots, paths, strict=True)]  # fmt: skip
     names = sorted({owner for some in owners for owner in some})
@@ -165,6 +173,9 @@ def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int]
     number = {name: k for k, name in enumerate(classes)}
     labels = torch.tensor([number.get(owner, -1) for some in owners for owner in some])
     sizes = [len(some) for some in paths]
-    pairs = list(zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True))
+    pairs = list(zip(torch.split(read.images, sizes), torch.split(labels, sizes), strict=True))
     split = dict(zip(apart if "train" in apart else ["train"], pairs, strict=True))
-    return Raw(split["train"], split.get("test"), classes, str(root), split.get("val"))
+    note = ""
+    if read.bad:
+        note = f"{len(read.bad)} of {len(everything)} pictures are left out; {read.bad[0]}"
+    return Raw(split["train"], split.get("test"), classes, str(root), split.get("val"), note)

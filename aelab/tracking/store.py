@@ -1,32 +1,39 @@
 """The tracking store: opened, searched, and asked for runs."""
 
-import getpass
 import os
+import platform
 import re
-import subprocess
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from mlflow.entities import Dataset, DatasetInput, Param, ViewType
+from mlflow.entities import Dataset, DatasetInput, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.problem import Problem
-from aelab.tracking.run import Run, RunInfo, cache_folder, local_path, run_info
+from aelab.problem import Problem, redacted
+from aelab.tracking.info import RunInfo, cache_folder, local_path, run_info
+from aelab.tracking.owner import hold, is_gone, origin, this_process
+from aelab.tracking.run import Run
 
 EXPERIMENT = "aelab"
 
 
 class Store:
-    """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
+    """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    def __init__(self, uri: str | None = None) -> None:
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    `offline` is that last one whatever the others say; its runs are marked for `aelab sync`.
+    """
+
+    def __init__(self, uri: str | None = None, offline: bool = False) -> None:
+        here = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        self.uri = here if offline else uri or os.environ.get("MLFLOW_TRACKING_URI") or here
+        self.offline = offline
         self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
         if self.database and any(sign in str(self.database) for sign in "?%'\""):
             raise Problem(
@@ -38,26 +45,31 @@ class Store:
             self._knock()
         try:
             if self.database:  # processes that create one SQLite store at once would break its migration
-                with FileLock(f"{self.database}.lock", timeout=60):
+                with self._creator():
                     self.client = MlflowClient(self.uri)
                     self.client.search_experiments(max_results=1)
             else:
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
         except OSError as error:
-            raise Problem(f"cannot open the store {self.shown_uri}: {error}") from error
+            raise Problem(f"cannot open the store {self.shown_uri}: {redacted(str(error))}") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
-            reason = str(error).strip().splitlines()[0]
-            raise Problem(f"cannot open the store {self.shown_uri}: {reason[:150]}") from error
+            raise Problem(f"cannot open the store {self.shown_uri}: {_reason(error)}") from error
+
+    def _creator(self) -> AbstractContextManager[Any]:
+        """The lock of a database; none where it is there and its folder cannot be written to, to read what is there."""
+        assert self.database
+        read_only = self.database.exists() and not os.access(self.database.parent, os.W_OK)
+        return nullcontext() if read_only else FileLock(f"{self.database}.lock", timeout=60)
 
     @property
     def shown_uri(self) -> str:
         """The address without a password."""
-        return re.sub(r"//[^@/]*@", "//", self.uri)
+        return redacted(self.uri)
 
     def _knock(self) -> None:
         try:
-            with urllib.request.urlopen(self.uri.rstrip("/") + "/health", timeout=5):
+            with urllib.request.urlopen(self.shown_uri.rstrip("/") + "/health", timeout=5):
                 return
         except urllib.error.HTTPError:
             return  # someone answers; MLflow will say what is wrong
@@ -65,8 +77,17 @@ class Store:
             reason = getattr(error, "reason", error)
             raise Problem(
                 f"no MLflow server answers at {self.shown_uri}: {reason}",
-                "Start it, correct MLFLOW_TRACKING_URI or --tracking-uri, or unset them to log into ./mlflow.db",
+                "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
+                "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
             ) from error
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """What the store raises as a Problem."""
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            raise Problem(f"the store {self.shown_uri} refuses: {_reason(error)}") from error
 
     def experiment(self, name: str | None) -> str:
         """The id of an experiment, created if need be with its artifacts beside the database."""
@@ -101,24 +122,76 @@ class Store:
         parent: str | None = None,
     ) -> Run:
         """Starts a run. Its name is `name`-xxxxxx with the first digits of its id if `name` ends in a dash."""
-        every = {**tags, **_origin(), **({"mlflow.parentRunId": parent} if parent else {})}
-        created = self.client.create_run(self.experiment(experiment), run_name=name, tags=every)
-        run_id = created.info.run_id
-        if name.endswith("-"):
-            self.client.update_run(run_id, name=name + run_id[:6])
-        self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-        if dataset:
-            self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
-        return Run(self.client, self.get(run_id))
+        every = {
+            **tags, **origin(), "aelab.process": this_process(),
+            **({"mlflow.parentRunId": parent} if parent else {}), **({"aelab.offline": "yes"} if self.offline else {}),
+        }  # fmt: skip
+        with self.asking():
+            self.mark_dead()
+            created = self.client.create_run(self.experiment(experiment), run_name=name, tags=every)
+            run_id = created.info.run_id
+            try:
+                if name.endswith("-"):
+                    self.client.update_run(run_id, name=name + run_id[:6])
+                self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+                if dataset:
+                    self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
+                return Run(self.client, self.get(run_id))
+            except BaseException:
+                with suppress(Exception):
+                    self.client.set_terminated(run_id, "FAILED")
+                raise
 
     def reopen(self, info: RunInfo) -> Run:
-        """Goes on with a run: it is RUNNING again, and what it has logged already is not logged twice."""
-        self.client.update_run(info.id, status="RUNNING")
-        return Run(self.client, info, again=True)
+        """Goes on with a run: it is RUNNING again, and what it has logged already is not logged twice.
+
+        Raises Problem if another process is writing it.
+        """
+        with self.asking():
+            run = Run(self.client, info, again=True)
+            self.client.log_batch(info.id, tags=[RunTag("aelab.process", this_process())])
+            if info.tags.get("aelab.offline"):
+                self.client.log_batch(info.id, tags=[RunTag("aelab.offline", "yes")])
+            self.client.update_run(info.id, status="RUNNING")
+            return run
+
+    @contextmanager
+    def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:
+        """A run that no other process can write while the block lasts, as it is now.
+
+        Raises Problem if one does: on this machine its lock says so, of another machine only the status tells; `force` goes on
+        there.
+        """
+        process = info.tags.get("aelab.process", "")
+        held = hold(local_path(info.artifacts) or cache_folder(info.id), info.name, process)
+        try:
+            info = self.get(info.id)
+            host = process.partition(" ")[0]
+            if info.status == "RUNNING" and not local_path(info.artifacts) and host != platform.node() and not force:
+                raise Problem(
+                    f"{info.name} is running on {host or 'another machine'}, by what the store says.",
+                    f"If that has died: aelab resume {info.id[:8]} --force",
+                )
+            yield info
+        finally:
+            held.release()
+
+    def mark_dead(self) -> list[RunInfo]:
+        """Marks the runs as FAILED whose process on this machine ended without a word, and returns them."""
+        dead = []
+        for info in self.runs("attributes.status = 'RUNNING'"):
+            folder = local_path(info.artifacts) or cache_folder(info.id)
+            if is_gone(info.tags.get("aelab.process", ""), folder):
+                reason = "its process ended without a word: killed, out of memory, or the machine went down"
+                with suppress(MlflowException):  # a store that is read only
+                    self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
+                    self.client.set_terminated(info.id, "FAILED")
+                    dead.append(info)
+        return dead
 
     def annotate(self, info: RunInfo) -> Run:
         """Opens a run to add figures and pictures to it; its status stays what it is."""
-        return Run(self.client, info)
+        return Run(self.client, info, training=False)
 
     def add_figures(self, info: RunInfo, figures: Mapping[str, float]) -> None:
         """Logs figures of a finished run at step 0, only those that it does not have."""
@@ -223,32 +296,43 @@ class Store:
         if local:
             return local
         cache = cache_folder(info.id)
-        for part in ("config.json", "checkpoints", "recipe"):
+        for part in ("config.json", "recipe"):
             if not (cache / part).exists():
-                cache.mkdir(parents=True, exist_ok=True)
-                try:
-                    self.client.download_artifacts(info.id, part, str(cache))
-                except Exception as error:  # MLflow's, requests', the file system's
-                    raise Problem(f"cannot fetch {part} of run {info.name}: {str(error).splitlines()[0]}") from error
+                self._fetch(info, part)
+        try:
+            kept = [Path(entry.path).name for entry in self.client.list_artifacts(info.id, "checkpoints")]
+        except Exception as error:  # MLflow's, requests'
+            if (cache / "checkpoints").exists():
+                return cache
+            raise Problem(f"cannot fetch the checkpoints of run {info.name}: {_reason(error)}") from error
+        for kind in ("last", "best"):  # another machine may have gone on with the run
+            newest = max((name for name in kept if re.fullmatch(rf"{kind}-\d+", name)), default=None)
+            if newest and not (cache / "checkpoints" / newest).exists():
+                self._fetch(info, f"checkpoints/{newest}")
         return cache
+
+    def _fetch(self, info: RunInfo, part: str) -> None:
+        """Downloads a part of a run's files, whole or not at all. Raises Problem for a link or a path that leads elsewhere."""
+        cache = cache_folder(info.id)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as unfinished:
+                self.client.download_artifacts(info.id, part, unfinished)
+                source = Path(unfinished) / part
+                if any(path.is_symlink() for path in (source, *source.rglob("*"))):
+                    raise Problem(f"{part} of run {info.name} holds a link; links are refused.")
+                (cache / part).parent.mkdir(exist_ok=True)
+                source.rename(cache / part)
+        except Problem:
+            raise
+        except Exception as error:  # MLflow's, requests', the file system's
+            raise Problem(f"cannot fetch {part} of run {info.name}: {_reason(error)}") from error
 
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in the UI, in the mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
 
-def _origin() -> dict[str, str]:
-    """MLflow's own tags for who started a run and from which source."""
-    tags = {"mlflow.source.name": "aelab", "mlflow.source.type": "LOCAL"}
-    with suppress(OSError, KeyError, ImportError):  # an account without a name
-        tags["mlflow.user"] = getpass.getuser()
-    try:
-        git = ["git", "rev-parse", "HEAD"]
-        tags["mlflow.source.git.commit"] = subprocess.run(
-            git, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        git = ["git", "status", "--porcelain", "--untracked-files=no"]
-        tags["aelab.git_dirty"] = str(bool(subprocess.run(git, capture_output=True, check=True).stdout)).lower()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    return tags
+def _reason(error: BaseException) -> str:
+    """The first line of what a library raised, without passwords."""
+    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

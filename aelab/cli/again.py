@@ -1,0 +1,46 @@
+"""The verbs that take something up again: `resume` and `sync`."""
+
+from pathlib import Path
+
+import typer
+
+from aelab.cli.options import DataDir, Force, Longer, Name, Quiet, Uri, farewell, screen_for
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def resume(
+    run: Name,
+    epochs: Longer = None,
+    data_dir: DataDir = None,
+    tracking_uri: Uri = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with an interrupted run as if it had never stopped.
+
+    It stays the same MLflow run and ends with the numbers of an uninterrupted one. With --epochs it becomes longer, a finished
+    one too; under --schedule cosine it then ends otherwise than a run that was so long from the start.
+    """
+    from aelab import resuming
+    from aelab.tracking import Store
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    store.mark_dead()
+    farewell(resuming.resume(store.find(run), store, screen, data_dir, epochs, force), screen)
+
+
+@verbs.command()
+def sync(tracking_uri: Uri = None, quiet: Quiet = False) -> None:
+    """Send what a store has not had yet: what gathered while it was away, and the runs that were trained with --offline.
+
+    What it has already is left out.
+    """
+    from aelab.tracking import Store, push, replay
+
+    screen, store = screen_for(quiet), Store(tracking_uri)
+    here = Store(offline=True) if Path("mlflow.db").exists() else None
+    sent = push(here, store, screen.note) if here and here.uri != store.uri else 0
+    sent += replay(store, screen.note)
+    screen.result(f"{sent} runs sent to {store.shown_uri}")

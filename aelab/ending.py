@@ -1,0 +1,69 @@
+"""How a run ends: finished, failed or killed, whichever is true, and what is said then."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from aelab.console import Screen
+from aelab.engine import Interrupted
+from aelab.problem import Problem, no_memory, out_of_memory
+from aelab.tracking import Run, Status
+
+
+@contextmanager
+def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
+    """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
+
+    def hurry() -> bool:
+        return bool(caught)
+
+    def close(status: Status, reason: str) -> None:
+        run.tags({"aelab.reason": reason[:1000]})
+        try:
+            run.close(status, hurry)
+        except Problem as problem:
+            screen.warn(str(problem))
+
+    try:
+        yield
+    except Interrupted as interrupted:
+        close("KILLED", f"stopped by {caught[0].name}")
+        raise Stopped(caught[0], run, interrupted.step) from None
+    except KeyboardInterrupt:
+        close("KILLED", "stopped by SIGINT, twice")
+        raise
+    except BaseException as error:
+        close("FAILED", "out of memory" if out_of_memory(error) else str(error) or type(error).__name__)
+        if out_of_memory(error):
+            raise no_memory() from error
+        raise
+    run.close("FINISHED", hurry)
+
+
+class Stopped(Problem):
+    """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
+
+    def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
+        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
+        self.code = 130 if number == signal.SIGINT else 143
+
+
+@contextmanager
+def signals() -> Iterator[list[signal.Signals]]:
+    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
+    caught: list[signal.Signals] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        if caught and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        caught.append(signal.Signals(number))
+
+    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, catch) for number in names}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

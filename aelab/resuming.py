@@ -1,0 +1,128 @@
+"""A run that goes on: refused where it is not what it was, and as long as another process writes it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from aelab import checkpoint
+from aelab.config import Config
+from aelab.console import Screen
+from aelab.cookbook import Page
+from aelab.data import Dataset
+from aelab.ending import honest_status, signals
+from aelab.engine import Training
+from aelab.problem import Problem
+from aelab.runs import Outcome, begin_with, complete, configuration, facts_of, identity, open_config_data, prepare
+from aelab.tracking import RunInfo, Store
+
+
+def resume(
+    found: RunInfo,
+    store: Store,
+    screen: Screen,
+    data_dir: Path | None = None,
+    epochs: int | None = None,
+    force: bool = False,
+) -> Outcome:
+    """Goes on with an unfinished run where its last checkpoint stands, or from the start if it has none.
+
+    With more `epochs` than it had it becomes longer, a finished one too. What differs from the run as it began, such as its
+    recipe or its data, is refused, or warned of if `force`. Raises Problem, and Stopped on a signal.
+    """
+    with signals() as caught, store.held(found, force) as info:
+        config, page = configuration(info, store)
+        longer = epochs is not None and epochs > config.settings.epochs
+        if epochs is not None and epochs < config.settings.epochs:
+            raise Problem(f"--epochs {epochs}: {info.name} is one of {config.settings.epochs} epochs.", code=2)
+        if info.status == "FINISHED" and not longer:
+            raise Problem(
+                f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}",
+                f"Train it longer: aelab resume {info.name} --epochs N, more than {config.settings.epochs}", code=2,
+            )  # fmt: skip
+        if epochs is not None:
+            config = replace(config, settings=replace(config.settings, epochs=epochs))
+        data = open_config_data(config, data_dir, screen)
+        recipe = prepare(config, page, data)
+        device = next(recipe.parameters()).device
+        folder = store.folder(info) / "checkpoints"
+        last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
+        if last is None and checkpoint.present(folder, "last") and not force:
+            raise Problem(f"no checkpoint of {info.name} is whole.", "Begin it again from the start with --force.")
+        began = {
+            "recipe_sha256": info.tags.get("aelab.recipe_sha256"),
+            "data_fingerprint": info.tags.get("aelab.data_fingerprint"),
+        }
+        _check_same(
+            info, {**began, **(last.manifest if last else {})}, facts_of(config, page, data, device), screen, force
+        )
+        run = store.reopen(info)
+        run.warn = screen.warn
+        with honest_status(run, screen, caught):
+            training = Training(recipe, data.to(device), config.settings, run, screen)
+            if last:
+                training.restore(last, best)
+            elif config.start:
+                begin_with(recipe, config, page, store, screen)
+            run.tags({"aelab.reason": ""})
+            if longer:
+                _lengthen(training, info, config, page, data)
+            screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
+            validation, written = complete(training, config, page, caught)
+    return Outcome(store.get(run.id), recipe, training.data, validation, written)
+
+
+def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, data: Dataset) -> None:
+    """Writes down that a run has more epochs than it began with. Raises Problem where they would change nothing."""
+    run, settings = training.run, config.settings
+    if training.position.step >= training.steps:
+        raise Problem(f"--max-steps {settings.max_steps} of {info.name} are done: more epochs change nothing.", code=2)
+    same = identity(config, page, data)
+    if settings.schedule != "constant":
+        same += " lengthened"
+        training.screen.warn(
+            f"the step size of {info.name} follows a {settings.schedule}, which is stretched from here on: "
+            f"it will not end as a run of {settings.epochs} epochs from the start."
+        )
+    facts = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    run.json("config.json", {**facts, "settings": asdict(settings)})
+    run.tags(
+        {"aelab.identity": same, "aelab.lengthened": f"from {info.params.get('epochs')} to {settings.epochs} epochs"}
+    )
+
+
+def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], screen: Screen, force: bool) -> None:
+    """Refuses, or warns of with `force`, what is not as it was when a run began. Another device is warned of only."""
+    before, now = (
+        {**facts, **facts.pop("options", {}), **facts.pop("versions", {})} for facts in (dict(before), dict(now))
+    )
+    now = json.loads(json.dumps(now))  # tuples are lists there
+    differing = [key for key in now if key in before and before[key] != now[key]]
+    words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}
+    lines = [words.get(key) or f"{key}: {before[key]}, now {now[key]}" for key in differing if key != "device"]
+    if "device" in differing:
+        screen.warn(
+            f"{info.name} began on {before['device']}; on {now['device']} its numbers may differ in the last bits."
+        )
+    if lines and not force:
+        raise Problem(
+            f"{info.name} cannot go on as it began: {'; '.join(lines)}.",
+            "Go on all the same with --force, or train anew.",
+        )
+    for line in lines:
+        screen.warn(f"{line}; going on all the same.")
+
+
+def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunInfo | None:
+    """The run of the same command, if the last one of it was stopped and can be resumed."""
+    config = replace(config, start=store.find(config.start).id if config.start else None)
+    store.mark_dead()
+    last = store.newest(kind="run", identity=identity(config, page, data))
+    if (
+        last is None
+        or last.status not in ("KILLED", "FAILED")
+        or last.tags.get("aelab.health", "").startswith("not finite")
+    ):
+        return None
+    return last if checkpoint.present(store.folder(last) / "checkpoints", "last") else None

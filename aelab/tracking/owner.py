@@ -1,0 +1,90 @@
+"""Who started a run, which process writes it, and whether that is still there."""
+
+import getpass
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from aelab.problem import Problem
+
+
+def lock_path(folder: Path) -> Path:
+    """The lock of a run's folder, beside it."""
+    return folder.with_name(folder.name + ".lock")
+
+
+def hold(folder: Path, name: str, who: str = "") -> FileLock:
+    """Takes the lock of a run, which ends with this process however that ends. Raises Problem if another one has it."""
+    lock = FileLock(lock_path(folder), timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        host, number, *_ = [*who.split(), "", ""]
+        other = f" (process {number} on {host})" if number else ""
+        raise Problem(
+            f"{name} is being written by another process{other}.", "Wait for it, or stop it first."
+        ) from error
+    except OSError as error:
+        raise Problem(f"cannot write to {folder.parent}: {error.strerror or error}") from error
+    return lock
+
+
+def this_process() -> str:
+    """Host, process id and start: what the tag aelab.process says."""
+    return f"{platform.node()} {os.getpid()} {_started(os.getpid())}"
+
+
+def is_gone(process: str, folder: Path) -> bool:
+    """Whether the process of a run ended without a word: it was of this host, is not there, and nobody holds the lock."""
+    host, _, rest = process.partition(" ")
+    number, _, started = rest.partition(" ")
+    if host != platform.node() or not number.isdigit():
+        return False
+    now = _started(int(number))
+    if now is not None and now == started:
+        return False
+    if not lock_path(folder).exists():
+        return True
+    try:
+        with FileLock(lock_path(folder), timeout=0):
+            return True
+    except (Timeout, OSError):
+        return False
+
+
+def _started(number: int) -> str | None:
+    """When a process began, in the kernel's ticks; empty where the system does not say; None if it is not there."""
+    try:
+        state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else fields[18]
+    except (OSError, IndexError):
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return ""
+
+
+def origin() -> dict[str, str]:
+    """MLflow's own tags for who started a run and from which source."""
+    tags = {"mlflow.source.name": "aelab", "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError, ImportError):  # an account without a name
+        tags["mlflow.user"] = getpass.getuser()
+    try:
+        git = ["git", "rev-parse", "HEAD"]
+        tags["mlflow.source.git.commit"] = subprocess.run(
+            git, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        git = ["git", "status", "--porcelain", "--untracked-files=no"]
+        tags["aelab.git_dirty"] = str(bool(subprocess.run(git, capture_output=True, check=True).stdout)).lower()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return tags

@@ -1,0 +1,93 @@
+"""What a run has logged, line by line on this disk, until the store has all of it."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from aelab.pictures import Picture
+
+Entry = list[
+    Any
+]  # ["metric", key, value, ms, step], ["tags", {}], ["picture", key, step, file], ["file", path], ["end", ...]
+
+
+class Spool:
+    """A file of entries beside the pictures that they name.
+
+    Writing never raises: on a full disk the entry stays in memory alone, and `trouble` says so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.pictures = path, path.with_suffix("")
+        self.trouble = ""
+        self._file: int | None = None
+        self._torn = path.exists()  # the last line may be half there
+
+    def write(self, entry: Entry) -> None:
+        line = json.dumps(entry) + "\n"
+        try:
+            if self._file is None:
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            content = (("\n" if self._torn else "") + line).encode()
+            self._torn = os.write(self._file, content) != len(content)
+            self.trouble = f"{self.path}: not all of it was written" if self._torn else ""
+        except OSError as error:
+            self._torn, self.trouble = True, f"{error.strerror} ({self.path})"
+
+    def keep(self, key: str, step: int, picture: Picture) -> str:
+        """Writes a picture beside the spool and returns the name of its file, empty where the disk does not take it."""
+        name = f"{re.sub(r'[^A-Za-z0-9.-]', '~', key)}-{step}.png"
+        try:
+            self.pictures.mkdir(exist_ok=True)
+            PIL.Image.fromarray(picture).save(self.pictures / name, compress_level=1)
+        except OSError as error:
+            self.trouble = f"{error.strerror} ({self.pictures})"
+            return ""
+        return name
+
+    def picture(self, name: str) -> Picture | None:
+        """A kept picture; None where it is not whole."""
+        try:
+            with PIL.Image.open(self.pictures / Path(name).name) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError):
+            return None
+
+    def forget(self, name: str) -> None:
+        """Deletes a picture that the store has."""
+        with suppress(OSError):
+            (self.pictures / Path(name).name).unlink()
+
+    def entries(self) -> Iterator[Entry]:
+        """What is written; a line that was cut by the death of its process is passed over."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        for line in text.splitlines():
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, list) and entry:
+                    yield entry
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def remove(self) -> None:
+        """Deletes the file and its folder: the store has everything."""
+        self.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            for left in self.pictures.glob("*.png"):
+                left.unlink()
+            if self.pictures.is_dir():
+                self.pictures.rmdir()

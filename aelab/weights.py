@@ -1,0 +1,28 @@
+"""The weights of a recipe: their average, and whether they are finite."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from aelab.recipe import Recipe
+
+
+def average(recipe: Recipe, decay: float) -> AveragedModel:
+    """An exponential moving average of a recipe's weights and buffers.
+
+    After n steps its decay is at most (1 + n) / (10 + n), so that it forgets the first weights in a short training too.
+    """
+
+    def step(averaged: Any, current: Any, n: Tensor | int) -> None:
+        bounded = min(decay, (1 + int(n)) / (10 + int(n)))
+        get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    return AveragedModel(recipe, multi_avg_fn=step, use_buffers=True)
+
+
+def not_finite(recipe: Recipe) -> str | None:
+    """The first weight that is not finite, or buffer that is not a number; one pass over all of them."""
+    bad = (name for name, weight in recipe.named_parameters() if not torch.isfinite(weight).all())
+    return next(bad, None) or next((name for name, b in recipe.named_buffers() if torch.isnan(b).any()), None)
