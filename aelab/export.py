@@ -45,7 +45,9 @@ def export(
         (folder / "aelab" / "__init__.py").write_text(
             '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
         )
-        save_file({k: v.contiguous() for k, v in opened.recipe.state_dict().items()}, folder / "model.safetensors")
+        save_file(
+            {k: v.clone().contiguous() for k, v in opened.recipe.state_dict().items()}, folder / "model.safetensors"
+        )
         (folder / "config.json").write_text(
             json.dumps(_facts(opened), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )

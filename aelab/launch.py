@@ -100,7 +100,9 @@ def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, d
             while waiting and len(running) < jobs and not caught:
                 order = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
-                process: BaseProcess = context.Process(target=_alone, args=(order, store.uri, data_dir, threads, sender))
+                process: BaseProcess = context.Process(
+                    target=_alone, args=(order, store.uri, data_dir, threads, sender)
+                )
                 process.start()
                 sender.close()
                 running[order.label] = (process, receiver)

@@ -1,0 +1,269 @@
+"""Tables of runs: which rows and columns there are, what is averaged, marked and refused, and how it is written."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from aelab import layout
+from aelab.compare import comparison, differences, grouped, judged_alike, mixed, pivot
+from aelab.problem import Problem
+from aelab.tables import labels_table, latent_table, losses_table, models_table, noise_table
+from aelab.tracking import RunInfo
+
+
+def run(name, recipe="stacked", metrics=None, tags=None, **params):
+    params = {key: str(value) for key, value in params.items()}
+    tags = {"aelab.kind": "run", "aelab.recipe": recipe, "aelab.recipe_sha256": recipe * 8, "aelab.data_fingerprint": "d",
+            "aelab.seconds": "3.0", **(tags or {})}  # fmt: skip
+    return RunInfo(name * 4, name, "FINISHED", "1", 0.0, 3.0, params, tags, metrics or {}, "file:///x")
+
+
+def seeds(recipe="stacked", **extra):
+    return [
+        run(f"{recipe}{d}{s}", recipe, {"test/sse": 10.0 / d + s, "test/loss": 1.0}, latent_dim=d, seed=s, **extra)
+        for d in (10, 2) for s in (0, 1, 2)
+    ]  # fmt: skip
+
+
+def none(info, metric):
+    return []
+
+
+def test_a_group_has_the_mean_and_deviation_of_its_runs():
+    table = grouped(seeds(), ["latent_dim"], ["test/sse"])
+    assert list(table["latent_dim"]) == [2, 10], "by size, not as text"
+    assert list(table["runs"]) == [3, 3]
+    assert list(table["test/sse"]) == pytest.approx([6, 2]) and list(table["test/sse sd"]) == pytest.approx([1, 1])
+    with pytest.raises(Problem, match="beta"):
+        grouped(seeds(), ["beta"])
+
+
+def test_what_a_mean_would_hide_is_named():
+    assert mixed(seeds(), ["latent_dim"]) == []
+    assert mixed([*seeds(epochs=1), *seeds(epochs=2)], ["latent_dim"]) == ["epochs"]
+    assert mixed(seeds(), ["recipe"]) == ["latent_dim"]
+
+
+def test_versions_of_a_page_are_told_apart():
+    old, new = run("a", tags={"aelab.recipe_sha256": "1" * 64}), run("b", tags={"aelab.recipe_sha256": "2" * 64})
+    assert differences([old, new]) == ["source"]
+    assert list(comparison([old, new])["source"]) == ["1" * 8, "2" * 8]
+    assert differences([old, run("c", "vae")]) == [], "two recipes are two pages anyway"
+
+
+def test_a_pivot_has_one_metric_in_its_cells():
+    table = pivot([*seeds(), *seeds("vae")[:3]], "latent_dim", "recipe", "test/sse")
+    assert list(table["latent_dim"]) == [2, 10]
+    assert list(table["recipe stacked"]) == pytest.approx([6, 2]) and list(table["recipe stacked sd"]) == pytest.approx(
+        [1, 1]
+    )
+    assert math.isnan(table["recipe vae"][0]) and table["recipe vae"][1] == pytest.approx(2)
+
+
+def test_options_of_another_recipe_are_no_difference():
+    assert differences([run("a", latent_dim=2, seed=0), run("b", "vae", latent_dim=2, seed=0, beta=4)]) == []
+    assert differences([run("b", "vae", beta=1), run("c", "vae", beta=4)]) == ["beta"]
+
+
+def judged(name, sha, n=1000):
+    figures = {"test/frechet_lenet": 1.0, "test/classes": 10.0, "test/mse": 0.1}
+    return run(name, "gan", figures, {"aelab.lenet_sha256": sha, "aelab.compared_samples": str(n)})
+
+
+def test_distances_by_different_weights_do_not_stand_side_by_side():
+    names = ["test/mse", "test/frechet_lenet", "test/classes"]
+    for one, other in ((judged("a", "x"), judged("b", "y")), (judged("a", "x"), judged("b", "x", 10_000))):
+        assert judged_alike([one, other], names, asked=False)[0] == ["test/mse"]
+        with pytest.raises(Problem, match="lenet"):
+            judged_alike([one, other], names, asked=True)
+    assert judged_alike([judged("a", "x"), judged("b", "x"), run("c")], names, asked=True)[0] == names
+
+
+# how it is written
+
+
+FRAME = pd.DataFrame(
+    {"run": ["a_1", "b", "c"], "recipe": ["vae"] * 3, "test/mse": [0.2, 0.1, None], "test/mse sd": [0.02, 0.013, None],
+     "test/elbo": [-80.0, -90.0, -85.0], "test/kl": [1.0, 2.0, 3.0], "seconds": [1.0, 2.0, 3.0]}
+)  # fmt: skip
+
+
+def test_the_best_is_marked_whichever_way_is_better():
+    rows = layout.cells(FRAME, "terminal", mark=True)
+    assert [row["test/mse"] for row in rows] == ["0.2 ± 0.02", "0.1 ± 0.013 *", ""]
+    assert [row["test/elbo"] for row in rows] == ["-80 *", "-90", "-85"]
+    assert [row["test/kl"] for row in rows] == ["1", "2", "3"], "of a KL none is better"
+    assert [row["seconds"] for row in rows] == ["1", "2", "3"]
+    assert not any("*" in cell for row in layout.cells(FRAME, "terminal") for cell in row.values())
+
+
+def test_losses_of_different_recipes_have_no_best():
+    frame = pd.DataFrame({"recipe": ["vae", "gan"], "val/loss": [1.0, 2.0], "val/mse": [1.0, 2.0]})
+    first = layout.cells(frame, "markdown", mark=True)[0]
+    assert first["val/loss"] == "1" and first["val/mse"] == "**1**"
+
+
+def test_markdown_latex_and_csv():
+    lines = layout.markdown(FRAME, mark=True).splitlines()
+    assert lines[0] == "| run | recipe | test/mse | test/elbo | test/kl | seconds |"
+    assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: |"
+    assert lines[3] == "| b | vae | **0.1 ± 0.013** | -90 | 2 | 2 |"
+    latex = layout.latex(FRAME, mark=True)
+    assert "{llrrrr}" in latex and "a\\_1 & vae & 0.2 $\\pm$ 0.02" in latex and "\\textbf{0.1 $\\pm$ 0.013}" in latex
+    odd = layout.latex(pd.DataFrame({"50 % & more": ["x_1 {#}"]}))
+    assert "50 \\% \\& more" in odd and "x\\_1 \\{\\#\\}" in odd
+    head, first, *_ = layout.csv(FRAME).splitlines()
+    assert head.split(",")[:4] == ["run", "recipe", "test/mse", "test/mse sd"] and first.startswith("a_1,vae,0.2,0.02")
+
+
+# the standard tables
+
+
+def test_error_against_code_size():
+    infos = [*seeds(), run("g", "gan", {"test/loss": 1.0}, latent_dim=2)]
+    table = latent_table(infos, none)
+    assert list(table["latent_dim"]) == [2, 10] and list(table["runs"]) == [3, 3] and "test/sse sd" in table
+    assert latent_table([infos[-1]], none).empty
+
+
+def test_psnr_against_level():
+    figures = {"test/denoised_psnr": 19.0, "test/linear_denoised_psnr": 17.0, "test/level-0.25/denoised_psnr": 20.0,
+               "test/level-0.1/denoised_psnr": 18.0, "test/nothing_denoised_psnr": 6.0}  # fmt: skip
+    table = noise_table([run("d", "denoising", figures, level=0.5), run("v", "vae")], none)
+    assert list(table["level"]) == [0.1, 0.25, 0.5] and list(table["d"]) == [18, 20, 19]
+    assert table["d linear filter"][2] == 17 and table["d left alone"][2] == 6
+
+
+def test_the_losses_of_a_generator():
+    points = {"minimax": [(1, 0.1), (100, 0.3), (200, 9.0)], "non-saturating": [(1, 2.0), (100, 4.0), (200, 9.0)]}
+    infos = [run(name, "gan", loss=name) for name in points]
+    table = losses_table(infos, lambda info, metric: points[info.name])
+    assert list(table["mean grad_g"]) == pytest.approx([0.2, 3]), "the first 100 steps only"
+    assert list(table["least grad_g"]) == pytest.approx([0.1, 2])
+
+
+def test_error_against_labels_is_paired_by_seed():
+    infos = [
+        run(f"{arm}{s}", "pretrained", {"val/error": e, "test/error": e}, labels=100, finetune=2, seed=s, pretrain=arm)
+        for arm, errors in ((True, (20.0, 24.0)), (False, (21.0, 27.0))) for s, e in enumerate(errors)
+    ]  # fmt: skip
+    (row,) = layout.records(labels_table(infos, none))
+    assert (row["labels"], row["draws"], row["difference"]) == (100, 2, pytest.approx(-2))
+    assert row["difference sd"] == pytest.approx(math.sqrt(2))
+
+
+def test_the_newest_evaluated_run_of_each_recipe():
+    judged_runs = [
+        run("new", "vae", {"test/loss": 1.0, "test/sse": 5.0}), run("old", "vae", {"test/loss": 2.0}), run("open", "gan"),
+        run("far", "linear", {"test/loss": 1.0}, {"aelab.data_fingerprint": "other"}),
+    ]  # fmt: skip
+    assert list(models_table(judged_runs, none)["run"]) == ["new"]
+
+
+# the verbs
+
+
+@pytest.fixture
+def two(cli, monkeypatch):
+    monkeypatch.setattr("aelab.metrics.classifier.EPOCHS", 1)
+    monkeypatch.setattr("aelab.metrics.generation.MOST", 500)
+    for seed in (0, 1):
+        cli(
+            "train",
+            "vae",
+            "--data",
+            "digits",
+            "--epochs",
+            1,
+            "--latent-dim",
+            3,
+            "--seed",
+            seed,
+            "--name",
+            f"v{seed}",
+            "-q",
+        )
+    assert cli("eval", "v0", "v1", "--samples", 2, "-q").code == 0
+
+
+def test_compare_in_all_its_forms(two, cli, here):
+    answer = cli("compare", "--group-by", "recipe", "--metric", "test/sse", "--json").json["runs"]
+    assert len(answer) == 1 and answer[0]["runs"] == 2 and answer[0]["test/sse sd"] > 0
+    assert "test/frechet_lenet" in cli("compare").out and " *" in cli("compare").out
+    assert cli("compare", "--csv").out.startswith("run,recipe,seed")
+    assert cli("compare", "--markdown").out.startswith("| run |")
+    assert "\\toprule" in cli("compare", "--latex").out
+    pivoted = cli("compare", "--rows", "latent_dim", "--columns", "seed", "--metric", "test/sse", "--json").json["runs"]
+    assert pivoted[0].keys() == {"latent_dim", "seed 0", "seed 1"}
+    assert "recipe" in cli("compare", "--table", "models").out
+    drawn = cli("compare", "v0", "v1", "--pictures", "sheets")
+    assert drawn.code == 0 and sorted(p.name for p in (here / "sheets").iterdir()) == [
+        "reconstructions.png",
+        "samples.png",
+    ]
+    for words, hint in (
+        (("--rows", "seed"), "--columns"), (("--json", "--csv"), "one of"), (("--metric", "test/of_mine"), "of_mine"),
+        (("--table", "latent", "--metric", "test/mse"), "--metric"), (("--metric", "mse"), "test/mse"),
+    ):  # fmt: skip
+        answer = cli("compare", *words)
+        assert answer.code == 2 and hint in answer.err, words
+    assert "level" in cli("compare", "--table", "noise").err or cli("compare", "--table", "noise").code == 1
+
+
+def test_a_run_is_shown_registered_exported_and_removed(two, cli, here):
+    assert "latent_dim" in cli("runs", "show", "v0").out and "test/iwae_nll" in cli("runs", "show", "v0").out
+    assert cli("runs", "show", "v0", "--json").json["params"]["latent_dim"] == "3"
+    assert "version 1" in cli("runs", "register", "v0", "digits", "--alias", "best").out
+    assert "version 2" in cli("runs", "register", "v1", "digits", "--alias", "best").out
+    assert cli("runs", "show", "models:/digits@best", "--json").json["name"] == "v1"
+    assert cli("runs", "show", "models:/digits/1", "--json").json["name"] == "v0"
+    assert cli("sample", "models:/digits@best", "-q").code == 0
+    for name in ("models:/digits@worst", "models:/other@best", "models:digits"):
+        assert cli("eval", name).code == 2
+    exported(cli, here)
+    answer = cli("runs", "rm", "v0")
+    assert answer.code == 0 and "v0" in answer.out
+    assert [row["name"] for row in cli("runs", "--json").json["runs"]] == ["v1"]
+    assert cli("runs", "rm", "v0").code == 2
+    assert (here / "mlruns").exists()
+
+
+def exported(cli, here):
+    """A model written to a folder works without aelab."""
+    answer = cli("runs", "export", "v0", "out", "--programs")
+    assert answer.code == 0, answer.err
+    assert cli("runs", "export", "v0", "out").code == 2, "never over something"
+    card = (here / "out" / "README.md").read_text()
+    lines = card.split("```python\n")[1].split("```")[0]
+    assert len(lines.splitlines()) <= 12
+    script = f"""
+import sys
+{lines}
+import aelab
+assert aelab.__file__.startswith({str(here / "out")!r}), aelab.__file__
+assert not any(name in sys.modules for name in ("mlflow", "typer", "aelab.engine"))
+assert x.shape == (1, 1, 8, 8) and samples.shape == (16, 1, 8, 8)
+z, images = torch.randn(5, 3), torch.rand(7, 1, 8, 8)
+with torch.no_grad():
+    torch.testing.assert_close(torch.export.load("decoder.pt2").module()(z), model.decode(z))
+    torch.testing.assert_close(torch.export.load("encoder.pt2").module()(images), model.encode(images))
+"""
+    (here / "out" / "load.py").write_text(script)
+    done = subprocess.run([sys.executable, "load.py"], cwd=here / "out", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((here / "out" / "config.json").read_text())["options"]["latent_dim"] == 3
+    assert Path("out/example.png").stat().st_size > 500
+
+
+@pytest.mark.parametrize("name", ["recurrent", "linear"])
+def test_a_model_with_loops_or_shared_weights_is_exported(name, cli):
+    cli("train", name, "--data", "digits", "--max-steps", 2, "--name", "m", "-q")
+    answer = cli("runs", "export", "m", "out", "--programs")
+    assert answer.code == 0 and "decoder.pt2" in answer.out + ("decoder.pt2" if name == "pretrained" else ""), (
+        answer.err
+    )
