@@ -10,6 +10,8 @@ from aelab.engine import Interrupted
 from aelab.problem import Problem, no_memory, out_of_memory
 from aelab.tracking import Run, Status
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
+
 
 @contextmanager
 def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
@@ -60,8 +62,8 @@ def signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, catch) for number in names}
+    before = {number: signal.signal(number, catch) for number in SIGNALS}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep is born with them blocked
     try:
         yield caught
     finally:

@@ -17,7 +17,7 @@ from aelab import cookbook
 from aelab.config import Config
 from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.ending import Stopped
+from aelab.ending import SIGNALS, Stopped
 from aelab.problem import Problem
 from aelab.resuming import resume
 from aelab.runs import identity, open_config_data, start
@@ -103,7 +103,9 @@ def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, d
                 process: BaseProcess = context.Process(
                     target=_alone, args=(order, store.uri, data_dir, threads, sender)
                 )
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its training can save itself
                 process.start()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 sender.close()
                 running[order.label] = (process, receiver)
                 screen.note(f"{order.label}  begins, {threads} thread{'s' * (threads > 1)}")
@@ -147,8 +149,7 @@ def _passed_on(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator
             if process.pid and process.is_alive():
                 os.kill(process.pid, number)
 
-    names = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
-    before = {number: signal.signal(number, catch) for number in names}
+    before = {number: signal.signal(number, catch) for number in SIGNALS}
     try:
         yield caught
     finally:
