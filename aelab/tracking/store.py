@@ -142,18 +142,24 @@ class Store:
                     self.client.set_terminated(run_id, "FAILED")
                 raise
 
-    def reopen(self, info: RunInfo) -> Run:
-        """Goes on with a run: it is RUNNING again, and what it has logged already is not logged twice.
+    def reopen(self, info: RunInfo, begin: bool = True) -> Run:
+        """Goes on with a run: it is RUNNING again (unless `begin` comes later), and what it has logged is not logged twice.
 
         Raises Problem if another process is writing it.
         """
         with self.asking():
             run = Run(self.client, info, again=True)
-            self.client.log_batch(info.id, tags=[RunTag("aelab.process", this_process())])
-            if info.tags.get("aelab.offline"):
-                self.client.log_batch(info.id, tags=[RunTag("aelab.offline", "yes")])
-            self.client.update_run(info.id, status="RUNNING")
+            if begin:
+                self.begin(run)
             return run
+
+    def begin(self, run: Run) -> None:
+        """Marks a run that was opened again as running, in this process."""
+        with self.asking():
+            offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
+            tags = {"aelab.process": this_process(), "aelab.reason": "", **offline}
+            self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self.client.update_run(run.id, status="RUNNING")
 
     @contextmanager
     def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:
