@@ -57,17 +57,21 @@ def resume(
         _check_same(
             info, {**began, **(last.manifest if last else {})}, facts_of(config, page, data, device), screen, force
         )
-        run = store.reopen(info)
-        run.warn = screen.warn
-        with honest_status(run, screen, caught):
+        run = store.reopen(info, begin=False)
+        try:
             training = Training(recipe, data.to(device), config.settings, run, screen)
             if last:
                 training.restore(last, best)
             elif config.start:
                 begin_with(recipe, config, page, store, screen)
-            run.tags({"aelab.reason": ""})
             if longer:
                 _lengthen(training, info, config, page, data)
+            store.begin(run)
+        except BaseException:
+            run.close()
+            raise
+        run.warn = screen.warn
+        with honest_status(run, screen, caught):
             screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
             validation, written = complete(training, config, page, caught)
     return Outcome(store.get(run.id), recipe, training.data, validation, written)

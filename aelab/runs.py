@@ -23,7 +23,7 @@ from aelab.health import ailments
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.report import Report
-from aelab.tracking import RunInfo, Store
+from aelab.tracking import RunInfo, Store, cache_folder
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,12 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, Page]:
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     try:
         config = Config.from_json(json.loads((store.folder(info) / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(f"the configuration of run {info.name} cannot be read: {error}") from error
-    return config, cookbook.find(config.recipe if Path(config.recipe).is_file() else info.recipe)
+    path = Path(config.recipe)
+    came = (store.folder(info), cache_folder(info.id).parent)  # with the run: for reading, never to be executed
+    mine = path.is_file() and not any(path.resolve().is_relative_to(folder.resolve()) for folder in came)
+    return config, cookbook.find(config.recipe if mine else Path(info.recipe).stem)
 
 
 def open_run(

@@ -8,13 +8,13 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default blocks for four minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from aelab.tracking.info import RunInfo
+from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.run import Run, Status
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
 
-__all__ = ["Run", "RunInfo", "Status", "Store", "push", "replay", "served"]
+__all__ = ["Run", "RunInfo", "Status", "Store", "cache_folder", "push", "replay", "served"]
 
 for _name in ("mlflow", "alembic"):
     logging.getLogger(_name).setLevel(logging.ERROR)

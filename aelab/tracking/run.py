@@ -180,6 +180,10 @@ class Run:
         self._sent = self._send() or self._send()
         if self._sent:
             self._spool.remove()
+        for entry in self._queue:  # what is in its way stays; the status is told all the same
+            if entry[0] == "end":
+                with suppress(Exception):
+                    self._client.set_terminated(self.id, *entry[1:])
 
     def _send(self) -> bool:
         """Sends all that is queued; what fails stays queued. True if nothing is left."""

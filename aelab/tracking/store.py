@@ -46,6 +46,8 @@ class Store:
         try:
             if self.database:  # processes that create one SQLite store at once would break its migration
                 with self._creator():
+                    if not self.database.exists():
+                        self._create_database()
                     self.client = MlflowClient(self.uri)
                     self.client.search_experiments(max_results=1)
             else:
@@ -55,6 +57,15 @@ class Store:
             raise Problem(f"cannot open the store {self.shown_uri}: {redacted(str(error))}") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
             raise Problem(f"cannot open the store {self.shown_uri}: {_reason(error)}") from error
+
+    def _create_database(self) -> None:
+        """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
+        assert self.database
+        part = self.database.with_name(f"{self.database.name}.part")
+        for left in self.database.parent.glob(f"{part.name}*"):
+            left.unlink()
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(self.database)
 
     def _creator(self) -> AbstractContextManager[Any]:
         """The lock of a database; none where it is there and its folder cannot be written to, to read what is there."""
@@ -142,18 +153,24 @@ class Store:
                     self.client.set_terminated(run_id, "FAILED")
                 raise
 
-    def reopen(self, info: RunInfo) -> Run:
-        """Goes on with a run: it is RUNNING again, and what it has logged already is not logged twice.
+    def reopen(self, info: RunInfo, begin: bool = True) -> Run:
+        """Goes on with a run: it is RUNNING again (unless `begin` comes later), and what it has logged is not logged twice.
 
         Raises Problem if another process is writing it.
         """
         with self.asking():
             run = Run(self.client, info, again=True)
-            self.client.log_batch(info.id, tags=[RunTag("aelab.process", this_process())])
-            if info.tags.get("aelab.offline"):
-                self.client.log_batch(info.id, tags=[RunTag("aelab.offline", "yes")])
-            self.client.update_run(info.id, status="RUNNING")
+            if begin:
+                self.begin(run)
             return run
+
+    def begin(self, run: Run) -> None:
+        """Marks a run that was opened again as running, in this process."""
+        with self.asking():
+            offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
+            tags = {"aelab.process": this_process(), "aelab.reason": "", **offline}
+            self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
+            self.client.update_run(run.id, status="RUNNING")
 
     @contextmanager
     def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:

@@ -1,0 +1,76 @@
+"""Faults that are really made: pytest -m faults. `--kills N` says how many times runs are killed at random moments."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from machinery import Nursery, Server
+
+from aelab.tracking import Store
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=60, help="How many times runs are killed at random moments.")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(item.fspath).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session")
+def nursery_process():
+    nursery = Nursery()
+    yield nursery
+    nursery.process.stdin.close()
+    nursery.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A new database: making one takes MLflow seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    Store(f"sqlite:///{folder}/mlflow.db")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def aelab(nursery_process, empty_store, here):
+    """Starts `aelab`; an empty store is here."""
+    shutil.copy(empty_store, here / "mlflow.db")
+    yield nursery_process
+    nursery_process.end_all()
+
+
+@pytest.fixture
+def chance(request):
+    """Random, but the same in every run of this test."""
+    return random.Random(request.node.name)
+
+
+@pytest.fixture
+def server(here, monkeypatch):
+    server = Server(here / "server").start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    yield server
+    server.stop()
+
+
+TRIED = {}
+
+
+@pytest.fixture
+def tally():
+    """Counts how often a fault was made; the table is printed at the end."""
+
+    def count(fault, times=1):
+        TRIED[fault] = TRIED.get(fault, 0) + times
+
+    return count
+
+
+def pytest_terminal_summary(terminalreporter):
+    for fault, times in TRIED.items():
+        terminalreporter.write_line(f"{times:5}  {fault}")

@@ -1,0 +1,126 @@
+"""Numbers that are none, and memory that is not there."""
+
+import pytest
+import torch
+from machinery import DIGITS, run_folder, same_run
+
+from aelab import checkpoint
+from aelab.tracking import Store
+
+POISONED = '''"""A step whose loss or gradient is not a number."""
+import torch
+from torch import nn
+from aelab.recipe import Recipe
+
+class Poisoned(Recipe):
+    batch_size = 64
+
+    def __init__(self, image, *, lr: float = 1e-2, at: int = 30, many: int = 1, kind: str = "nan") -> None:
+        super().__init__()
+        n = image[0] * image[1] * image[2]
+        self.lr, self.at, self.many, self.kind = lr, at, many, kind
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(n, 4), nn.BatchNorm1d(4), nn.Linear(4, n), nn.Unflatten(1, image))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def loss(self, x, y):
+        if self.training:
+            self.seen += 1
+            bad = self.at < int(self.seen) + self.missed <= self.at + self.many
+            if bad and self.kind == "input":
+                x = x * torch.nan
+        loss = (self.net(x) - x).square().mean()
+        if self.training and bad:
+            loss = {"nan": loss * torch.nan, "inf": loss / 0, "gradient": torch.sqrt(loss * 0), "input": loss}[self.kind]
+        return loss, {}
+
+    missed = 0
+
+    def step(self, x, y, adam):
+        try:
+            return super().step(x, y, adam)
+        except ArithmeticError:
+            Poisoned.missed += 1
+            raise
+'''
+OFTEN = "aelab.engine.SAVE_SECONDS = 0.01"
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient", "input"])
+def test_it_stops_before_the_step_and_keeps_the_last_finite_weights(aelab, here, tally, kind):
+    (here / "poisoned.py").write_text(POISONED)
+    words = ("train", "./poisoned.py", *DIGITS, "--kind", kind, "--epochs", 3, "--name", "cut")
+    process = aelab.run(*words, patch=OFTEN, code=1)
+    assert "training stopped before step 31" in process.err and "Traceback" not in process.err
+    info = Store().find("cut")
+    assert info.status == "FAILED" and "before step 31" in info.tags["aelab.reason"]
+    last = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
+    assert last.manifest["step"] in (29, 30)
+    assert all(torch.isfinite(value).all() for value in last.weights.values())
+    assert "of the same command" not in aelab.run(*words, code=1).err, "it would stop there again"
+    tally("loss or gradient not finite")
+
+
+@pytest.mark.parametrize("kind", ["nan", "input"])
+def test_so_many_steps_are_passed_over_and_no_more(aelab, here, tally, kind):
+    (here / "poisoned.py").write_text(POISONED)
+    words = ("train", "./poisoned.py", *DIGITS, "--kind", kind, "--many", 3, "--epochs", 3)
+    process = aelab.run(*words, "--skip-nonfinite", 2, "--name", "cut", code=1)
+    assert "step 31 is not taken" in process.err and "step 32 is not taken" in process.err
+    assert "training stopped before step 33" in process.err
+    aelab.run(*words, "--skip-nonfinite", 3, "--name", "through")
+    last = checkpoint.newest(run_folder("through") / "checkpoints", "last", pytest.fail)
+    assert last.manifest["step"] == 60 and last.state["position"]["skipped"] == 3
+    assert all(torch.isfinite(value).all() for value in last.weights.values())
+    tally("steps passed over by --skip-nonfinite")
+
+
+def test_weights_that_a_recipe_ruins_itself_are_never_kept(aelab, here):
+    text = (
+        POISONED[: POISONED.index("    missed = 0")].replace("self.missed", "0")
+        + """
+    def step(self, x, y, adam):
+        loss, _ = self.loss(x, y)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        return {"loss": loss}
+"""
+    )
+    (here / "ruined.py").write_text(text)
+    process = aelab.run("train", "./ruined.py", *DIGITS, "--epochs", 3, "--name", "cut", patch=OFTEN, code=1)
+    assert "training stopped before step" in process.err
+    last = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
+    assert all(torch.isfinite(value).all() for value in last.weights.values())
+
+
+MEMORY = "resource.setrlimit(resource.RLIMIT_AS, (int(open('/proc/self/statm').read().split()[0]) * 4096 + (600 << 20),) * 2)"
+HUNGRY = POISONED.replace("        loss = (", "        torch.empty(1 << 40)\n        loss = (")
+
+
+@pytest.mark.parametrize("words", [("stacked", "--hidden", "90000,90000"), ("./hungry.py",)], ids=["model", "step"])
+def test_no_memory_is_one_line_of_advice(aelab, here, tally, words):
+    (here / "hungry.py").write_text(HUNGRY)
+    process = aelab.run("train", *words, *DIGITS, "--batch-size", 77, patch=MEMORY, code=1)
+    assert "there is no memory left" in process.err and "--batch-size" in process.err
+    assert "Traceback" not in process.err and len(process.err.splitlines()) <= 3
+    for info in Store().runs():
+        assert info.status == "FAILED" and info.tags["aelab.reason"] == "out of memory"
+        assert info.params["batch_size"] == "77", "never changed behind the user's back"
+    tally("out of memory (CPU)")
+
+
+def test_a_resume_after_passed_over_steps_is_exact(aelab, here):
+    (here / "poisoned.py").write_text(POISONED.replace("self.missed", "0"))
+    words = ("train", "./poisoned.py", *DIGITS, "--epochs", 3, "--skip-nonfinite", 100, "--kind", "inf", "--at", 55)
+    stop = """
+real = aelab.engine.Training.step
+def cut(self, *arguments):
+    real(self, *arguments)
+    if self.position.step == 57:
+        os.kill(os.getpid(), signal.SIGTERM)
+aelab.engine.Training.step = cut
+"""
+    aelab.run(*words, "--name", "cut", patch=stop, code=143)
+    aelab.run("resume", "cut", "-q")
+    aelab.run(*words, "--name", "whole")
+    same_run("cut", "whole")

@@ -1,0 +1,316 @@
+"""Nobody gets in: nothing that is read executes, leads elsewhere or unfolds, and no secret leaves."""
+
+import gzip
+import io
+import json
+import pickle
+import re
+import resource
+import signal
+import socket
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from machinery import DIGITS, free_port, run_folder, until
+
+from aelab import checkpoint
+from aelab.data.files import read_idx
+from aelab.problem import Problem, redacted
+from aelab.tracking import Store, served
+
+CANARY = "canary-7f3a91"
+WORDS = ("train", "linear", *DIGITS, "--epochs", 2)
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.marker),))
+
+
+def replaced(path, **files):
+    """The checkpoint with other files and a manifest that is true of them."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    for name, content in files.items():
+        (path / (file := name.replace("_", "."))).write_bytes(content)
+        manifest["files"][file] = {"sha256": checkpoint.hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._digest(manifest)}))
+
+
+def zipped(pickled, **how):
+    """What torch.save would write around a pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **how) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3")
+    return buffer.getvalue()
+
+
+def written(tmp_path):
+    return checkpoint.save(tmp_path, "last", 1, {"w": torch.ones(2)}, {"position": {"step": 1}}, {"recipe": "x"})
+
+
+@pytest.mark.parametrize("form", ["raw", "zipped", "torch"])
+def test_a_pickle_that_would_execute_is_refused(tmp_path, tally, form):
+    path, marker = written(tmp_path), tmp_path / "executed"
+    pickled = pickle.dumps({"position": Evil(marker)}, 2)
+    buffer = io.BytesIO()
+    torch.save({"position": Evil(marker)}, buffer)
+    replaced(path, state_pt={"raw": pickled, "zipped": zipped(pickled), "torch": buffer.getvalue()}[form])
+    with pytest.raises(Problem, match="cannot be read"):
+        checkpoint.load(path)
+    assert not marker.exists()
+    pickle.loads(pickled)
+    assert marker.exists(), "it would have"
+    tally("pickle that would execute")
+
+
+@contextmanager
+def little_memory(more):
+    """The process may take so many bytes more than it has."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (has + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_an_archive_that_unfolds_is_refused_before_memory_goes(tmp_path, tally):
+    path = written(tmp_path)
+    bomb = zipped(bytes(1 << 29), compression=zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 1 << 20
+    replaced(path, state_pt=bomb)
+    with little_memory(1 << 28), pytest.raises(Problem, match="compressed"):
+        checkpoint.load(path)
+    tally("archive that unfolds")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_idx_that_unfolds_is_refused_before_memory_goes(tmp_path, tally, packed):
+    header = struct.pack(">HBB3I", 0, 8, 3, 40_000, 1000, 1000)
+    path = tmp_path / ("bomb.gz" if packed else "bomb")
+    path.write_bytes(gzip.compress(header + bytes(1 << 20)) if packed else header + bytes(100))
+    with little_memory(1 << 28), pytest.raises(Problem, match="bomb"):
+        read_idx(path)
+    path.write_bytes(struct.pack(">HBB3I", 0, 8, 3, 400, 1000, 1000) + bytes(100))
+    if not packed:
+        with little_memory(1 << 28), pytest.raises(Problem, match="it promises 400000000 bytes and has 100"):
+            read_idx(path)
+    tally("IDX that unfolds")
+
+
+def png(width, height):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def test_pictures_that_unfold_are_refused_before_memory_goes(aelab, here, tally):
+    (here / "album").mkdir()
+    (here / "album" / "a.png").write_bytes(png(60_000, 60_000))
+    limit = "resource.setrlimit(resource.RLIMIT_AS, (int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 30),) * 2)"
+    process = aelab.run("train", "linear", "--data", "album", patch=limit, code=1)
+    assert "a.png has 3,600,000,000 pixels" in process.err
+    for number in range(5000):  # each of them is allowed, all of them are not
+        (here / "album" / "a.png").unlink(missing_ok=True)
+        (here / "album" / f"{number:04d}.png").write_bytes(png(7000, 7000))
+    process = aelab.run("train", "linear", "--data", "album", patch=limit, code=1)
+    assert "need 490 GB of memory" in process.err and len(process.err.splitlines()) <= 3
+    tally("pictures that unfold", 2)
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_link_in_a_checkpoint_is_refused(tmp_path, tally, what):
+    path = written(tmp_path / "a")
+    if what == "file":
+        (path / "weights.safetensors").rename(tmp_path / "elsewhere")
+        (path / "weights.safetensors").symlink_to(tmp_path / "elsewhere")
+    else:
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Problem, match="links are refused"):
+        checkpoint.load(path)
+    tally("link in a checkpoint")
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/../../secret"])
+def test_a_path_in_a_manifest_does_not_lead_elsewhere(tmp_path, name):
+    path = written(tmp_path / "a")
+    (tmp_path / "secret").write_text("s")
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"][name] = {"sha256": checkpoint.hashlib.sha256(b"s").hexdigest(), "bytes": 1}
+    (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._digest(manifest)}))
+    with pytest.raises(Problem):
+        checkpoint.load(path)
+
+
+class Crafted(BaseHTTPRequestHandler):
+    """A tracker that lists artifacts whose paths lead out, and says that a run lives in a folder of its choice."""
+
+    def do_GET(self):
+        run = {"info": {"run_id": "a" * 32, "run_uuid": "a" * 32, "run_name": "r", "status": "FINISHED", "experiment_id": "1",
+                        "start_time": 1, "artifact_uri": self.server.place},
+               "data": {"tags": [{"key": "aelab.recipe", "value": "linear"}, {"key": "aelab.kind", "value": "run"}]}}  # fmt: skip
+        answers = {
+            "health": "OK",
+            "experiments/search": {"experiments": [{"experiment_id": "1", "name": "aelab", "artifact_location": "x"}]},
+            "runs/search": {"runs": [run]},
+            "runs/get": {"run": run},
+            "artifacts": {"files": [{"path": self.server.path, "is_dir": False, "file_size": 5}]},
+        }
+        path = self.path.split("?")[0]
+        found = next((a for key, a in answers.items() if path.endswith(key)), None)
+        content = json.dumps(found).encode() if found else b"import os"
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def crafted(place, path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Crafted)
+    server.place, server.path = place, path
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "path", ["../../../escaped", "config.json/../../../../escaped", "/escaped", "%2e%2e/%2e%2e/escaped"]
+)
+def test_artifact_paths_cannot_leave_the_destination(aelab, here, tally, path):
+    with crafted("mlflow-artifacts:/1/" + "a" * 32 + "/artifacts", path) as uri:
+        process = aelab.run("eval", "r", "--tracking-uri", uri, code=1)
+    assert "Traceback" not in process.err
+    assert not list(here.rglob("*escaped*")) and not Path("/escaped").exists()
+    tally("artifact path that leads out")
+
+
+def test_a_tracker_does_not_choose_where_a_run_is_written(aelab, here, tally):
+    target = here / "precious"
+    target.mkdir()
+    with crafted(target.as_uri(), "config.json") as uri:
+        process = aelab.run("resume", "r", "--tracking-uri", uri, code=1)
+    assert "that is no folder of MLflow's" in process.err
+    assert not list(target.iterdir())
+    tally("run in a folder that is none of MLflow's")
+
+
+def test_a_run_of_a_tracker_never_has_its_code_executed(aelab, here, server, tally):
+    """The recipe in its artifacts is for reading; what runs is the local one of that name."""
+    source = Path(__file__).parents[2].joinpath("recipes", "linear.py").read_text()
+    (here / "mine.py").write_text(source)
+    aelab.run("train", "./mine.py", *DIGITS, "--epochs", 1, "--name", "theirs")
+    store = Store()
+    info = store.find("theirs")
+    evil = here / "evil"
+    evil.mkdir()
+    for name in ("mine.py", "linear.py"):
+        (evil / name).write_text(f"import pathlib; pathlib.Path({str(here / 'executed')!r}).touch()\n" + source)
+        store.client.log_artifact(info.id, str(evil / name), "recipe")
+    cache = here / "cache" / "aelab" / "runs" / info.id
+    config = json.loads((cache / "config.json").read_text()) | {"recipe": str(cache / "recipe" / "mine.py")}
+    (evil / "config.json").write_text(json.dumps(config))
+    store.client.log_artifact(info.id, str(evil / "config.json"))
+    (here / "mine.py").unlink()
+    for path in sorted((here / "cache").rglob("*"), reverse=True):  # another machine
+        path.rmdir() if path.is_dir() else path.unlink()
+    (cache / "recipe").mkdir(parents=True)
+    (cache / "recipe" / "mine.py").write_text((evil / "mine.py").read_text())
+    process = aelab.run("eval", "theirs", code=2)
+    assert "there is no recipe 'mine'" in process.err
+    assert not (here / "executed").exists()
+    tally("code in a tracker's run")
+
+
+def everything(folder):
+    """All bytes below a folder; SQLite's too."""
+    return b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_secret_of_the_environment_or_the_address_appears_nowhere(aelab, here, server, tally):
+    secrets = dict.fromkeys(("AWS_SECRET_ACCESS_KEY", "MY_PASSWORD", "HF_TOKEN"), CANARY)
+    aelab.run(*WORDS, "--name", "local", MLFLOW_TRACKING_URI=f"sqlite:///{here}/mlflow.db", **secrets)
+    uri = server.url.replace("//", f"//user:{CANARY}@")
+    outputs = [aelab.run(*WORDS, "--name", "far", MLFLOW_TRACKING_URI=uri, **secrets)]
+    outputs += [aelab.run("runs", MLFLOW_TRACKING_URI=uri), aelab.run("eval", "far", MLFLOW_TRACKING_URI=uri)]
+    outputs.append(aelab.run("runs", MLFLOW_TRACKING_URI=f"http://user:{CANARY}@127.0.0.1:9", code=1))
+    outputs.append(aelab.run("runs", MLFLOW_TRACKING_URI=f"postgresql://user:{CANARY}@127.0.0.1:9/db", code=1))
+    outputs.append(aelab.run("runs", MLFLOW_TRACKING_URI=f"postgresql://127.0.0.1:9/db?password={CANARY}", code=1))
+    fault = "def broken(*a): raise RuntimeError('at ' + os.environ['MLFLOW_TRACKING_URI'])\naelab.runs.prepare = broken"
+    outputs.append(aelab.run(*WORDS, MLFLOW_TRACKING_URI=uri, patch=fault, code=1))
+    assert "Traceback" in outputs[-1].err
+    slow = "real = aelab.engine.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.01), real(*a))"
+    process = aelab.start("train", "linear", *DIGITS, "--epochs", 400, patch=slow, MLFLOW_TRACKING_URI=uri)
+    until(lambda: list(here.glob("cache/aelab/runs/*/unsent.jsonl")), process=process)
+    server.stop()
+    until(lambda: "does not answer" in process.err, process=process)
+    process.kill(signal.SIGTERM)
+    assert process.wait() == 143
+    outputs.append(process)
+    for each in outputs:
+        assert CANARY not in each.stdout + each.err
+    assert "local" in run_folder("local", Store(f"sqlite:///{here}/mlflow.db")).joinpath("README.md").read_text()
+    assert CANARY.encode() not in everything(here)
+    tally("secret in the environment and in the address")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"http://user:{CANARY}@host/x", f"postgresql://u:{CANARY}@h/db?x=1", f"x?password={CANARY}&y", f"https://{CANARY}@host",
+     f"mysql+pymysql://u:p@ss{CANARY}@h", f"TOKEN={CANARY}"],
+)  # fmt: skip
+def test_passwords_are_taken_out(text):
+    assert CANARY not in redacted(f"cannot open {text}: no") and redacted(text).endswith(("", "no"))
+
+
+def test_the_pages_are_served_on_this_machine_alone(aelab, here, tally):
+    aelab.run(*WORDS)
+    port = free_port()
+    with served(Store(), port):
+        hexed = f"{port:04X}"
+        rows = [
+            line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+        ]
+        bound = {row[1].split(":")[0] for row in rows if row[3] == "0A" and row[1].endswith(":" + hexed)}
+        assert bound == {"0100007F"}, "127.0.0.1"
+        with socket.socket() as probe:
+            probe.settimeout(2)
+            assert probe.connect_ex(("127.0.0.2", port)) != 0
+    tally("server on another address")
+
+
+def test_nothing_that_is_shipped_loads_a_pickle_or_binds_everywhere():
+    root = Path(__file__).parents[2]
+    for path in [*root.glob("aelab/**/*.py"), *root.glob("recipes/*.py")]:
+        text = path.read_text()
+        assert not re.search(r"pickle\.load|weights_only=False|0\.0\.0\.0|shell=True|\beval\(|\bexec\(", text), path
+
+
+def test_the_lock_has_a_hash_for_every_package():
+    text = Path(__file__).parents[2].joinpath("requirements.lock").read_text().replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if re.match(r"[a-zA-Z0-9]", line)]
+    assert len(packages) > 50 and all("--hash=sha256:" in line for line in packages)
+    assert "http" not in text

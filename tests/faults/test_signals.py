@@ -1,0 +1,72 @@
+"""Told to stop: the step is finished and saved, the run is KILLED, and it is over in seconds."""
+
+import signal
+import time
+
+import pytest
+from machinery import DIGITS, run_folder, until
+
+from aelab import checkpoint
+from aelab.tracking import Store
+
+LONG = ("train", "linear", *DIGITS, "--epochs", 100_000, "--name", "cut")
+STUCK = """
+real = aelab.engine.Training.step
+def stuck(self, *arguments):
+    real(self, *arguments)
+    if self.position.step == 30:
+        open('stuck', 'w').close()
+        time.sleep(600)
+aelab.engine.Training.step = stuck
+"""
+
+
+def drawn(here):
+    return lambda: list(here.glob("mlruns/*/*/artifacts/images/*step?0?*.webp"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)],
+    ids=lambda v: getattr(v, "name", None),
+)
+def test_a_signal_ends_a_run_well(aelab, here, tally, number, code):
+    process = aelab.start(*LONG)
+    until(drawn(here), process=process)
+    time.sleep(0.5)
+    begun = time.monotonic()
+    process.kill(number)
+    assert process.wait() == code
+    assert time.monotonic() - begun < 10
+    info = Store().find("cut")
+    assert info.status == "KILLED" and info.tags["aelab.reason"] == f"stopped by {number.name}"
+    assert f"aelab resume {info.id[:8]}" in process.err
+    step = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail).manifest["step"]
+    assert f"stopped at step {step:,}; it is saved" in process.err
+    tally(f"{number.name}")
+
+
+def test_ctrl_c_twice_ends_at_once_and_nothing_is_corrupt(aelab, here, tally):
+    process = aelab.start(*LONG, patch="aelab.engine.SAVE_SECONDS = 0" + STUCK)
+    until((here / "stuck").exists, process=process)
+    process.kill(signal.SIGINT)
+    time.sleep(0.5)
+    begun = time.monotonic()
+    process.kill(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert time.monotonic() - begun < 10
+    assert "Traceback" not in process.err
+    assert Store().find("cut").status == "KILLED"
+    assert checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
+    tally("Ctrl-C twice")
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.3, 0.6, 1.0])
+def test_a_signal_while_it_starts(aelab, wait):
+    """Before there is a run there is nothing to save; afterwards it is closed."""
+    process = aelab.start("train", "linear", *DIGITS, "--epochs", 100_000, "--name", "cut")
+    time.sleep(wait)
+    process.kill(signal.SIGTERM)
+    assert process.wait() in (143, -signal.SIGTERM)
+    Store().mark_dead()
+    assert {info.status for info in Store().runs()} <= {"KILLED", "FAILED"}

@@ -1,0 +1,270 @@
+"""The tracker: away at the start, away in the middle, slow, refusing. No step waits, nothing is lost, nothing is doubled."""
+
+import contextlib
+import http.client
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from machinery import DIGITS, history, until
+
+from aelab.tracking import Store
+
+WORDS = ("train", "linear", *DIGITS, "--epochs", 30)
+PACED = """
+real = aelab.engine.Training.step
+aelab.engine.Training.step = lambda *a: (time.sleep(0.015), real(*a))
+spent = [0.0]
+def timed(name):
+    inner = getattr(aelab.tracking.Run, name)
+    def outer(*a, **k):
+        begun = time.perf_counter()
+        try:
+            return inner(*a, **k)
+        finally:
+            spent[0] += time.perf_counter() - begun
+    setattr(aelab.tracking.Run, name, outer)
+for name in ('metrics', 'stepwise_image'):
+    timed(name)
+fit = aelab.engine.Training.fit
+def told(self, stop):
+    try:
+        fit(self, stop)
+    finally:
+        sys.stderr.write(f'waited {spent[0]:.3f} s for the tracker\\n')
+aelab.engine.Training.fit = told
+"""
+
+
+class Middle(ThreadingHTTPServer):
+    """Stands between a run and its server, and answers as it is told: pass, 500, 403, slow, cut (done, but not answered)."""
+
+    daemon_threads = True
+
+    def __init__(self, port):
+        self.mode, self.port = "pass", port
+        super().__init__(("127.0.0.1", 0), Hop)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class Hop(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def hop(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        mode = self.server.mode
+        if mode in ("500", "403"):
+            self.answer(int(mode), b"no")
+            return
+        if mode == "slow":
+            time.sleep(3)
+        server = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        server.request(
+            self.command, self.path, body, {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+        )
+        answer = server.getresponse()
+        content = answer.read()
+        if mode == "cut":
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.answer(answer.status, content, answer.getheader("Content-Type"))
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = hop  # noqa: N815  # what http.server calls
+
+    def answer(self, status, content, kind=None):
+        self.send_response(status)
+        self.send_header("Content-Type", kind or "text/plain")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def complete(name, epochs=30):
+    """Every point and picture of the run is in the store, once."""
+    store = Store()
+    info = store.find(name)
+    points = history(name, store)
+    assert all(len(values) == 1 for values in points.values()), "a point twice"
+    assert {step for key, step in points if key == "val/loss"} == set(range(1, epochs + 1))
+    assert {step for key, step in points if key == "step/loss"} == set(range(1, epochs * 20 + 1))
+    names = [Path(entry.path).name for entry in store.client.list_artifacts(info.id, "images")]
+    steps = sorted(int(name.replace("%", "+").split("+")[2]) for name in names if name.endswith(".webp"))
+    assert steps == list(range(epochs + 1)), "each picture once"
+    assert {"aelab.health", "mlflow.note.content"} <= info.tags.keys()
+    kept = {Path(entry.path).name for entry in store.client.list_artifacts(info.id)}
+    assert {"README.md", "checkpoints", "config.json", "images", "pictures", "recipe"} <= kept
+    return info
+
+
+def waited(process):
+    (line,) = [line for line in process.err.splitlines() if line.startswith("waited ")]
+    return float(line.split()[1])
+
+
+def in_its_third_epoch(process, cache):
+    until(lambda: list(cache.glob("aelab/runs/*/config.json")), process=process)
+    until(
+        lambda: [p for p in cache.glob("aelab/runs/*/unsent.jsonl") if '"val/loss", ' in p.read_text()], process=process
+    )
+
+
+def test_away_at_the_start_it_fails_in_seconds_and_names_the_address(aelab, tally):
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        for port in (silent.getsockname()[1], 9):
+            begun = time.monotonic()
+            process = aelab.run(*WORDS, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", code=1)
+            assert time.monotonic() - begun < 10
+            assert f"http://127.0.0.1:{port}" in process.err and "--offline" in process.err
+            tally("tracker away at the start")
+
+
+def test_offline_and_then_sync(aelab, here, server, tally):
+    server.stop()
+    aelab.run(*WORDS, "--offline", "--name", "alone")
+    aelab.run("compare-latent", 2, 3, "--recipe", "linear", *DIGITS, "--epochs", 1, "--offline")
+    local = Store(offline=True)
+    whole = history("alone", local)
+    aelab.run("sync", code=1)
+    server.start()
+    assert "4 runs sent" in aelab.run("sync").stdout
+    assert "0 runs sent" in aelab.run("sync").stdout
+    complete("alone")
+    assert history("alone") == whole
+    there, here_ = Store().find("alone"), local.find("alone")
+    assert there.params == here_.params and there.status == "FINISHED" and there.ended == here_.ended
+    parents = {info.parent for info in Store().runs() if info.name.startswith("linear-2d")}
+    assert parents == {info.id for info in Store().runs() if info.tags["aelab.kind"] == "sweep"}
+    assert len(Store().runs()) == 4
+    aelab.run("resume", "alone", "--epochs", 31, "-q", "--tracking-uri", local.uri)
+    assert "1 runs sent" in aelab.run("sync").stdout
+    complete("alone", 31)
+    assert len(Store().runs()) == 4, "the same copy has become longer"
+    tally("trained offline, then synced", 4)
+
+
+@pytest.mark.parametrize("mode", ["stopped", "frozen", "500", "403", "slow", "cut"])
+def test_trouble_in_the_middle_costs_nothing(aelab, here, server, tally, mode):
+    middle = Middle(server.port)
+    url = f"http://127.0.0.1:{middle.server_address[1]}"
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED, MLFLOW_TRACKING_URI=url)
+    in_its_third_epoch(process, here / "cache")
+    if mode == "stopped":
+        server.stop()
+        time.sleep(4)
+        server.start()
+    elif mode == "frozen":
+        server.signal(signal.SIGSTOP)
+        time.sleep(6)
+        server.signal(signal.SIGCONT)
+    else:
+        middle.mode = mode
+        time.sleep(5)
+        middle.mode = "pass"
+    assert process.wait() == 0, process.err
+    assert waited(process) < 1
+    assert complete("run").status == "FINISHED"
+    assert not list(here.glob("cache/aelab/runs/*/unsent*"))
+    middle.shutdown()
+    tally(f"tracker in mid-run: {mode}")
+
+
+def test_away_to_the_end_it_is_sent_by_sync(aelab, here, server, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED)
+    in_its_third_epoch(process, here / "cache")
+    server.stop()
+    assert process.wait() == 1
+    assert "aelab sync" in process.err and "does not answer" in process.err and "Traceback" not in process.err
+    server.start()
+    assert "1 runs sent" in aelab.run("sync").stdout
+    assert complete("run").status == "FINISHED"
+    assert "0 runs sent" in aelab.run("sync").stdout
+    tally("tracker away to the end, then synced")
+
+
+def test_killed_while_the_tracker_is_away(aelab, here, server, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED + "\naelab.engine.SAVE_SECONDS = 0.1")
+    in_its_third_epoch(process, here / "cache")
+    server.stop()
+    time.sleep(2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    server.start()
+    aelab.run("resume", "run", "-q")
+    assert complete("run").status == "FINISHED"
+    tally("killed while the tracker is away, then resumed")
+
+
+def test_told_to_stop_while_the_tracker_is_frozen(aelab, here, server, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED)
+    in_its_third_epoch(process, here / "cache")
+    server.signal(signal.SIGSTOP)
+    time.sleep(3)
+    begun = time.monotonic()
+    process.kill(signal.SIGTERM)
+    assert process.wait() == 143
+    assert time.monotonic() - begun < 10
+    server.signal(signal.SIGCONT)
+    aelab.run("sync")
+    assert Store().find("run").status == "KILLED"
+    tally("SIGTERM while the tracker is frozen")
+
+
+def test_eight_runs_at_once_on_a_new_store(aelab, here, tally):
+    (here / "mlflow.db").unlink()
+    many = [aelab.start("train", "linear", *DIGITS, "--epochs", 2, "--name", f"run-{n}") for n in range(8)]
+    assert [process.wait() for process in many] == [0] * 8, [process.err for process in many]
+    runs = Store().runs()
+    assert sorted(info.name for info in runs) == [f"run-{n}" for n in range(8)]
+    assert {info.status for info in runs} == {"FINISHED"}
+    assert {len(history(info.name)) for info in runs} == {len(history("run-0"))}
+    tally("eight runs at once on a new store")
+
+
+def test_a_database_that_is_locked(aelab, here, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED)
+    until(lambda: list(here.glob("mlruns/*/*/artifacts/unsent.jsonl")), process=process)
+    with contextlib.closing(sqlite3.connect(here / "mlflow.db", timeout=30)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        time.sleep(4)
+        database.rollback()
+    assert process.wait() == 0, process.err
+    assert waited(process) < 1
+    complete("run")
+    tally("SQLite locked")
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish" * 1000], ids=["empty", "rubbish"])
+def test_a_database_that_is_corrupt(aelab, here, tally, content):
+    (here / "mlflow.db").write_bytes(content)
+    process = aelab.start("train", "linear", *DIGITS, "--epochs", 1)
+    assert process.wait() == (1 if content else 0), process.err
+    assert "Traceback" not in process.err and (not content or "mlflow.db" in process.err)
+    tally("SQLite corrupt")
+
+
+def test_a_database_that_is_ruined_in_mid_run(aelab, here, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED)
+    until(lambda: list(here.glob("mlruns/*/*/artifacts/images/*step?2?*.webp")), process=process)
+    good = (here / "mlflow.db").read_bytes()
+    (here / "mlflow.db").write_bytes(b"rubbish" * 100_000)
+    time.sleep(3)
+    (here / "mlflow.db").write_bytes(good)
+    code = process.wait()
+    assert "Traceback" not in process.err
+    if code:
+        aelab.run("sync")
+    complete("run")
+    tally("SQLite corrupt in mid-run, then restored")
