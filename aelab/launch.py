@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -133,9 +133,11 @@ def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: 
     try:
         store = Store(uri)
         data = open_config_data(order.config, data_dir, screen)
-        answer.send(_try(order, store, screen, data, data_dir))
+        why = _try(order, store, screen, data, data_dir)
     except Problem as problem:  # also Stopped
-        answer.send(str(problem))
+        why = str(problem)
+    with suppress(OSError):  # the parent is gone
+        answer.send(why)
 
 
 @contextmanager

@@ -439,3 +439,9 @@ def test_samples_are_judged_by_a_classifier(cli):
     info = Store().find("gan")
     assert len(info.tags["aelab.lenet_sha256"]) == 64
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()
+
+
+def test_a_store_that_was_half_made_is_made_anew(cli, here):
+    (here / "mlflow.db.part").write_bytes(b"half")
+    assert cli("runs").code == 0
+    assert not (here / "mlflow.db.part").exists() and (here / "mlflow.db").exists()
