@@ -45,10 +45,7 @@ class Linear(Recipe):
         super().__init__()
         channels, height, width = image
         pixels = channels * height * width
-        self.lr, self.lr_w = (
-            lr,
-            lr * min(1.0, 28 * 28 / pixels),
-        )  # what one step moves z by does not grow with the image
+        self.lr, self.lr_w = lr, lr * min(1.0, 28 * 28 / pixels)  # a step's move of z does not grow with the image
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(pixels, latent_dim))
         self.to_pixels = nn.Linear(latent_dim, pixels)
         self.decoder = nn.Sequential(self.to_pixels, nn.Unflatten(1, image))
@@ -77,9 +74,6 @@ class Linear(Recipe):
         return nll + kl, {"nll": nll, "kl": kl, "elbo": -(nll + kl)}
 
     def phases(self, epochs: int) -> list[Phase]:
-        inward = {id(p) for p in self.encoder.parameters()}
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.encoder.parameters()), "lr": self.lr_w},
-            {"params": [p for p in self.parameters() if id(p) not in inward]},
-        ]
+        outward = [p for name, p in self.named_parameters() if not name.startswith("encoder")]
+        groups: list[dict[str, Any]] = [{"params": self.encoder.parameters(), "lr": self.lr_w}, {"params": outward}]
         return [Phase("train", epochs, self.step, adam=torch.optim.Adam(groups, self.lr, fused=True))]

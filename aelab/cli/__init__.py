@@ -81,7 +81,7 @@ def main() -> NoReturn:
         if message := error.format_message():
             context = getattr(error, "ctx", None)
             help_line = f"\nTry: {context.command_path} --help" if context else ""
-            screen_for(False).error(message.strip() + help_line)
+            screen_for(False).error(message.strip().replace("Value error, ", "") + help_line)  # pydantic's words
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
