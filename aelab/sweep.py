@@ -161,6 +161,7 @@ def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Ten
     parent.json("latent.json", records(frame))
     parent.text("latent.csv", csv(frame))
     parent.text("latent.md", markdown(table))
+    parent.tags({"mlflow.note.content": markdown(table)})  # the description in MLflow's pages
     parent.text("latent.tex", latex(table))
     error = list(table["sse sd"].fillna(0)) if "sse sd" in table else None
     curve = pictures.curve(
