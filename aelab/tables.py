@@ -105,10 +105,8 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     for number, group in errors.groupby("labels"):
         row: dict[str, object] = {"labels": number or "all", "draws": len(group)}
         for name in errors:
-            row |= {
-                f"{name} {metric}" if name != "difference" else name: group[name].mean(),
-                f"{name} sd": group[name].std(),
-            }
+            column = str(name) if name == "difference" else f"{name} {metric}"
+            row |= {column: group[name].mean(), f"{column} sd": group[name].std()}
         rows.append(row)
     return pd.DataFrame(rows)
 
