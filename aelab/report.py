@@ -39,9 +39,10 @@ SHOWN = 8  # images in a row of a picture
 
 @dataclass
 class Report:
-    """Figures by name, pictures by name, and tags that say what the figures were made with."""
+    """Figures by name, pictures by name, lists of figures by name, and tags that say what they were made with."""
 
     figures: dict[str, float] = field(default_factory=dict)
+    lists: dict[str, list[float]] = field(default_factory=dict)
     pictures: "dict[str, pictures.Picture | Figure]" = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -55,7 +56,12 @@ class Report:
         figures = {
             name.replace("test/", "/".join(["test", *parts, ""]), 1): value for name, value in self.figures.items()
         }
-        return Report(figures, {"-".join([name, *parts]): p for name, p in self.pictures.items()}, self.tags)
+        return Report(
+            figures,
+            {"-".join([name, *parts]): values for name, values in self.lists.items()},
+            {"-".join([name, *parts]): picture for name, picture in self.pictures.items()},
+            self.tags,
+        )
 
     def table(self) -> list[dict[str, object]]:
         """One row a metric of the model: its value, that of its baseline and of its control, the unit, and what those are."""
@@ -85,7 +91,7 @@ def losses(report: Report, recipe: Recipe, data: Dataset, seed: int) -> None:
         seen = data.train.labelled(labels.pop(), seed) if labels else data.train
         wrong, largest = 0, int(torch.bincount(seen.labels[seen.labels >= 0]).argmax())
         for x, y in data.test.blocks(1000):
-            wrong += int((seen.labels[generation.nearest(x, seen)[1].to(seen.labels.device)] != y).sum())
+            wrong += int((seen.labels.cpu()[generation.nearest(x, seen)[1]] != y.cpu()).sum())
         report.add({"error": 100 * wrong / len(data.test)}, "neighbour")
         report.add({"error": 100 * float((data.test.labels != largest).float().mean())}, "majority")
 
@@ -138,9 +144,8 @@ def codes(report: Report, recipe: Encodes, data: Dataset, pca: PCA, screen: Scre
             bar.update(number + 1)
         if isinstance(recipe, Infers):
             report.add({"active_units": active_units(recipe, data.test.batch(slice(0, 1000))[0])})
-            report.pictures["test-kl"] = pictures.descending(
-                _kl_by_dimension(recipe, data.test, batch_size), "KL of a dimension of the code, nats"
-            )
+            kl = report.lists["test-kl"] = _kl_by_dimension(recipe, data.test, batch_size)
+            report.pictures["test-kl"] = pictures.descending(kl, "KL of a dimension of the code, nats")
 
 
 def _codes(split: Split, encode: Any, batch_size: int) -> Any:

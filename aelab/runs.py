@@ -258,6 +258,8 @@ def keep(report: Report, info: RunInfo, store: Store) -> list[Path]:
     """Logs a report to a run, and returns where its pictures are."""
     tracked = store.annotate(info)
     tracked.tags(report.tags)
+    for name, values in report.lists.items():
+        tracked.json(f"{name}.json", values)
     paths = [tracked.picture(f"pictures/{name}.png", picture) for name, picture in report.pictures.items()]
     tracked.close()
     store.add_figures(info, report.figures)

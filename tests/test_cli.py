@@ -403,7 +403,7 @@ def test_the_table_of_labels_pairs_the_draws(cli):
     (row,) = cli("compare", "--recipe", "pretrained", "--table", "labels", "--json").json["runs"]
     assert row["labels"] == 20 and row["draws"] == 2, "base had no labels"
     assert row["pretrained test/error"] == pytest.approx(np.mean([errors["p0"], errors["p1"]]))
-    assert row["scratch sd"] == pytest.approx(np.std([errors["s0"], errors["s1"]], ddof=1))
+    assert row["scratch test/error sd"] == pytest.approx(np.std([errors["s0"], errors["s1"]], ddof=1))
     assert row["difference"] == pytest.approx(np.mean([errors[f"p{s}"] - errors[f"s{s}"] for s in (0, 1)]))
     cli("train", "linear", *FAST)
     assert "none of these runs" in cli("compare", "--recipe", "linear", "--table", "labels").err
