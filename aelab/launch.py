@@ -84,8 +84,9 @@ def compare_latent(
                 info, recipe = _run(point, page, store, screen, data, experiment, parent, many=len(seeds) > 1)
             except Stopped:
                 raise
-            except Problem as problem:
-                failed.append(f"{point}: {problem}")
+            except Exception as problem:  # noqa: BLE001  # a fault of the recipe at one point does not cost the others
+                what = problem if isinstance(problem, Problem) else f"{type(problem).__name__}: {problem}"
+                failed.append(f"{point}: {what}")
                 screen.warn(failed[-1])
                 continue
             figures = report(recipe, data.to(next(recipe.parameters()).device), screen)
