@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +22,14 @@ def number(value: object) -> str:
 
 
 class Terminal(Console):
-    """A console whose reader may go away, as in `aelab ... | head`: then nothing is shown any more, and the work goes on."""
+    """A console whose reader may go away, as in `aelab ... | head`: then nothing is shown any more, and the work goes on.
+
+    So it does where stderr is on a full disk; a result that cannot be written to stdout is an OSError.
+    """
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with suppress(OSError) if self.stderr else nullcontext():
+            super().print(*objects, **how)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True

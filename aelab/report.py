@@ -156,7 +156,7 @@ def _kl_by_dimension(recipe: Infers, split: Split, batch_size: int) -> list[floa
     """KL(q(z_d|x) || p(z_d)) in nats of each dimension, the mean over images."""
     total: Any = 0
     for x, _ in split.blocks(batch_size):
-        mu, log_var = recipe.posterior(x)
+        mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, Weighs) else x)
         total = total + (mu**2 + log_var.exp() - 1 - log_var).double().sum(0) / 2
     return (total / len(split)).tolist()  # type: ignore[no-any-return]
 

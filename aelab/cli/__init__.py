@@ -1,5 +1,6 @@
 """The command line: verbs, options, exit codes. The only typer; heavy imports wait until a verb needs them."""
 
+import errno
 import os
 import sys
 import traceback
@@ -88,12 +89,23 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # noqa: BLE001  # a fault of ours or of a recipe's: its traceback, without passwords
-        if out_of_memory(error):
-            screen_for(False).error(str(no_memory()))
-        else:
-            sys.stderr.write(redacted(traceback.format_exc()))
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:
+            _fault(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
+        screen_for(False).error(f"the output could not be written: {error.strerror}.")
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001
+        _fault(error)
+
+
+def _fault(error: Exception) -> NoReturn:
+    """Ends with the traceback of a fault of ours or of a recipe's, without passwords; with a line where memory is short."""
+    if out_of_memory(error):
+        screen_for(False).error(str(no_memory()))
+    else:
+        sys.stderr.write(redacted("".join(traceback.format_exception(error))))
+    sys.exit(1)
 
 
 def _open_standard_streams() -> None:

@@ -334,8 +334,9 @@ class Store:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as unfinished:
-                self.client.download_artifacts(info.id, part, unfinished)
-                source = Path(unfinished) / part
+                source = Path(self.client.download_artifacts(info.id, part, unfinished))
+                if not source.resolve().is_relative_to(Path(unfinished).resolve()):
+                    raise Problem(f"{part} of run {info.name} leads out of its folder.")
                 if any(path.is_symlink() for path in (source, *source.rglob("*"))):
                     raise Problem(f"{part} of run {info.name} holds a link; links are refused.")
                 (cache / part).parent.mkdir(exist_ok=True)

@@ -50,12 +50,27 @@ def chance(request):
     return random.Random(request.node.name)
 
 
-@pytest.fixture
-def server(here, monkeypatch):
-    server = Server(here / "server").start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def server(here, mlflow_server, monkeypatch):
+    """A real server without runs."""
+    if not mlflow_server.process:
+        mlflow_server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.url)
+    yield mlflow_server
+    if mlflow_server.process and mlflow_server.answers():
+        store = Store(mlflow_server.url)
+        for info in store.runs():
+            store.client.delete_run(info.id)
+    else:
+        mlflow_server.stop()
+        mlflow_server.process = None
 
 
 TRIED = {}
