@@ -16,5 +16,5 @@ from aelab.tracking.sync import push, replay
 
 __all__ = ["Run", "RunInfo", "Status", "Store", "cache_folder", "push", "replay", "served"]
 
-for _name in ("mlflow", "alembic"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+for _name in ("mlflow", "alembic"):  # what they raise is said in our own words, once
+    logging.getLogger(_name).setLevel(logging.CRITICAL)

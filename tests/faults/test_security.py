@@ -128,7 +128,7 @@ def test_pictures_that_unfold_are_refused_before_memory_goes(aelab, here, tally)
     for number in range(5000):  # each of them is allowed, all of them are not
         (here / "album" / "a.png").unlink(missing_ok=True)
         (here / "album" / f"{number:04d}.pgm").write_bytes(b"P5 7000 7000 255\n")
-    process = aelab.run("train", "linear", "--data", "album", patch=limit, code=1)
+    process = aelab.run("train", "linear", "--data", "album", patch=limit, code=2)
     assert "need 490 GB of memory" in process.err and len(process.err.splitlines()) <= 3
     tally("pictures that unfold", 2)
 
