@@ -4,19 +4,12 @@ Each function is asked for one capability. A figure is called test/NAME, that of
 `metrics.BASELINES` and `metrics.CONTROLS`).
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from aelab import pictures
 from aelab.console import Screen
@@ -27,7 +20,8 @@ from aelab.metrics.classifier import STEPS, Judge, class_figures, judge_of, shar
 from aelab.metrics.codes import code_figures, random_projection
 from aelab.metrics.generation import Extractor
 from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import PCA, filter_errors, fit_pca, pca_density, reconstruction_figures, sharpness
+from aelab.metrics.reconstruction import PCA, filter_errors, fit_pca, pca_density, reconstruction_figures
+from aelab.metrics.references import pixel_figures, real_and_gaussian, references
 from aelab.recipe import Autoencodes, Classifies, Denoises, Encodes, Explains, Generates, Infers, Recipe, Weighs
 
 if TYPE_CHECKING:
@@ -201,11 +195,11 @@ def samples(
     extractors = [Extractor("lenet", judge.sha256, judge.net[0], device)] if judge else []
     extractors += [generation.inception(weights, device)] if weights else []
     with screen.progress("samples against test images", 2 + 3 * len(extractors)) as bar:
-        report.add(_pixel_figures(drawn, data))
+        report.add(pixel_figures(drawn, data))
         for number, extractor in enumerate(extractors):
             title = f"samples against test images, by {extractor.name}"
             bar.update(1 + 3 * number, title)
-            real, rows = _references(extractor, data, n, judge, folder)
+            real, rows = references(extractor, data, n, judge, folder)
             bar.update(3 + 3 * number, title)
             features = extractor(drawn)
             report.add(generation.distances(features[:n], real, extractor.name))
@@ -218,8 +212,8 @@ def samples(
                 report.add(figures, of)
             report.tags[f"aelab.{extractor.name}_sha256"] = extractor.sha256
         if not extractors:
-            for of, images in _real_and_gaussian(data, n).items():
-                report.add(_pixel_figures(images, data, of == "real"), of)
+            for of, images in real_and_gaussian(data, n).items():
+                report.add(pixel_figures(images, data, of == "real"), of)
         report.tags["aelab.compared_samples"] = str(n)
     which = generation.nearest(drawn[: 2 * SHOWN], data.train)[1]
     copies = data.train.batch(which.to(data.train.images.device))[0].cpu()
@@ -232,56 +226,6 @@ def _judge(data: Dataset, screen: Screen) -> Judge | None:
         return None
     with screen.progress(f"training the judge of {data.name}, once", STEPS) as bar:
         return judge_of(data, bar.update)
-
-
-def _pixel_figures(images: Tensor, data: Dataset, seen: bool = False) -> dict[str, float]:
-    """What is seen in the pixels alone. If they are training images (`seen`), test images stand in to find their nearest."""
-    real = torch.cat([sharpness(x).cpu() for x, _ in data.test.blocks(BATCH)]).mean()
-    unseen = data.test.batch(slice(0, 1000))[0] if seen else images[:1000]
-    figures = {
-        "nearest": float(generation.nearest(unseen, data.train)[0].mean()),
-        "sharpness": float(sharpness(images).mean() / real) if real > 0 else float("nan"),
-    }
-    if images[0].numel() <= generation.PARZEN_PIXELS:
-        figures["parzen"] = generation.parzen(images, data.val, data.test)
-    return figures
-
-
-def _real_and_gaussian(data: Dataset, n: int) -> dict[str, Tensor]:
-    """n training images, spread evenly, and n Gaussian ones."""
-    chosen = torch.linspace(0, len(data.train) - 1, n).long().to(data.train.images.device)
-    return {
-        "real": data.train.images[chosen].cpu().float() / 255,
-        "gaussian": generation.gaussian_images(data.train, n),
-    }
-
-
-def _references(
-    extractor: Extractor, data: Dataset, n: int, judge: Judge | None, folder: Path | None
-) -> tuple[Tensor, dict[str, dict[str, float]]]:
-    """Features (n, F) of test images, and the figures of training images and Gaussian ones; from the cache or made now."""
-    folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "features"
-    folder.mkdir(parents=True, exist_ok=True)
-    facts = [data.fingerprint, extractor.sha256, n, generation.VERSION]
-    path = folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]}.safetensors"
-    with FileLock(f"{path}.lock"):
-        try:
-            with safe_open(path, "pt") as file:
-                return file.get_tensor("features"), json.loads(file.metadata()["rows"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-            pass  # not there, or damaged
-        chosen = torch.linspace(0, len(data.test) - 1, n).long().to(data.test.images.device)
-        real = extractor(data.test.images[chosen].float() / 255)
-        rows = {}
-        for of, images in _real_and_gaussian(data, n).items():
-            features = extractor(images)
-            rows[of] = generation.distances(features, real, extractor.name) | _pixel_figures(images, data, of == "real")
-            if judge and extractor.name == "lenet":
-                rows[of] |= class_figures(judge.logits(features))
-        part = path.with_suffix(".part")
-        save_file({"features": real}, part, {"rows": json.dumps(rows)})
-        part.replace(path)
-    return real, rows
 
 
 def report_of(

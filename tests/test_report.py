@@ -29,7 +29,6 @@ def digits():
 def few(monkeypatch):
     """Few samples: these tests are of the plumbing."""
     monkeypatch.setattr(generation, "MOST", 500)
-    monkeypatch.setattr("aelab.report.STEPS", 1)
 
 
 def built(name, **options):

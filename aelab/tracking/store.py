@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.problem import Problem, redacted
+from aelab.tracking import registry
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_info
 from aelab.tracking.owner import hold, is_gone, origin, this_process
 from aelab.tracking.run import Run
@@ -249,7 +250,7 @@ class Store:
     def find(self, name: str) -> RunInfo:
         """A run by id, prefix of an id, name, recipe (its newest finished run), path of its folder, or models:/NAME@ALIAS."""
         if name.startswith("models:"):
-            return self._registered(name)
+            return self.get(registry.run_of(self.client, name))
         runs = self.runs()
         in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
         wanted = in_path[-1] if in_path else name
@@ -279,33 +280,7 @@ class Store:
 
         Raises Problem for a name or an alias that MLflow does not accept.
         """
-        try:
-            with suppress(MlflowException):  # it is there already
-                self.client.create_registered_model(name, tags={"aelab.recipe": info.recipe})
-            version = self.client.create_model_version(name, info.artifacts, info.id).version
-            self.client.set_registered_model_alias(name, alias, version)
-        except MlflowException as error:
-            raise Problem(f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}") from error
-        return str(version)
-
-    def _registered(self, name: str) -> RunInfo:
-        """The run behind models:/NAME@ALIAS or models:/NAME/VERSION."""
-        match = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", name)
-        if not match:
-            raise Problem(f"'{name}': write models:/NAME@ALIAS or models:/NAME/VERSION.", code=2)
-        model, alias, number = match.groups()
-        try:
-            if alias:
-                version = self.client.get_model_version_by_alias(model, alias)
-            else:
-                version = self.client.get_model_version(model, number)
-            return self.get(str(version.run_id))
-        except MlflowException as error:
-            raise Problem(
-                f"there is no model {name} in {self.shown_uri}.",
-                f"Register a run: aelab runs register RUN {model}",
-                code=2,
-            ) from error
+        return registry.register(self.client, info, name, alias)
 
     def folder(self, info: RunInfo) -> Path:
         """The run's files on this machine: its artifact folder, or a copy where a server keeps that."""
