@@ -1,5 +1,6 @@
 """The standard tables of the lecture, by name, made of tracked runs."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pandas as pd
@@ -81,7 +82,7 @@ def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
 def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     """Classification error against the number of labels: pretrained, from scratch, and their difference.
 
-    One row a number of labels, 0 meaning all; mean and standard deviation over seeds (draws of the labels). The difference is
+    One row a number of labels; mean and standard deviation over seeds (draws of the labels). The difference is
     paired: of the runs with the same seed. The error is test/error where all the runs have been evaluated, else val/error.
     """
     chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
@@ -89,7 +90,7 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     frame = pd.DataFrame(
         [
             {
-                "labels": int(run.params["labels"]),
+                "labels": int(run.params["labels"]) or math.inf,
                 "seed": run.params["seed"],
                 "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
                 "error": run.metrics[metric],
@@ -103,7 +104,10 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     errors["difference"] = errors["pretrained"] - errors["scratch"]
     rows = []
     for number, group in errors.groupby("labels"):
-        row: dict[str, object] = {"labels": number or "all", "draws": len(group)}
+        row: dict[str, object] = {
+            "labels": "all" if number == math.inf else int(float(str(number))),
+            "draws": len(group),
+        }
         for name in errors:
             column = str(name) if name == "difference" else f"{name} {metric}"
             row |= {column: group[name].mean(), f"{column} sd": group[name].std()}
