@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from aelab.console import number
 from aelab.metrics import EXTRACTORS, against
 from aelab.problem import Problem
 from aelab.tracking import RunInfo
@@ -58,6 +59,7 @@ TWINS = {
     "recall",
     "density",
 }  # say what others say, or little of the model; shown when asked for
+OWN = ("loss", "nll", "elbo", "iwae_nll")  # of a recipe and its likelihood
 JUDGED = ("classes", "class_distance", "class_score", "judge_error")  # by the classifier whose features are "lenet"
 
 
@@ -172,6 +174,22 @@ def judged_alike(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> 
     return kept, reason
 
 
+def markable(runs: Sequence[RunInfo], names: Sequence[str]) -> list[str]:
+    """Those of the columns `names` in which one value is better than another: figures of one data set, and of one likelihood.
+
+    A loss and a likelihood are another thing for another recipe, and for a density of grey values than for zeros and ones.
+    """
+    if len({run.tags.get("aelab.data_fingerprint") for run in runs}) > 1:
+        return []
+    found = []
+    for name in names:
+        having = [run for run in runs if name in run.metrics]
+        kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
+        if name != "seconds" and (len(kinds) < 2 or name.rsplit("/", 1)[-1] not in OWN):
+            found.append(name)
+    return found
+
+
 def _extractor(metric: str) -> str:
     """Whose features or classes a metric was made with, or nothing."""
     name = against(metric)[1].rsplit("/", 1)[-1]
@@ -183,7 +201,7 @@ def labels(frame: pd.DataFrame) -> list[str]:
     between = list(frame.columns[2 : list(frame.columns).index("parameters")])
     options = [name for name in between if "/" not in name]
     return [
-        " ".join([row["run"], *(f"{name}={row[name]}" for name in options if not pd.isna(row[name]))])
+        " ".join([row["run"], *(f"{name}={number(row[name])}" for name in options if not pd.isna(row[name]))])
         for row in frame.to_dict("records")
     ]
 

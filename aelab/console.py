@@ -1,6 +1,7 @@
 """The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -18,7 +19,9 @@ def number(value: object) -> str:
     """A figure in four significant digits; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, float):
         return "" if value is None else str(value)
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    if abs(value) > 1e300:
+        return "inf" if value > 0 else "-inf"  # a store keeps infinity as the largest number there is
+    return f"{value:.4g}" if abs(value) < 1e4 or math.isnan(value) else f"{value:,.0f}"
 
 
 class Terminal(Console):

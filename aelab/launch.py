@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -92,6 +93,7 @@ def _try(order: Order, store: Store, screen: Screen, data: Dataset, data_dir: Pa
 def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, data_dir: Path | None) -> dict[str, str]:
     """Trains several at a time, the cores shared between them. A signal is passed on: each run is saved."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # its first start would let signals through again
     threads = max(1, torch.get_num_threads() // jobs)
     waiting, failures = list(orders), {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}

@@ -1,5 +1,6 @@
 """How a table is written: for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" is the deviation of column NAME."""
 
+from collections.abc import Collection
 from typing import Literal
 
 import pandas as pd
@@ -21,13 +22,13 @@ def records(frame: pd.DataFrame) -> list[dict[str, object]]:
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
-def cells(frame: pd.DataFrame, style: Style, mark: bool = False) -> list[dict[str, str]]:
+def cells(frame: pd.DataFrame, style: Style, mark: Collection[str] = ()) -> list[dict[str, str]]:
     """The rows as text: figures in four significant digits, mean and deviation in one cell.
 
-    With `mark` the best of each column whose metric has a better direction is marked, where there is more than one row.
+    The best of each column in `mark` whose metric has a better direction is marked, where there is more than one row.
     """
     deviations = {f"{name} sd" for name in frame} & set(frame)
-    best = _best(frame) if mark and len(frame) > 1 else {}
+    best = _best(frame, mark) if len(frame) > 1 else {}
     rows = []
     for k, record in enumerate(records(frame)):
         row = {}
@@ -43,12 +44,11 @@ def cells(frame: pd.DataFrame, style: Style, mark: bool = False) -> list[dict[st
     return rows
 
 
-def _best(frame: pd.DataFrame) -> dict[str, list[int]]:
+def _best(frame: pd.DataFrame, mark: Collection[str]) -> dict[str, list[int]]:
     """For each column of a metric that has a better direction, the rows with the best value."""
     best = {}
-    own = "recipe" in frame and frame["recipe"].nunique() > 1  # the loss of another recipe is another thing
     for name in frame:
-        if name == "seconds" or (own and str(name).endswith("/loss")):
+        if name not in mark:
             continue
         known = definition(str(name))
         values = pd.to_numeric(frame[name], errors="coerce")
@@ -63,7 +63,7 @@ def figures(frame: pd.DataFrame) -> list[str]:
     return [str(name) for name in frame if pd.to_numeric(frame[name], errors="coerce").notna().any()]
 
 
-def markdown(frame: pd.DataFrame, mark: bool = False) -> str:
+def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     """A table in Markdown."""
     rows = cells(frame, "markdown", mark)
     right = set(figures(frame))
@@ -72,7 +72,7 @@ def markdown(frame: pd.DataFrame, mark: bool = False) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def latex(frame: pd.DataFrame, mark: bool = False) -> str:
+def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     """A table in LaTeX for the booktabs package."""
     rows = cells(frame, "latex", mark)
     right = {_escaped(name, "latex") for name in figures(frame)}

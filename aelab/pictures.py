@@ -101,7 +101,7 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     figure.suptitle(title, fontsize=10)
     for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
         axes.imshow(grid(images, wide), interpolation="nearest")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name.replace(" ", "\n"), fontsize=7)
         axes.set_axis_off()
     return figure
 
@@ -172,7 +172,7 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
         axes.set_yscale("log")
     axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return figure
 
 

@@ -31,7 +31,7 @@ def descend(optimizer: Optimizer, loss: Tensor) -> Tensor:
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not torch.isfinite(loss.detach() + norm):
-        raise NonFiniteError(f"loss {float(loss):g}, gradient norm {float(norm):g}")
+        raise NonFiniteError(f"loss {float(loss.detach()):g}, gradient norm {float(norm):g}")
     optimizer.step()
     return norm
 

@@ -114,7 +114,8 @@ def reconstruction(
         chosen = torch.cat([order[:SHOWN], order[-SHOWN:]]).to(data.test.images.device)
         report.pictures["test-best-worst"] = pictures.reconstructions(recipe, data.test.batch(chosen)[0], SHOWN)
         bar.update(1)
-        report.add(reconstruction_figures(data.test, pca.reconstruct, batch_size)[0], "pca")
+        if len(pca.components) < pca.components.shape[1]:  # as long a code as an image holds it whole
+            report.add(reconstruction_figures(data.test, pca.reconstruct, batch_size)[0], "pca")
         bar.update(2)
         report.add(reconstruction_figures(data.test, mean.expand_as, batch_size)[0], "mean")
 
@@ -178,13 +179,13 @@ def samples(
     recipe: Generates,
     data: Dataset,
     screen: Screen,
-    weights: Path | None = None,
+    extractor: Extractor | None = None,
     folder: Path | None = None,
 ) -> None:
     """How samples are told from test images, beside training images and Gaussian ones, as many of each.
 
-    Distances are in the features of the data's own classifier, where they have classes, and with `weights` in those of
-    Inception. What does not depend on the model is kept in the user's cache folder.
+    Distances are in the features of the data's own classifier, where they have classes, and in those of another
+    `extractor` too. What does not depend on the model is kept in the user's cache folder.
     """
     assert isinstance(recipe, Recipe)
     n = min(generation.MOST, len(data.test), len(data.train))
@@ -193,24 +194,24 @@ def samples(
     device = data.train.device
     judge = _judge(data, screen)
     extractors = [Extractor("lenet", judge.sha256, judge.net[0], device)] if judge else []
-    extractors += [generation.inception(weights, device)] if weights else []
+    extractors += [extractor] if extractor else []
     with screen.progress("samples against test images", 2 + 3 * len(extractors)) as bar:
         report.add(pixel_figures(drawn, data))
-        for number, extractor in enumerate(extractors):
-            title = f"samples against test images, by {extractor.name}"
+        for number, each in enumerate(extractors):
+            title = f"samples against test images, by {each.name}"
             bar.update(1 + 3 * number, title)
-            real, rows = references(extractor, data, n, judge, folder)
+            real, rows = references(each, data, n, judge, folder)
             bar.update(3 + 3 * number, title)
-            features = extractor(drawn)
-            report.add(generation.distances(features[:n], real, extractor.name))
-            if judge and extractor.name == "lenet":
+            features = each(drawn)
+            report.add(generation.distances(features[:n], real, each.name))
+            if judge and each.name == "lenet":
                 logits = judge.logits(features)
                 report.add({**class_figures(logits), "judge_error": judge.error})
                 heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
                 report.pictures["test-classes"] = pictures.bars(heights, "share of the samples")
             for of, figures in rows.items():
                 report.add(figures, of)
-            report.tags[f"aelab.{extractor.name}_sha256"] = extractor.sha256
+            report.tags[f"aelab.{each.name}_sha256"] = each.sha256
         if not extractors:
             for of, images in real_and_gaussian(data, n).items():
                 report.add(pixel_figures(images, data, of == "real"), of)
@@ -230,11 +231,11 @@ def _judge(data: Dataset, screen: Screen) -> Judge | None:
 
 def report_of(
     recipe: Recipe, data: Dataset, screen: Screen, *, draws: int = 500, seed: int = 0, batch_size: int = BATCH,
-    weights: Path | None = None, plain: bool = False,
+    extractor: Extractor | None = None, plain: bool = False,
 ) -> Report:  # fmt: skip
     """All of it. `draws`: importance samples of a likelihood, 0 for none; `seed`: that of the training, which drew its labels.
 
-    `weights`: of Inception; `plain`: loss terms, reconstructions and likelihood only.
+    `extractor`: other features of samples than the classifier's; `plain`: loss terms, reconstructions and likelihood only.
     """
     report = Report()
     losses(report, recipe, data, seed)
@@ -250,5 +251,5 @@ def report_of(
             codes(report, recipe, data, pca, screen, batch_size)
     likelihood(report, recipe, data, pca, draws, screen)
     if isinstance(recipe, Generates) and not plain:
-        samples(report, recipe, data, screen, weights)
+        samples(report, recipe, data, screen, extractor)
     return report

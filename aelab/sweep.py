@@ -168,7 +168,8 @@ def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Ten
         list(table["latent_dim"]), {name: list(table["sse"]), "PCA": list(table["PCA sse"])}, "latent dimension",
         "squared error per image", "Test reconstruction error against code size", {name: error} if error else {},
     )  # fmt: skip
+    ordered = {name: columns[name] for name in sorted(columns, key=lambda name: int(name.removesuffix("-D")))}
     sheet = pictures.contact_sheet(
-        {**columns, "ground truth": truth}, f"{name}: the same test images through each code"
+        {**ordered, "ground truth": truth}, f"{name}: the same test images through each code"
     )
     return [parent.picture("pictures/latent-curve.png", curve), parent.picture("pictures/latent-sheet.png", sheet)]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from aelab import layout
-from aelab.compare import comparison, differences, grouped, judged_alike, mixed, pivot
+from aelab.compare import comparison, differences, grouped, judged_alike, markable, mixed, pivot
 from aelab.problem import Problem
 from aelab.tables import labels_table, latent_table, losses_table, models_table, noise_table
 from aelab.tracking import RunInfo
@@ -94,7 +94,7 @@ FRAME = pd.DataFrame(
 
 
 def test_the_best_is_marked_whichever_way_is_better():
-    rows = layout.cells(FRAME, "terminal", mark=True)
+    rows = layout.cells(FRAME, "terminal", mark=[*FRAME][:-1])
     assert [row["test/mse"] for row in rows] == ["0.2 ± 0.02", "0.1 ± 0.013 *", ""]
     assert [row["test/elbo"] for row in rows] == ["-80 *", "-90", "-85"]
     assert [row["test/kl"] for row in rows] == ["1", "2", "3"], "of a KL none is better"
@@ -102,18 +102,27 @@ def test_the_best_is_marked_whichever_way_is_better():
     assert not any("*" in cell for row in layout.cells(FRAME, "terminal") for cell in row.values())
 
 
-def test_losses_of_different_recipes_have_no_best():
-    frame = pd.DataFrame({"recipe": ["vae", "gan"], "val/loss": [1.0, 2.0], "val/mse": [1.0, 2.0]})
-    first = layout.cells(frame, "markdown", mark=True)[0]
-    assert first["val/loss"] == "1" and first["val/mse"] == "**1**"
+def test_only_what_can_be_compared_has_a_best():
+    names = ["test/loss", "test/elbo", "test/mse", "seconds"]
+    figures = dict.fromkeys(names[:3], 1.0)
+    bits, grey = run("a", "vae", figures, likelihood="bernoulli"), run("b", "vae", figures, likelihood="gaussian")
+    assert markable([bits, bits], names) == names[:3]
+    assert markable([bits, grey], names) == ["test/mse"], "a density is no probability"
+    assert markable([bits, run("c", "gan", {"test/loss": 1.0})], names) == ["test/elbo", "test/mse"]
+    assert markable([bits, run("d", "vae", figures, {"aelab.data_fingerprint": "other"})], names) == []
+
+
+def test_infinity_is_called_so():
+    rows = layout.cells(pd.DataFrame({"test/mse": [1.797e308, -1.797e308, 0.5]}), "terminal")
+    assert [row["test/mse"] for row in rows] == ["inf", "-inf", "0.5"]
 
 
 def test_markdown_latex_and_csv():
-    lines = layout.markdown(FRAME, mark=True).splitlines()
+    lines = layout.markdown(FRAME, mark=[*FRAME]).splitlines()
     assert lines[0] == "| run | recipe | test/mse | test/elbo | test/kl | seconds |"
     assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: |"
     assert lines[3] == "| b | vae | **0.1 ± 0.013** | -90 | 2 | 2 |"
-    latex = layout.latex(FRAME, mark=True)
+    latex = layout.latex(FRAME, mark=[*FRAME])
     assert "{llrrrr}" in latex and "a\\_1 & vae & 0.2 $\\pm$ 0.02" in latex and "\\textbf{0.1 $\\pm$ 0.013}" in latex
     odd = layout.latex(pd.DataFrame({"50 % & more": ["x_1 {#}"]}))
     assert "50 \\% \\& more" in odd and "x\\_1 \\{\\#\\}" in odd

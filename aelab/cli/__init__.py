@@ -85,6 +85,7 @@ def main() -> NoReturn:
             screen_for(False).error(message.strip().replace("Value error, ", "") + help_line)  # pydantic's words
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
+        screen_for(False).error("interrupted.")
         sys.exit(130)
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -61,9 +61,11 @@ def compare(
     against labels; noise, PSNR against level; losses, minimax against non-saturating; models, the newest run of each recipe.
     """
     from aelab import layout
-    from aelab.compare import comparison, labels
+    from aelab.compare import comparison, labels, markable
     from aelab.tracking import Store
 
+    if out and not curve:
+        raise Problem("--out is for --curve.", code=2)
     if json + csv + markdown + latex > 1:
         raise Problem("give one of --json, --csv, --markdown, --latex.", code=2)
     screen, store = screen_for(quiet), Store(tracking_uri)
@@ -81,7 +83,10 @@ def compare(
             store,
             screen,
         )
-    mark = table in (None, "models")
+    mark = markable(chosen, list(map(str, frame))) if table in (None, "models") else []
+    if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1 and table in (None, "models"):
+        left = "runs of other data than the newest evaluated one are left out" if table else "no best is marked"
+        screen.warn(f"these runs were trained on different data: {left}")
     if json:
         screen.data({"runs": layout.records(frame), "pictures": [str(path) for path in written]})
     elif csv or markdown or latex:
@@ -151,13 +156,16 @@ def _frame(
     if metrics:
         chosen = [info for info in chosen if any(name in info.metrics for name in metrics)]
     keys = [rows, columns] if rows and columns else by
-    if keys and (hidden := mixed(chosen, keys)):
-        screen.warn(f"the runs of one row differ in {', '.join(hidden)} too; their mean hides it")
     if metrics:
         judged_alike(chosen, metrics, asked=True)
     if rows and columns:
-        return pivot(chosen, rows, columns, metrics[0])
-    frame = grouped(chosen, by, metrics) if by else comparison(chosen, metrics)
+        frame = pivot(chosen, rows, columns, metrics[0])
+    else:
+        frame = grouped(chosen, by, metrics) if by else comparison(chosen, metrics)
+    if keys and (hidden := mixed(chosen, keys)):
+        screen.warn(f"the runs of one row differ in {', '.join(hidden)} too; their mean hides it")
+    if rows and columns:
+        return frame
     kept, reason = judged_alike(
         chosen, [name for name in map(str, frame) if "/" in name and not name.endswith(" sd")], asked=False
     )

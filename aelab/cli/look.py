@@ -52,18 +52,21 @@ def evaluate(
     terms, reconstructions and likelihood, logged under test/NAME-VALUE/.
     """
     from aelab import runs
+    from aelab.device import pick_device
+    from aelab.metrics import generation
     from aelab.report import report_of
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
     answers = []
+    extractor = generation.inception(inception, pick_device(device)) if inception else None
     for info in [store.find(name) for name in run]:
         changed = assignments(runs.configuration(info, store)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
         data = runs.run_data(opened, data_dir, screen, force)
         report = report_of(
             opened.recipe, data, screen, draws=samples, seed=opened.config.settings.seed, batch_size=batch_size,
-            weights=inception, plain=bool(changed),
+            extractor=extractor, plain=bool(changed),
         ).under(changed)  # fmt: skip
         paths = runs.keep(report, info, store)
         answers.append(
@@ -85,14 +88,13 @@ def sample(
     """Draw codes from the prior and decode them into a grid."""
     from aelab import pictures
     from aelab.evaluation import at_rest
-    from aelab.recipe import Generates
+    from aelab.recipe import Autoencodes, Generates
 
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     if not isinstance(opened.recipe, Generates):
-        raise Problem(
-            f"{info.name} cannot sample: {info.recipe} has no prior to draw codes from.",
-            "Sample a vae or a gan; this one can: aelab interpolate " + info.name, code=2,
-        )  # fmt: skip
+        can = f"; this one can: aelab interpolate {info.name}" if isinstance(opened.recipe, Autoencodes) else ""
+        what = f"{info.name} cannot sample: {info.recipe} has no prior to draw codes from."
+        raise Problem(what, f"Sample a vae or a gan{can}", code=2)
     with at_rest(opened.recipe, seed):
         images = opened.recipe.decode(opened.recipe.prior(n))
     _show(store, info, f"samples-{n}-seed{seed}", pictures.grid(images, max(1, round(n**0.5))), out, screen)

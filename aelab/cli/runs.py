@@ -37,6 +37,8 @@ def runs(
         )
     elif found:
         screen.table([row(info) for info in found])
+    elif recipe or filter_:
+        screen.note("No run fits.")
     else:
         screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 
@@ -123,6 +125,8 @@ def register(
 
     screen, store = screen_for(quiet), Store(tracking_uri)
     info = store.find(run)
+    if info.tags.get("aelab.kind") != "run":
+        raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
     screen.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
     screen.note(f"next     aelab eval models:/{name}@{alias}")

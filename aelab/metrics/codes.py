@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 Codes = NDArray[np.float64]
 Labels = NDArray[np.int64]
 NEIGHBOURS = 5
+FEWEST = 10  # codes that a dimension is estimated from
 
 
 def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: Labels) -> dict[str, float]:
@@ -15,7 +16,8 @@ def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: L
 
     Without two classes among the labels only the intrinsic dimension.
     """
-    figures = {"intrinsic_dim": intrinsic_dimension(test)}
+    filled = intrinsic_dimension(test)
+    figures = {} if filled is None else {"intrinsic_dim": filled}
     known, asked = train_labels >= 0, test_labels >= 0
     if len(np.unique(train_labels[known])) < 2 or not asked.any():
         return figures
@@ -42,16 +44,19 @@ def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: L
     }
 
 
-def intrinsic_dimension(codes: Codes) -> float:
-    """The dimension of what codes (N, D) lie on, by two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017)."""
+def intrinsic_dimension(codes: Codes) -> float | None:
+    """The dimension of what codes (N, D) lie on, by two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017).
+
+    None for fewer than FEWEST different codes.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     codes = np.unique(codes, axis=0)  # equal codes have no nearest one
-    if len(codes) < 3:
-        return 0.0
+    if len(codes) < FEWEST:
+        return None
     r = NearestNeighbors(n_neighbors=3).fit(codes).kneighbors()[0]  # (N, 3), without the code itself
     ratio = np.log(r[:, 1] / r[:, 0])
-    return float(len(codes) / ratio.sum()) if ratio.sum() > 0 else 0.0
+    return float(len(codes) / ratio.sum()) if ratio.sum() > 0 else None
 
 
 def random_projection(pixels: int, dimension: int) -> Codes:

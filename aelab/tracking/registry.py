@@ -21,7 +21,9 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
         version = client.create_model_version(name, info.artifacts, info.id).version
         client.set_registered_model_alias(name, alias, version)
     except MlflowException as error:
-        raise Problem(f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}") from error
+        raise Problem(
+            f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}", code=2
+        ) from error
     return str(version)
 
 

@@ -11,21 +11,7 @@ import pytest
 from aelab.tracking import Store
 
 pytestmark = pytest.mark.faults
-WORDS = (
-    "compare-latent",
-    "2",
-    "3",
-    "4",
-    "--recipe",
-    "stacked",
-    "--data",
-    "digits",
-    "--epochs",
-    "40",
-    "--jobs",
-    "2",
-    "-q",
-)
+WORDS = "compare-latent 2 3 --recipe stacked --data digits --epochs 40 --jobs 2 -q".split()
 
 
 def sweep(*words):
