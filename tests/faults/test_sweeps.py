@@ -11,7 +11,7 @@ import pytest
 from aelab.tracking import Store
 
 pytestmark = pytest.mark.faults
-WORDS = "compare-latent 2 3 --recipe stacked --data digits --epochs 40 --jobs 2 -q".split()
+WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "40", "--jobs", "2", "-q"]
 
 
 def sweep(*words):
