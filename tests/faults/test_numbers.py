@@ -54,7 +54,7 @@ def test_it_stops_before_the_step_and_keeps_the_last_finite_weights(aelab, here,
     info = Store().find("cut")
     assert info.status == "FAILED" and "before step 31" in info.tags["aelab.reason"]
     last = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
-    assert last.manifest["step"] in (29, 30)
+    assert 20 <= last.manifest["step"] <= 30, "of the epoch before, or later where there was time"
     assert all(torch.isfinite(value).all() for value in last.weights.values())
     assert "of the same command" not in aelab.run(*words, code=1).err, "it would stop there again"
     tally("loss or gradient not finite")
