@@ -32,7 +32,7 @@ def export(
     Returns the files. Raises Problem if the folder holds something already, or cannot be written.
     """
     opened = runs.open_run(info, store, screen, "cpu")
-    sources = sorted((store.folder(info) / "recipe").glob("*.py"))
+    sources = sorted((store.folder(info, "recipe") / "recipe").glob("*.py"))
     if not sources:
         raise Problem(f"run {info.name} has no recipe among its files.")
     try:

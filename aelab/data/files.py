@@ -6,7 +6,8 @@ import os
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,38 +135,35 @@ def _room(count: int, height: int, width: int, channels: int) -> NDArray[np.uint
     return np.empty((count, height, width, channels), np.uint8)
 
 
-def _look(path: Path) -> tuple[str, tuple[int, int]]:
-    """The mode and the upright (width, height) of a picture, from its header."""
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises Unreadable for whatever PIL's readers raise in a crafted file."""
     try:
-        with Image.open(path) as picture:
-            mode, (width, height) = picture.mode, picture.size
-            if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
-                raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
-            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        yield
     except Problem:
         raise
-    except Exception as error:  # PIL's readers raise whatever they meet in a crafted file
+    except Exception as error:
         raise Unreadable(
             f"{path} cannot be read as a picture: {(str(error) or repr(error)).splitlines()[0]}"
         ) from error
+
+
+def _look(path: Path) -> tuple[str, tuple[int, int]]:
+    """The mode and the upright (width, height) of a picture, from its header."""
+    with _reading(path), Image.open(path) as picture:
+        mode, (width, height) = picture.mode, picture.size
+        if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
+            raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return mode, (height, width) if turned else (width, height)
 
 
 def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as picture:
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
-                upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
-            if upright.mode == "F":
-                raise ValueError(
-                    "pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits"
-                )
-            plain = upright.convert("L" if grey else "RGB")
-    except Problem:
-        raise
-    except Exception as error:  # PIL's readers raise whatever they meet in a crafted file
-        raise Unreadable(
-            f"{path} cannot be read as a picture: {(str(error) or repr(error)).splitlines()[0]}"
-        ) from error
+    with _reading(path), Image.open(path) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
+            upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
+        if upright.mode == "F":
+            raise ValueError("pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits")
+        plain = upright.convert("L" if grey else "RGB")
     return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.LANCZOS))

@@ -3,7 +3,6 @@
 import os
 import platform
 import re
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -17,8 +16,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.problem import Problem, redacted
-from aelab.tracking import registry
-from aelab.tracking.info import RunInfo, cache_folder, local_path, run_info
+from aelab.tracking import copies, registry
+from aelab.tracking.info import RunInfo, cache_folder, local_path, reason_of, run_info
 from aelab.tracking.owner import hold, is_gone, origin, this_process
 from aelab.tracking.run import Run
 
@@ -57,7 +56,7 @@ class Store:
         except OSError as error:
             raise Problem(f"cannot open the store {self.shown_uri}: {redacted(str(error))}") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
-            raise Problem(f"cannot open the store {self.shown_uri}: {_reason(error)}") from error
+            raise Problem(f"cannot open the store {self.shown_uri}: {reason_of(error)}") from error
 
     def _create_database(self) -> None:
         """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
@@ -99,7 +98,7 @@ class Store:
         try:
             yield
         except (MlflowException, OSError) as error:
-            raise Problem(f"the store {self.shown_uri} refuses: {_reason(error)}") from error
+            raise Problem(f"the store {self.shown_uri} refuses: {reason_of(error)}") from error
 
     def experiment(self, name: str | None) -> str:
         """The id of an experiment, created if need be with its artifacts beside the database."""
@@ -282,50 +281,10 @@ class Store:
         """
         return registry.register(self.client, info, name, alias)
 
-    def folder(self, info: RunInfo) -> Path:
-        """The run's files on this machine: its artifact folder, or a copy where a server keeps that."""
-        local = local_path(info.artifacts)
-        if local:
-            return local
-        cache = cache_folder(info.id)
-        for part in ("config.json", "recipe"):
-            if not (cache / part).exists():
-                self._fetch(info, part)
-        try:
-            kept = [Path(entry.path).name for entry in self.client.list_artifacts(info.id, "checkpoints")]
-        except Exception as error:  # MLflow's, requests'
-            if (cache / "checkpoints").exists():
-                return cache
-            raise Problem(f"cannot fetch the checkpoints of run {info.name}: {_reason(error)}") from error
-        for kind in ("last", "best"):  # another machine may have gone on with the run
-            newest = max((name for name in kept if re.fullmatch(rf"{kind}-\d+", name)), default=None)
-            if newest and not (cache / "checkpoints" / newest).exists():
-                self._fetch(info, f"checkpoints/{newest}")
-        return cache
-
-    def _fetch(self, info: RunInfo, part: str) -> None:
-        """Downloads a part of a run's files, whole or not at all. Raises Problem for a link or a path that leads elsewhere."""
-        cache = cache_folder(info.id)
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as unfinished:
-                source = Path(self.client.download_artifacts(info.id, part, unfinished))
-                if not source.resolve().is_relative_to(Path(unfinished).resolve()):
-                    raise Problem(f"{part} of run {info.name} leads out of its folder.")
-                if any(path.is_symlink() for path in (source, *source.rglob("*"))):
-                    raise Problem(f"{part} of run {info.name} holds a link; links are refused.")
-                (cache / part).parent.mkdir(exist_ok=True)
-                source.rename(cache / part)
-        except Problem:
-            raise
-        except Exception as error:  # MLflow's, requests', the file system's
-            raise Problem(f"cannot fetch {part} of run {info.name}: {_reason(error)}") from error
+    def folder(self, info: RunInfo, *parts: str) -> Path:
+        """The run's files on this machine: its artifact folder or, of a server, a copy of what is needed and of `parts`."""
+        return local_path(info.artifacts) or copies.copy(self.client, info, parts)
 
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in the UI, in the mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what a library raised, without passwords."""
-    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])[:200]
