@@ -1,7 +1,9 @@
 """Faults that are really made: pytest -m faults. `--kills N` says how many times runs are killed at random moments."""
 
+import os
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.fspath).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.faults)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def byte_code():
+    """Kept, whatever is the habit here: without it each of the many processes compiles torch and mlflow again."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
@@ -73,19 +81,20 @@ def server(here, mlflow_server, monkeypatch):
         mlflow_server.process = None
 
 
-TRIED = {}
-
-
 @pytest.fixture
-def tally():
-    """Counts how often a fault was made; the table is printed at the end."""
+def tally(record_property):
+    """Counts how often a fault was made; the table is printed at the end, of all processes that test."""
 
     def count(fault, times=1):
-        TRIED[fault] = TRIED.get(fault, 0) + times
+        record_property("fault", (fault, times))
 
     return count
 
 
 def pytest_terminal_summary(terminalreporter):
-    for fault, times in TRIED.items():
+    tried = Counter()
+    for report in terminalreporter.stats.get("passed", []):
+        for name, (fault, times) in report.user_properties:
+            tried[fault] += times * (name == "fault")
+    for fault, times in tried.items():
         terminalreporter.write_line(f"{times:5}  {fault}")

@@ -42,7 +42,7 @@ class Poisoned(Recipe):
             Poisoned.missed += 1
             raise
 '''
-OFTEN = "aelab.engine.SAVE_SECONDS = 0.01"
+OFTEN = "aelab.engine.SAVE_SECONDS = 0"
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient", "input"])
@@ -54,7 +54,7 @@ def test_it_stops_before_the_step_and_keeps_the_last_finite_weights(aelab, here,
     info = Store().find("cut")
     assert info.status == "FAILED" and "before step 31" in info.tags["aelab.reason"]
     last = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
-    assert 20 <= last.manifest["step"] <= 30, "of the epoch before, or later where there was time"
+    assert last.manifest["step"] == 30
     assert all(torch.isfinite(value).all() for value in last.weights.values())
     assert "of the same command" not in aelab.run(*words, code=1).err, "it would stop there again"
     tally("loss or gradient not finite")
