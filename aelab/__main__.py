@@ -1,5 +1,29 @@
-"""`python -m aelab`."""
+"""Where the program starts: Ctrl-C must end it in one line also while it is still being imported."""
 
-from aelab.cli import main
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
 
-main()
+
+def main() -> NoReturn:
+    """The command line."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a shell's background
+        signal.signal(signal.SIGINT, _interrupted)
+    from aelab.cli import main
+
+    main()
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, but not out of an import: there torch's C++ would abort on it. Nothing is open yet then."""
+    while frame:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os.write(2, b"error: interrupted.\n")
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

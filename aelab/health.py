@@ -28,7 +28,7 @@ def ailments(
 
     `history` is the validation's objective at its best and at the end; `steps` is how many were taken.
     """
-    few = f" (after {steps} steps only)" if steps < FEW else ""
+    few = f" (after {steps} step{'s' * (steps > 1)} only)" if steps < FEW else ""
     return [line + few for line in _findings(recipe, data, validation, history)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aelab import __version__, checkpoint, cookbook
+from aelab import __version__, checkpoint, cookbook, weights
 from aelab.config import Config, environment, given, model_card
 from aelab.console import Screen
 from aelab.cookbook import Page
@@ -88,11 +88,9 @@ def begin_with(recipe: Recipe, config: Config, page: Page, store: Store, screen:
     if other.page.name != page.name:
         raise Problem(f"--start {other.info.name}: it is a run of {other.page.name}, not of {page.name}.", code=2)
     try:
-        recipe.load_state_dict(other.recipe.state_dict())
-    except RuntimeError as error:
-        raise Problem(
-            f"--start {other.info.name}: its weights are of another shape than these options.", code=2
-        ) from error
+        weights.load(recipe, other.recipe.state_dict())
+    except ValueError as error:
+        raise Problem(f"--start {other.info.name}: its weights do not fit these options: {error}.", code=2) from error
 
 
 def start(
@@ -230,12 +228,11 @@ def open_run(
     recipe = cookbook.build(page, image, {**config.options, **(changed or {})}, found.manifest.get("classes", 0))
     recipe = recipe.to(pick_device(device))
     try:
-        recipe.load_state_dict(found.weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).splitlines()[1:2]).strip()
+        weights.load(recipe, found.weights)
+    except ValueError as error:
         if changed:
-            raise Problem(f"the weights of {info.name} do not fit these options: {reason}", code=2) from error
-        raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {reason}") from error
+            raise Problem(f"the weights of {info.name} do not fit these options: {error}.", code=2) from error
+        raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {error}.") from error
     return Opened(info, config, page, recipe.eval(), image, found.manifest.get("classes", 0))
 
 

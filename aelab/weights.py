@@ -1,5 +1,6 @@
-"""The weights of a recipe: their average, and whether they are finite."""
+"""The weights of a recipe: their average, whether others fit, and whether they are finite."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,17 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
         get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     return AveragedModel(recipe, multi_avg_fn=step, use_buffers=True)
+
+
+def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+    """Loads weights into a recipe. Raises ValueError with the first one that does not fit, by name and shape."""
+    wanted = recipe.state_dict()
+    for name in dict.fromkeys([*wanted, *weights]):
+        if name not in weights or name not in wanted:
+            raise ValueError(f"{name} is {'missing' if name in wanted else 'too many'}")
+        if (there := weights[name].shape) != (here := wanted[name].shape):
+            raise ValueError(f"{name} is {' x '.join(map(str, there))} there and {' x '.join(map(str, here))} here")
+    recipe.load_state_dict(weights)
 
 
 def not_finite(recipe: Recipe) -> str | None:

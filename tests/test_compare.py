@@ -235,8 +235,13 @@ def test_a_run_is_shown_registered_exported_and_removed(two, cli, here):
     for name in ("models:/digits@worst", "models:/other@best", "models:digits"):
         assert cli("eval", name).code == 2
     exported(cli, here)
-    answer = cli("runs", "rm", "v0")
+    recipe, registered = cli("runs", "rm", "vae"), cli("runs", "rm", "v0")
+    assert recipe.code == 2 and "aelab runs rm v1" in recipe.err
+    assert registered.code == 2 and "models:/digits/1" in registered.err
+    assert len(cli("runs", "--json").json["runs"]) == 2
+    answer = cli("runs", "rm", "v0", "--force")
     assert answer.code == 0 and "v0" in answer.out
+    assert cli("eval", "models:/digits/1").code == 2
     assert [row["name"] for row in cli("runs", "--json").json["runs"]] == ["v1"]
     assert cli("runs", "rm", "v0").code == 2
     assert (here / "mlruns").exists()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from aelab import cookbook
 from aelab.cli.options import DataDir, Device, Filter, Json, OfRecipe, Quiet, Seed, Uri, screen_for, short
 from aelab.problem import Problem
 
@@ -116,6 +117,8 @@ def _chosen(store: "Store", names: "Sequence[str]", recipe: str | None, filter_:
             if recipe in (None, info.recipe) and (fitting is None or info.id in fitting)
         ]  # fmt: skip
     if not found:
+        if recipe:
+            cookbook.find(recipe)  # raises where there is none of that name
         raise Problem("no finished run fits.", "See what is there: aelab runs")
     return found
 
@@ -183,7 +186,7 @@ def _drawn(chosen: "list[RunInfo]", curve: str, out: Path | None, store: "Store"
     target = out or Path(f"compare-{curve.replace('/', '-')}.png")
     lines = {label: store.curve(info, curve) for label, info in zip(labels(comparison(chosen)), chosen, strict=True)}
     if missing := [label for label, points in lines.items() if not points]:
-        raise Problem(f"{missing[0]} has no figure '{curve}'.", "See which: aelab ui", code=2)
+        raise Problem(f"there is no figure '{curve}' in {', '.join(missing)}.", "See which: aelab ui", code=2)
     save(target, curves(lines, curve))
     return [target]
 

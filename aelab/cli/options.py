@@ -161,6 +161,8 @@ def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
         name = name.strip().replace("-", "_")
         if not equals or name not in known:
             raise Problem(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
+        if name in values:
+            raise Problem(f"--set {name} is given twice.", code=2)
         try:
             values[name] = known[name].parse(text.strip())
         except ValueError as error:

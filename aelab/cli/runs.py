@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Filter, Json, Name, Names, OfRecipe, Quiet, Uri, screen_for, short
+from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
@@ -76,16 +76,28 @@ def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet =
 
 
 @group.command()
-def rm(run: Names, tracking_uri: Uri = None, quiet: Quiet = False) -> None:
+def rm(
+    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, or folder.")],
+    force: Annotated[bool, typer.Option("--force", help="A registered one too, with its registration.")] = False,
+    tracking_uri: Uri = None, quiet: Quiet = False,
+) -> None:  # fmt: skip
     """Remove runs from the lists; of a sweep all its runs too. MLflow keeps them until `mlflow gc` is typed."""
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
     wanted: dict[str, RunInfo] = {}
-    for info in map(store.find, run):
+    for word, info in zip(run, map(store.find, run), strict=True):
+        if word == info.recipe and word != info.name:
+            raise Problem(
+                f"{word} is a recipe; nothing was removed.", f"Name the run: aelab runs rm {info.name}", code=2
+            )
         wanted |= {each.id: each for each in (info, *(child for child in store.runs() if child.parent == info.id))}
     if alive := [info.name for info in wanted.values() if info.status == "RUNNING"]:
         raise Problem(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
+    for info in wanted.values():
+        if not force and (models := store.models(info)):
+            raise Problem(f"{info.name} is registered as {', '.join(models)}; nothing was removed.",
+                          "Remove it with its registration: --force", code=2)  # fmt: skip
     for info in wanted.values():
         store.remove(info)
         screen.result(f"removed {info.name}")

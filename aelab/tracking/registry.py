@@ -27,6 +27,12 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
     return str(version)
 
 
+def versions_of(client: MlflowClient, info: RunInfo) -> list[tuple[str, str]]:
+    """Name and version of each model that a run is registered as."""
+    found = client.search_model_versions(f"run_id = '{info.id}'")
+    return [(version.name, str(version.version)) for version in found]
+
+
 def run_of(client: MlflowClient, address: str) -> str:
     """The id of the run behind models:/NAME@ALIAS or models:/NAME/VERSION. Raises Problem where there is none."""
     match = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", address)

@@ -271,8 +271,14 @@ class Store:
         raise Problem(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
 
     def remove(self, info: RunInfo) -> None:
-        """Takes a run from the lists. MLflow keeps it until its garbage is collected."""
+        """Takes a run from the lists, and what it is registered as. MLflow keeps its files until its garbage is collected."""
+        for name, version in registry.versions_of(self.client, info):
+            self.client.delete_model_version(name, version)
         self.client.delete_run(info.id)
+
+    def models(self, info: RunInfo) -> list[str]:
+        """The addresses of the models that a run is registered as: models:/NAME/VERSION."""
+        return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
 
     def register(self, info: RunInfo, name: str, alias: str) -> str:
         """Makes a run's files a version of a model in MLflow's registry and points the alias to it; returns the version.

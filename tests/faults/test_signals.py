@@ -1,6 +1,8 @@
 """Told to stop: the step is finished and saved, the run is KILLED, and it is over in seconds."""
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -70,3 +72,19 @@ def test_a_signal_while_it_starts(aelab, wait):
     assert process.wait() in (143, -signal.SIGTERM)
     Store().mark_dead()
     assert {info.status for info in Store().runs()} <= {"KILLED", "FAILED"}
+
+
+@pytest.mark.parametrize("after", [0.1, 0.2, 0.4, 0.8, 1.2, 1.6, 2.0])
+def test_ctrl_c_before_there_is_a_run_ends_it_in_a_line(here, tally, after):
+    """Also in the middle of an import, where an exception would go through torch's C++."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "aelab", *map(str, LONG)], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
+    assert any("aelab" in line for line in process.stderr), "Python itself has begun"
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=20)[1]
+    assert process.returncode == 130 and "Traceback" not in err, err
+    tally("Ctrl-C before there is a run")
