@@ -280,26 +280,15 @@ def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
     assert ended.returncode == 0 and "Traceback" not in ended.stderr
 
 
-def test_a_training_outlives_the_reader_of_its_output(here):
-    words = [sys.executable, "-m", "aelab", "train", "linear", "--data", "digits", "--epochs", "20", "--name", "unread"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stderr.readline()
-    process.stderr.close()
-    process.stdout.close()
-    process.wait(timeout=60)
-    assert Store().find("unread").status == "FINISHED"
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here, number, code):
+def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here):
     words = ("train", "vae", "--data", "digits", "--epochs", "60", "--seed", "4", "-q")
     command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(here.glob("mlruns/aelab/*/artifacts/images/*step?1?*")):  # it is in its second epoch at least
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
-    process.send_signal(number)
-    assert process.wait(timeout=20) == code
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
     assert "aelab resume" in process.stderr.read()
     assert Store().find("cut").status == "KILLED"
     resumed = cli("resume", "cut")
@@ -313,15 +302,6 @@ def test_a_signal_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_e
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
     kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
     assert kept[0] == kept[1]
-
-
-def test_several_runs_may_open_a_new_store_at_once(here):
-    code = (
-        "from aelab.tracking import Store; s = Store(); s.experiment(None)\n"
-        "s.create(None, 'x-', params={}, tags={}).close('FINISHED')"
-    )
-    many = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    assert [p.wait() for p in many] == [0] * 4, [p.stderr.read() for p in many]
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

@@ -1,4 +1,4 @@
-"""Faults that are really made: pytest -m faults. `--kills N` says how many times runs are killed at random moments."""
+"""Faults that are really made: pytest tests/faults -m faults -n 2. With `--kills N` as many kills at random moments."""
 
 import os
 import random
