@@ -71,9 +71,9 @@ class GAN(Recipe):
         hidden: Annotated[int, Ge(1), "mlp: width of the hidden layers"] = 400,
         width: Annotated[int, Ge(1), "conv: channels after D's first convolution; each further one doubles them"] = 32,
         loss: Annotated[Literal["non-saturating", "minimax"], "what the generator minimises"] = "non-saturating",
-        noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.4,
+        noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
         smooth: Annotated[float, Interval(ge=0, lt=0.5), "label smoothing: what D is asked for is 1 - smooth"] = 0.0,
-        dropout: Annotated[float, Interval(ge=0, lt=1), "share of D's units dropped"] = 0.4,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "share of D's units dropped"] = 0.2,
         lr: Annotated[float, Gt(0), "step size of D's Adam; G's is half of it"] = 1e-3,
     ) -> None:
         super().__init__()
