@@ -174,11 +174,12 @@ def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint 
 
     Raises Problem for one of another format.
     """
-    for path in present(folder, kind):
+    paths = present(folder, kind)
+    for number, path in enumerate(paths, 1):
         try:
             return load(path)
         except OtherFormat:
             raise
         except Problem as problem:
-            warn(f"{problem} Trying the one before it.")
+            warn(f"{problem} {'Trying the one before it.' if number < len(paths) else 'There is none before it.'}")
     return None

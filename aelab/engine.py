@@ -30,9 +30,6 @@ MOST_POINTS = 1000  # of a curve by step
 MOST_PICTURES = 50  # of one slider
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
-NON_FINITE = (
-    "The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite N passes over N such steps."
-)
 
 
 class Interrupted(Exception):
@@ -148,7 +145,10 @@ class Training:
 
     def _not_finite(self, step: int, what: str) -> Problem:
         self.run.tags({"aelab.health": f"not finite: {what}"})
-        return Problem(f"training stopped before step {step + 1}: {what}.", NON_FINITE)
+        used = self.position.skipped
+        skip = f"has passed over {used}" if used else "N passes over N"
+        advice = f"The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite {skip} such steps."
+        return Problem(f"training stopped before step {step + 1}: {what}.", advice)
 
     # the loop
 
@@ -169,7 +169,8 @@ class Training:
                     at.epoch, at.best, at.since_best = 0, math.inf, 0
         self.save()
         if self._unsaved:
-            raise Problem(f"the last checkpoint could not be written: {self._unsaved}")
+            raise Problem(f"the last checkpoint could not be written: {self._unsaved}",
+                          f"Make room, then: aelab resume {self.run.id[:8]}")  # fmt: skip
 
     def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
         """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""

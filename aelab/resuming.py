@@ -15,7 +15,7 @@ from aelab.ending import honest_status, signals
 from aelab.engine import Training
 from aelab.problem import Problem
 from aelab.runs import Outcome, begin_with, complete, configuration, facts_of, identity, open_config_data, prepare
-from aelab.tracking import RunInfo, Store
+from aelab.tracking import WITHOUT_A_WORD, RunInfo, Store
 
 
 def resume(
@@ -49,7 +49,9 @@ def resume(
         folder = store.folder(info) / "checkpoints"
         last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
         if last is None and checkpoint.present(folder, "last") and not force:
-            raise Problem(f"no checkpoint of {info.name} is whole.", "Begin it again from the start with --force.")
+            look = "Its best weights can be looked at, with aelab eval." if best else ""
+            raise Problem(f"no checkpoint of {info.name} that could go on is whole.",
+                          f"Begin it again from the start with --force. {look}".strip())  # fmt: skip
         began = {
             "recipe_sha256": info.tags.get("aelab.recipe_sha256"),
             "data_fingerprint": info.tags.get("aelab.data_fingerprint"),
@@ -129,4 +131,7 @@ def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunIn
         or last.tags.get("aelab.health", "").startswith("not finite")
     ):
         return None
-    return last if checkpoint.present(store.folder(last) / "checkpoints", "last") else None
+    folder = store.folder(last)
+    saved = checkpoint.present(folder / "checkpoints", "last")
+    cut = last.status == "KILLED" or last.tags.get("aelab.reason", "").startswith(WITHOUT_A_WORD)
+    return last if saved or (cut and (folder / "config.json").exists()) else None

@@ -234,6 +234,7 @@ def test_a_run_is_shown_registered_exported_and_removed(two, cli, here):
     assert cli("sample", "models:/digits@best", "-q").code == 0
     for name in ("models:/digits@worst", "models:/other@best", "models:digits"):
         assert cli("eval", name).code == 2
+    assert "are: best" in cli("eval", "models:/digits@worst").err
     exported(cli, here)
     recipe, registered = cli("runs", "rm", "vae"), cli("runs", "rm", "v0")
     assert recipe.code == 2 and "aelab runs rm v1" in recipe.err

@@ -36,7 +36,7 @@ verbs = typer.Typer()
 def evaluate(
     run: Names,
     samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it.")] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it (to 1e-6).")] = 250,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
     ] = None,

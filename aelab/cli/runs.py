@@ -1,5 +1,6 @@
 """The runs that are tracked: listed, shown, removed, exported, registered."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -141,4 +142,4 @@ def register(
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
     screen.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
-    screen.note(f"next     aelab eval models:/{name}@{alias}")
+    screen.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")

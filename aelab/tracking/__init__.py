@@ -9,12 +9,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default blo
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from aelab.tracking.info import RunInfo, cache_folder
+from aelab.tracking.owner import WITHOUT_A_WORD
 from aelab.tracking.run import Run, Status
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
 
-__all__ = ["Run", "RunInfo", "Status", "Store", "cache_folder", "push", "replay", "served"]
+__all__ = ["WITHOUT_A_WORD", "Run", "RunInfo", "Status", "Store", "cache_folder", "push", "replay", "served"]
 
 for _name in ("mlflow", "alembic"):  # what they raise is said in our own words, once
     logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 from aelab.problem import Problem
 
+WITHOUT_A_WORD = "its process ended without a word"
+
 
 def lock_path(folder: Path) -> Path:
     """The lock of a run's folder, beside it."""

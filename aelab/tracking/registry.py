@@ -1,6 +1,7 @@
 """MLflow's registry of models: a name and an alias for a run."""
 
 import re
+import shlex
 from contextlib import suppress
 
 from mlflow.exceptions import MlflowException
@@ -42,7 +43,12 @@ def run_of(client: MlflowClient, address: str) -> str:
     try:
         version = client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(model, number)
     except MlflowException as error:
+        with suppress(MlflowException):
+            there = ", ".join(client.get_registered_model(model).aliases)
+            raise Problem(
+                f"there is no {address}; the aliases of this model are: {there or 'none'}.", code=2
+            ) from error
         raise Problem(
-            f"there is no model {address}.", f"Register a run: aelab runs register RUN {model}", code=2
+            f"there is no model {address}.", f"Register a run: aelab runs register RUN {shlex.quote(model)}", code=2
         ) from error
     return str(version.run_id)

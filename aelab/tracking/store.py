@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from aelab.problem import Problem, redacted
 from aelab.tracking import copies, registry
 from aelab.tracking.info import RunInfo, cache_folder, local_path, reason_of, run_info
-from aelab.tracking.owner import hold, is_gone, origin, this_process
+from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
 from aelab.tracking.run import Run
 
 EXPERIMENT = "aelab"
@@ -56,7 +56,8 @@ class Store:
         except OSError as error:
             raise Problem(f"cannot open the store {self.shown_uri}: {redacted(str(error))}") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
-            raise Problem(f"cannot open the store {self.shown_uri}: {reason_of(error)}") from error
+            advice = ["Put a copy of it in its place, or name another one: --tracking-uri"] if self.database else []
+            raise Problem(f"cannot open the store {self.shown_uri}: {reason_of(error)}", *advice) from error
 
     def _create_database(self) -> None:
         """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
@@ -199,7 +200,7 @@ class Store:
         for info in self.runs("attributes.status = 'RUNNING'"):
             folder = local_path(info.artifacts) or cache_folder(info.id)
             if is_gone(info.tags.get("aelab.process", ""), folder):
-                reason = "its process ended without a word: killed, out of memory, or the machine went down"
+                reason = f"{WITHOUT_A_WORD}: killed, out of memory, or the machine went down"
                 with suppress(MlflowException):  # a store that is read only
                     self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
                     self.client.set_terminated(info.id, "FAILED")
@@ -264,7 +265,9 @@ class Store:
             if matches:
                 listed = ", ".join(f"{run.id[:12]} ({run.name})" for run in matches[:4])
                 raise Problem(
-                    f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}", code=2
+                    f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}",
+                    "Name one by its id.",
+                    code=2,
                 )
         if trained:
             raise Problem(f"no run of {name} has finished; give the run's id: aelab runs", code=2)

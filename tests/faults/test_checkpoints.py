@@ -51,7 +51,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(aelab, stopped
 def test_no_whole_one_is_refused_until_forced(aelab, stopped, tally):
     for path in stopped:
         (path / "state.pt").write_bytes(b"")
-    assert "no checkpoint of cut is whole" in aelab.run("resume", "cut", code=1).err
+    assert "no checkpoint of cut that could go on is whole" in aelab.run("resume", "cut", code=1).err
     aelab.run("resume", "cut", "--force", "-q")
     aelab.run(*WORDS, "--name", "whole")
     same_run("cut", "whole")
@@ -159,3 +159,22 @@ def test_the_same_command_offers_the_resume(aelab, stopped):
     assert f"Go on with that: aelab resume {info.id[:8]}" in process.err
     assert Store().find("again").status == "FINISHED" and Store().find("cut").status == "KILLED"
     assert "of the same command" not in aelab.run(*WORDS, "--name", "third").err, "the last one has finished"
+
+
+def test_the_same_command_offers_a_run_that_was_killed_before_its_first_checkpoint(aelab, here):
+    words = ("train", "linear", *DIGITS, "--epochs", 100_000)
+    process = aelab.start(*words, "--name", "cut")
+    until(lambda: list(here.glob("mlruns/*/*/artifacts/images/*")), process=process)
+    process.kill()
+    process.wait()
+    again = aelab.start(*words, "--name", "again")
+    until(lambda: "of the same command" in again.err, process=again)
+    assert f"Go on with that: aelab resume {Store().find('cut').id[:8]}" in again.err
+
+
+def test_a_lone_damaged_one_is_said_to_be_alone(aelab, stopped):
+    (stopped[1] / "manifest.json").write_bytes(b"")
+    (stopped[0] / "state.pt").write_bytes(b"")
+    err = aelab.run("resume", "cut", code=1).err
+    assert err.count("Trying the one before it") == 1 and err.count("There is none before it") == 1
+    assert "aelab eval" in err, "the best weights are whole"
