@@ -23,7 +23,7 @@ from aelab.position import Position, Settings, rate_factor
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
 from aelab.tracking import Run
-from aelab.weights import average, not_finite
+from aelab.weights import average, load, not_finite
 
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
 MOST_POINTS = 1000  # of a curve by step
@@ -52,7 +52,8 @@ class Training:
         self.phases = recipe.phases(settings.epochs)
         self.seen = [data.train.labelled(p.labels, settings.seed) if p.labels else data.train for p in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
-        steps = sum(phase.epochs for phase in self.phases) * self.batches
+        self.all_epochs = sum(phase.epochs for phase in self.phases)
+        steps = self.all_epochs * self.batches
         self.steps = min(steps, settings.max_steps or steps)
         self.window = math.ceil(self.steps / MOST_POINTS)
         self.position = Position()
@@ -92,7 +93,7 @@ class Training:
     def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
         """Goes back to a checkpoint. Raises Problem where it does not fit this recipe."""
         try:
-            self.recipe.load_state_dict(last.weights)
+            load(self.recipe, last.weights)
             for phase, states in zip(self.phases, last.state["optimizers"], strict=True):
                 for name, optimizer in phase.optimizers.items():
                     optimizer.load_state_dict(states[name])
@@ -196,9 +197,9 @@ class Training:
         self._end_epoch(title)
 
     def _title(self) -> str:
-        at, total = self.position, sum(phase.epochs for phase in self.phases)
+        at = self.position
         name = f"{self.phases[at.phase].name}, " if len(self.phases) > 1 and at.phase < len(self.phases) else ""
-        return f"{name}epoch {min(at.epochs + 1, total)}/{total}"
+        return f"{name}epoch {min(at.epochs + 1, self.all_epochs)}/{self.all_epochs}"
 
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         at = self.position
@@ -263,8 +264,7 @@ class Training:
         self.run.metrics({"train/images_per_second": speed, "train/seconds": at.seconds}, at.epochs)
         at.seconds = 0.0
         self._keep_best(held_out)
-        total = sum(phase.epochs for phase in self.phases)
-        if at.epochs % math.ceil(total / MOST_PICTURES) == 0 or at.step == self.steps:
+        if at.epochs % math.ceil(self.all_epochs / MOST_PICTURES) == 0 or at.step == self.steps:
             self.draw()
         if not self.screen.err.is_terminal:
             terms = (("train", means), ("val", held_out))

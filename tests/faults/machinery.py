@@ -74,6 +74,8 @@ class Nursery:
         logs = Path(os.environ["XDG_CACHE_HOME"]).parent / "logs"
         logs.mkdir(exist_ok=True)
         out = logs / f"{self.count:04d}"
+        for stream in ("out", "err"):  # there to be read before the child has begun
+            Path(f"{out}.{stream}").touch()
         order = {"argv": [str(w) for w in words], "cwd": str(cwd), "env": env, "out": str(out), "patch": patch}
         process = Process(self, self.ask(order), out)
         self.alive.add(process.pid)
