@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from aelab import checkpoint, pictures
 from aelab.checkpoint import Checkpoint
 from aelab.console import Bar, Screen, number
-from aelab.data import Dataset
+from aelab.data import Dataset, Split
 from aelab.evaluation import at_rest, evaluate
 from aelab.position import Position, Settings, rate_factor
 from aelab.problem import Problem
@@ -50,7 +50,7 @@ class Training:
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
         self.phases = recipe.phases(settings.epochs)
-        self.seen = [data.train.labelled(p.labels, settings.seed) if p.labels else data.train for p in self.phases]
+        self.seen = [self._seen(phase) for phase in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
         self.all_epochs = sum(phase.epochs for phase in self.phases)
         steps = self.all_epochs * self.batches
@@ -175,13 +175,15 @@ class Training:
 
     def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
         """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
-        at, train = self.position, self.seen[self.position.phase]
+        at, seen = self.position, self.seen[self.position.phase]
         title = self._title()
         self.recipe.train()
         started = time.perf_counter()
-        order = train.shuffled(self.settings.seed, at.phase, at.epoch, length=len(self.data.train))
-        for index in torch.split(order[: self.batches * self.batch_size], self.batch_size)[at.batch :]:
-            self.step(phase, *train.batch(index))
+        place, length = (self.settings.seed, at.phase, at.epoch), self.batches * self.batch_size
+        orders = [some.shuffled(*place, k, length=length).view(self.batches, -1) for k, some in enumerate(seen)]
+        for indices in zip(*(order[at.batch :] for order in orders), strict=True):
+            parts = [some.batch(index) for some, index in zip(seen, indices, strict=True)]
+            self.step(phase, *(torch.cat(part) for part in zip(*parts, strict=True)))
             if self.average:
                 self.average.update_parameters(self.recipe)
             if at.step % self.window == 0 or at.step == self.steps:
@@ -195,6 +197,12 @@ class Training:
                 break
         at.seconds += time.perf_counter() - started
         self._end_epoch(title)
+
+    def _seen(self, phase: Phase) -> list[Split]:
+        """What each batch of the phase draws from, as many images of one as of the other."""
+        train = self.data.train
+        some = train.labelled(phase.labels, self.settings.seed) if phase.labels else train
+        return [some, replace(train, labels=torch.full_like(train.labels, -1))] if phase.unlabelled else [some]
 
     def _title(self) -> str:
         at = self.position

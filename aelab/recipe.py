@@ -19,20 +19,22 @@ class NonFiniteError(ArithmeticError):
     """The loss or a gradient is NaN or infinite; the parameters have not moved."""
 
 
-def descend(optimizer: Optimizer, loss: Tensor) -> Tensor:
-    """Moves the optimizer's parameters one step down the gradient of `loss`, a scalar.
+def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
+    """Moves the optimizers' parameters one step down the gradient of `loss`, a scalar.
 
     Returns the norm of that gradient. Raises NonFiniteError *before* anything moves: one NaN would
     stay in Adam's averages for good.
     """
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        optimizer.zero_grad()
     with torch.autocast(loss.device.type, enabled=False):
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    parameters = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not torch.isfinite(loss.detach() + norm):
         raise NonFiniteError(f"loss {float(loss.detach()):g}, gradient norm {float(norm):g}")
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return norm
 
 
@@ -41,12 +43,21 @@ class Phase:
 
     `step(x, y, **optimizers)` gets x (B, C, H, W) in [0, 1] and labels y (B,), -1 where there is none. With `labels` it
     sees only so many images, equally many of each class, over and over: an epoch has as many steps as without.
+    `unlabelled` adds to each batch as many of all the images, their labels hidden: x (2 B, C, H, W), half of y -1.
     """
 
     def __init__(
-        self, name: str, epochs: int, step: Callable[..., Metrics], *, labels: int = 0, **optimizers: Optimizer
+        self,
+        name: str,
+        epochs: int,
+        step: Callable[..., Metrics],
+        *,
+        labels: int = 0,
+        unlabelled: bool = False,
+        **optimizers: Optimizer,
     ) -> None:
-        self.name, self.epochs, self.step, self.labels, self.optimizers = name, epochs, step, labels, optimizers
+        self.name, self.epochs, self.step, self.optimizers = name, epochs, step, optimizers
+        self.labels, self.unlabelled = labels, unlabelled
 
 
 class Recipe(nn.Module):
@@ -70,10 +81,10 @@ class Recipe(nn.Module):
         """The mean loss of a batch and its terms by name: the same one trains and, held out, evaluates."""
         raise NotImplementedError
 
-    def step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
+    def step(self, x: Tensor, y: Tensor, **optimizers: Optimizer) -> Metrics:
         """One training step."""
         loss, parts = self.loss(x, y)
-        descend(adam, loss)
+        descend(loss, *optimizers.values())
         return {"loss": loss, **parts}
 
     def phases(self, epochs: int) -> list[Phase]:

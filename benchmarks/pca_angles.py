@@ -21,7 +21,7 @@ def main(names: list[str]) -> None:
     for name in names:
         opened = runs.open_run(store.find(name), store, screen, "cpu")
         data = runs.run_data(opened, None, screen)
-        columns = opened.recipe.get_parameter("decoder.0.weight").detach().double()  # (P, D)
+        columns = opened.recipe.get_parameter("v.weight").detach().double()  # (P, D)
         dimension = columns.shape[1]
         cosines = torch.linalg.svdvals(torch.linalg.qr(columns).Q.T @ fit_pca(data.train, dimension).components.T)
         row: dict[str, object] = {"run": name, "latent_dim": dimension}

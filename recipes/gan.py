@@ -108,9 +108,9 @@ class GAN(Recipe):
         """One round of the game: D moves, then G."""
         fake = self.decode(self.prior(len(x)))
         critic, parts = self.critic_loss(self.judge(x), self.judge(fake.detach()))
-        grad_d = descend(adam_d, critic)
+        grad_d = descend(critic, adam_d)
         forger = self.forger_loss(self.judge(fake))
-        grad_g = descend(adam_g, forger)
+        grad_g = descend(forger, adam_g)
         return {"loss": critic, "forger": forger, **parts, "grad_d": grad_d, "grad_g": grad_g}
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:

@@ -75,7 +75,7 @@ class Stacked(Recipe):
             with torch.no_grad():
                 h = self.encoder[:k](x.flatten(1))
             loss = F.mse_loss(pair(h), h)
-            descend(adam, loss)
+            descend(loss, adam)
             return {"loss": loss}
 
         return Phase(f"layer {k + 1}", epochs, step, adam=Adam(pair.parameters(), self.lr, fused=True))

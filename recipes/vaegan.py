@@ -100,9 +100,9 @@ class VAEGAN(Recipe):
         forged = self.decode(torch.cat([z.detach(), self.prior(len(x))]))  # x~ and x_p; the encoder has no part in it
         real, fake = self.judge(x), self.judge(forged.detach())
         critic = softplus(-real).mean() + softplus(fake).mean()
-        grad_d = descend(adam_d, critic)
+        grad_d = descend(critic, adam_d)
         forger = softplus(-self.judge(forged)).mean()
-        grad_g = descend(adam_vae, kl + like + forger / self.gamma)  # of G: 1/gamma times its loss, all one to Adam
+        grad_g = descend(kl + like + forger / self.gamma, adam_vae)  # of G: 1/gamma times its loss, all one to Adam
         parts = {"kl": kl, "like": like, "critic": critic, "forger": forger}
         judged = {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
         return {"loss": kl + like, **parts, **judged, "grad_d": grad_d, "grad_g": grad_g}

@@ -33,7 +33,7 @@ class Twice(Recipe):
 
     def noisy(self, x, y, sgd):
         loss = (self.g(self.f(x + torch.randn_like(x))) - x).square().mean()
-        descend(sgd, loss)
+        descend(loss, sgd)
         return {"loss": loss}
 
     def phases(self, epochs):
@@ -194,13 +194,13 @@ def test_an_average_is_what_it_says(digits, tmp_path):
     def record(*arguments):
         nonlocal average
         step(*arguments)
-        now = fit.recipe.decoder[0].bias.detach().clone()
+        now = fit.recipe.b.detach().clone()
         average = now if average is None else torch.lerp(now, average, next(decays))
 
     fit.step = record
     fit.steps = 5
     fit.fit(never)
-    assert torch.allclose(fit.best_weights["decoder.0.bias"], average, atol=1e-7)
+    assert torch.allclose(fit.best_weights["b"], average, atol=1e-7)
 
 
 def test_max_steps_and_patience(digits, tmp_path):
@@ -224,6 +224,22 @@ def test_every_image_but_the_last_few_is_seen_once_an_epoch(digits, tmp_path):
     rows = torch.cat(seen).flatten(1)
     assert len(rows) == len(digits.train) // 64 * 64
     assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_images_with_hidden_labels_fill_half_a_batch_and_all_are_seen(digits, tmp_path):
+    fit = training(
+        "pretrained", digits, tmp_path, options={"pretrain": False, "finetune": 0, "pseudo_label": 1, "labels": 20}
+    )
+    some, steps = digits.train.labelled(20, 0), []
+    fit.step = lambda phase, x, y: (steps.append((x, y)), Training.step(fit, phase, x, y))
+    fit.fit(never)
+    drawn = {tuple(row) for row in (some.images.flatten(1).float() / 255).tolist()}
+    for x, y in steps:
+        assert len(x) == 128 and (y[:64] >= 0).all() and (y[64:] == -1).all()
+        assert {tuple(row) for row in x[:64].flatten(1).tolist()} <= drawn
+    assert len(steps) == len(digits.train) // 64
+    beside = torch.cat([x[64:] for x, _ in steps]).flatten(1)
+    assert len(beside.unique(dim=0)) == len(beside)
 
 
 def test_a_non_finite_loss_stops_before_the_weights_are_ruined(digits, tmp_path):
@@ -295,10 +311,12 @@ def test_the_step_size_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
     fit = training("linear", digits, tmp_path, epochs=2, options={"lr": 0.1}, schedule="cosine", warmup=4)
     seen = []
     step = fit.recipe.step
-    fit.phases[0].step = lambda x, y, adam: (seen.append(adam.param_groups[0]["lr"]), step(x, y, adam))[1]
+    fit.phases[0].step = lambda x, y, muon, adam: (
+        seen.append((muon.param_groups[0]["lr"], adam.param_groups[0]["lr"])), step(x, y, muon=muon, adam=adam),
+    )[1]  # fmt: skip
     fit.fit(never)
     wanted = [0.1 * min(1, (k + 1) / 5) * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)]
-    assert seen == pytest.approx(wanted)
+    assert [rate for both in seen for rate in both] == pytest.approx([rate for rate in wanted for _ in (0, 1)])
 
 
 @pytest.mark.parametrize("cut", [7, 33])

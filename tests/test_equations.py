@@ -126,13 +126,13 @@ def test_descend_moves_nothing_on_a_non_finite_gradient():
     adam = torch.optim.Adam([weight], 0.1)
     for loss in (weight.sum() * math.nan, weight.sqrt().sum()):  # sqrt'(0) is infinite though the loss is 0
         with pytest.raises(ArithmeticError):
-            descend(adam, loss)
+            descend(loss, adam)
         assert weight.item() == 0.0 and not adam.state
 
 
 def test_descend_returns_the_norm_of_the_gradient():
     weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
-    assert descend(torch.optim.SGD([weight], 0.1), (weight**2).sum() / 2).item() == pytest.approx(5.0)
+    assert descend((weight**2).sum() / 2, torch.optim.SGD([weight], 0.1)).item() == pytest.approx(5.0)
 
 
 def transcribed_log_weight(recipe, x, z):
@@ -290,7 +290,7 @@ def test_a_greedy_layer_learns_what_the_layers_below_give():
 
 def test_the_second_phase_leaves_frozen_layers_alone():
     recipe = build("pretrained", hidden=(8, 6), latent_dim=5, freeze=2)
-    first, second = recipe.phases(1)
+    first, second, _third = recipe.phases(1)
     x, _ = batch()
     y = torch.arange(6) % 3
     first.step(x, y, **first.optimizers)
@@ -303,7 +303,26 @@ def test_the_second_phase_leaves_frozen_layers_alone():
         if not torch.equal(value, before[name])
     }
     assert moved == {"encoder.3", "head.weig", "head.bias"}, "weights and running averages"
-    assert [p.name for p in build("pretrained", pretrain=False).phases(3)] == ["fine-tune"]
+    lengths = [
+        [p.epochs for p in build("pretrained", pretrain=p, labels=n).phases(3)] for p, n in ((True, 20), (False, 0))
+    ]
+    assert lengths == [[3, 10, 10], [0, 10, 0]], "from scratch; and no third phase where all have labels"
+
+
+def test_where_there_is_no_label_the_classifier_gives_one_itself_of_the_clean_image():
+    recipe = build("pretrained", hidden=(8,), latent_dim=4, labels=20, noise=0.0)
+    third = recipe.phases(1)[2]
+    x, _ = batch()
+    assert third.labels == 20 and third.unlabelled
+    y = torch.tensor([2, -1, 0, -1, -1, 1])
+    with torch.no_grad():
+        own = recipe.eval().classify(x).argmax(1)
+        before = {name: value.clone() for name, value in recipe.state_dict().items()}
+        target = torch.tensor([own[i] if label < 0 else label for i, label in enumerate(y.tolist())])
+        logits = recipe.train().classify(x)
+        expected = -torch.stack([row.log_softmax(0)[t] for row, t in zip(logits, target, strict=True)]).mean()
+    recipe.load_state_dict(before)
+    assert third.step(x, y, **third.optimizers)["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_classifiers_loss_is_cross_entropy():

@@ -32,12 +32,12 @@ def test_a_posterior_that_ignores_some_dimensions(digits):
 def test_reconstructions_out_of_range_or_all_alike(digits):
     recipe = build("linear", latent_dim=3)
     with torch.no_grad():
-        recipe.to_pixels.weight.zero_()
-        recipe.to_pixels.bias.fill_(0.5)
+        recipe.v.weight.zero_()
+        recipe.b.fill_(0.5)
     assert ailments(recipe, digits, {}, (1.0, 1.0), 1000) == ["dead code: all reconstructions are alike"]
     with torch.no_grad():
-        recipe.to_pixels.weight.normal_()
-        recipe.to_pixels.bias.fill_(-3.0)
+        recipe.v.weight.normal_()
+        recipe.b.fill_(-3.0)
     (line,) = ailments(recipe, digits, {}, (1.0, 1.0), 1000)
     assert line.startswith("output range: reconstructions go from -")
 

@@ -37,7 +37,7 @@ class Poisoned(Recipe):
 
     def step(self, x, y, adam):
         try:
-            return super().step(x, y, adam)
+            return super().step(x, y, adam=adam)
         except ArithmeticError:
             Poisoned.missed += 1
             raise
