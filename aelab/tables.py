@@ -82,32 +82,36 @@ def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
 def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     """Classification error against the number of labels: pretrained, from scratch, and their difference.
 
-    One row a number of labels; mean and standard deviation over seeds (draws of the labels). The difference is
-    paired: of the runs with the same seed. The error is test/error where all the runs have been evaluated, else val/error.
+    One row a number of labels, and a combination of other options where runs differ in more; mean and standard deviation
+    over seeds (draws of the labels). The difference is paired: of the runs with the same seed. The error is test/error
+    where all the runs have been evaluated, else val/error.
     """
     chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
+    if not chosen:
+        return pd.DataFrame()
     metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"
+    arms = ("pretrain", "start")
+    by = ["labels", *(name for name in differences(chosen) if name not in ("labels", "seed", *arms))]
     frame = pd.DataFrame(
         [
             {
-                "labels": int(run.params["labels"]) or math.inf,
+                **{name: key_of(run, name) for name in by},
+                "labels": int(run.params["labels"]) or math.inf,  # all come last
                 "seed": run.params["seed"],
                 "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
                 "error": run.metrics[metric],
             }
             for run in chosen
-        ],
-        columns=["labels", "seed", "arm", "error"],
+        ]
     )
-    errors = frame.pivot_table(index=["labels", "seed"], columns="arm", values="error", aggfunc="mean")
+    frame[by] = frame[by].astype(object).where(frame[by].notna(), "")
+    errors = frame.pivot_table(index=[*by, "seed"], columns="arm", values="error", aggfunc="mean")
     errors = errors.reindex(columns=["pretrained", "scratch"])
     errors["difference"] = errors["pretrained"] - errors["scratch"]
     rows = []
-    for number, group in errors.groupby("labels"):
-        row: dict[str, object] = {
-            "labels": "all" if number == math.inf else int(float(str(number))),
-            "draws": len(group),
-        }
+    for key, group in errors.groupby(by):
+        row: dict[str, object] = dict(zip(by, key, strict=True)) | {"draws": len(group)}
+        row["labels"] = "all" if row["labels"] == math.inf else int(float(str(row["labels"])))
         for name in errors:
             column = str(name) if name == "difference" else f"{name} {metric}"
             row |= {column: group[name].mean(), f"{column} sd": group[name].std()}

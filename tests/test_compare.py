@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -164,6 +165,12 @@ def test_error_against_labels_is_paired_by_seed():
     (row,) = layout.records(labels_table(infos, none))
     assert (row["labels"], row["draws"], row["difference"]) == (100, 2, pytest.approx(-2))
     assert row["difference sd"] == pytest.approx(math.sqrt(2))
+    longer = [replace(info, params={**info.params, "pseudo_label": "4"}, name=f"{info.name}-4") for info in infos[1:]]
+    rows = layout.records(labels_table([*infos, *longer], none))
+    found = {row["pseudo_label"]: (row["draws"], row["difference"]) for row in rows}
+    assert found == {"": (2, pytest.approx(-2)), 4: (2, pytest.approx(-3))}, (
+        "runs of other options are rows of their own"
+    )
 
 
 def test_the_newest_evaluated_run_of_each_recipe():
@@ -258,6 +265,7 @@ def exported(cli, here):
     assert len(lines.splitlines()) <= 12
     script = f"""
 import sys
+from dataclasses import replace
 {lines}
 import aelab
 assert aelab.__file__.startswith({str(here / "out")!r}), aelab.__file__
