@@ -242,7 +242,7 @@ def report_of(
     pca = None
     if isinstance(recipe, Denoises) and "test/denoised_mse" in report.figures:
         noise(report, recipe, data, screen)
-    if isinstance(recipe, Encodes):
+    if isinstance(recipe, Encodes) and (not plain or isinstance(recipe, (Autoencodes, Explains))):
         with at_rest(recipe):
             pca = fit_pca(data.train, recipe.encode(data.test.batch(slice(0, 1))[0]).numel())
         if isinstance(recipe, Autoencodes):

@@ -71,6 +71,11 @@ def test_eval_prints_logs_and_answers_in_json(cli):
     assert run["metrics"]["test/sse"] == pytest.approx(64 * run["metrics"]["test/mse"])
     history = Store().client.get_metric_history(info.id, "test/mse")
     assert len(history) == 1, "the same figure is not logged twice"
+    quick = cli("eval", "linear", "--plain", "--json").json["runs"][0]["metrics"]
+    assert quick == {name: value for name, value in run["metrics"].items() if name in quick}
+    assert {name for name in run["metrics"] if name not in quick} == {
+        name for name in run["metrics"] if re.search("knn|probe|kmeans|intrinsic", name)
+    }
 
 
 def test_sample_and_interpolate_write_pictures(cli, here):
@@ -379,7 +384,8 @@ def test_the_table_of_labels_pairs_the_draws(cli):
         cli("train", "pretrained", *base, *tail, "--start", "base", "--seed", seed, "--name", f"p{seed}")
         cli("train", "pretrained", *base, *tail, "--seed", seed, "--name", f"s{seed}")
     errors = {
-        run["run"]: run["metrics"]["test/error"] for run in cli("eval", "p0", "p1", "s0", "s1", "--json").json["runs"]
+        run["run"]: run["metrics"]["test/error"]
+        for run in cli("eval", "p0", "p1", "s0", "s1", "--plain", "--json").json["runs"]
     }
     (row,) = cli("compare", "--recipe", "pretrained", "--table", "labels", "--json").json["runs"]
     assert row["labels"] == 20 and row["draws"] == 2, "base had no labels"

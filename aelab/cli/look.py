@@ -40,6 +40,9 @@ def evaluate(
     inception: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
     ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Loss terms, reconstructions and likelihood only: the quick ones, for many runs.")
+    ] = False,
     set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, force: Force = False,
     json: Json = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -48,8 +51,8 @@ def evaluate(
     What there is depends on what the model can do: reconstruct, encode, sample, classify, or say how likely an image is.
     The figures and pictures are logged to the run.
 
-    With --set the same weights are judged under another option, such as --set level=0.25 of a denoising autoencoder: loss
-    terms, reconstructions and likelihood, logged under test/NAME-VALUE/.
+    With --set the same weights are judged under another option, such as --set level=0.25 of a denoising autoencoder: the
+    figures of --plain, logged under test/NAME-VALUE/.
     """
     from aelab import runs
     from aelab.device import pick_device
@@ -66,7 +69,7 @@ def evaluate(
         data = runs.run_data(opened, data_dir, screen, force)
         report = report_of(
             opened.recipe, data, screen, draws=samples, seed=opened.config.settings.seed, batch_size=batch_size,
-            extractor=extractor, plain=bool(changed),
+            extractor=extractor, plain=plain or bool(changed),
         ).under(changed)  # fmt: skip
         paths = runs.keep(report, info, store)
         answers.append(
