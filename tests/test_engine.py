@@ -111,16 +111,20 @@ def test_the_same_seed_twice_gives_equal_numbers(name, digits, tmp_path):
 @pytest.mark.parametrize(
     "cut", [1, 20, 27, 41]
 )  # an epoch has 20 steps: within the first, at its end, within two others
-@pytest.mark.parametrize("name", [*RECIPES, "twice.py"])
-def test_a_cut_run_ends_where_a_whole_one_ends(name, cut, digits, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, None) for name in (*RECIPES, "twice.py")]
+    + [("pretrained", {"pretrain": False, "finetune": 1, "pseudo_label": 2, "labels": 20})],
+)
+def test_a_cut_run_ends_where_a_whole_one_ends(name, options, cut, digits, tmp_path):
     (tmp_path / "twice.py").write_text(TWO_PHASES)
-    whole = training(name, digits, tmp_path / "whole")
+    whole = training(name, digits, tmp_path / "whole", options=options)
     whole.fit(never)
-    first = training(name, digits, tmp_path / "cut")
+    first = training(name, digits, tmp_path / "cut", options=options)
     with pytest.raises(Interrupted):
         first.fit(after(cut))
     torch.manual_seed(999)  # another process: another random state
-    second = training(name, digits, tmp_path / "cut", seed=0)
+    second = training(name, digits, tmp_path / "cut", seed=0, options=options)
     last, best = (checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best"))
     second.restore(last, best)
     assert second.position.step == cut

@@ -13,7 +13,7 @@ OFTEN = "aelab.engine.SAVE_SECONDS = 0.02"  # between two checkpoints
 RECIPES = {
     "vae": ("vae", "--net", "mlp", "--hidden", 40, "--epochs", 12),  # random numbers in every step
     "gan": ("gan", "--epochs", 4, "--ema", 0.9),  # two optimizers, an average
-    "pretrained": ("pretrained", "--hidden", 20, "--latent-dim", 10, "--epochs", 8, "--finetune", 6),  # two phases
+    "pretrained": ("pretrained", "--hidden", 20, "--latent-dim", 10, "--epochs", 6, "--labels", 50),  # three phases
 }
 
 
