@@ -59,7 +59,7 @@ def conv(image: Image, code: int, width: int, dropout: float) -> tuple[nn.Module
 class GAN(Recipe):
     epochs = 50
     batch_size = 32
-    ema = 0.995  # players of a game circle around its solution; their average is nearer to it
+    ema = 0.9998  # players of a game circle around its solution; their average is nearer to it
     objective = None  # no loss of the game tells which generator is best
 
     def __init__(

@@ -46,7 +46,7 @@ class Linear(Recipe):
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
         variational: Annotated[bool, "a linear VAE, which is probabilistic PCA"] = False,
-        lr: Annotated[float, Gt(0), "step size of Muon and of Adam"] = 5e-3,
+        lr: Annotated[float, Gt(0), "step size of Muon; that of Adam, for b, is 4 times as large"] = 5e-3,
     ) -> None:
         super().__init__()
         self.image, self.lr = image, lr
@@ -83,5 +83,5 @@ class Linear(Recipe):
     def phases(self, epochs: int) -> list[Phase]:
         matrices = (self.w.weight, self.v.weight)
         others = [p for p in self.parameters() if all(p is not m for m in matrices)]
-        muon = Muon(matrices, self.lr, weight_decay=0, adjust_lr_fn="match_rms_adamw")
-        return [Phase("train", epochs, self.step, muon=muon, adam=Adam(others, self.lr, fused=True))]
+        muon = Muon(matrices, self.lr, weight_decay=0, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+        return [Phase("train", epochs, self.step, muon=muon, adam=Adam(others, 4 * self.lr, fused=True))]
