@@ -38,6 +38,7 @@ class Linear(Recipe):
     epochs = 40
     batch_size = 64
     schedule = "cosine"
+    objective = None  # the last weights: at the end of the schedule they are nearest to the optimum
     binary = False
 
     def __init__(

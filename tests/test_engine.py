@@ -211,13 +211,15 @@ def test_max_steps_and_patience(digits, tmp_path):
     short = training("linear", digits, tmp_path / "a", epochs=9, max_steps=7)
     short.fit(never)
     assert short.position.step == 7
-    patient = training("linear", digits, tmp_path / "b", epochs=50, patience=2, options={"lr": 1e-12})
+    patient = training("stacked", digits, tmp_path / "b", epochs=50, patience=2, options={"lr": 1e-12})
     values = iter([5.0, 4.0, 4.5, 4.2, 1.0, 0.5])
     keep = patient._keep_best
     patient._keep_best = lambda held: keep({"loss": next(values)})
     patient.fit(never)
     assert patient.position.epochs == 4, "two epochs without a better one"
     assert patient.position.best == 4.0
+    with pytest.raises(Problem, match="--patience"):
+        training("linear", digits, tmp_path / "c", patience=2)  # its last weights are the best
 
 
 def test_every_image_but_the_last_few_is_seen_once_an_epoch(digits, tmp_path):
@@ -320,7 +322,7 @@ def test_the_step_size_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
     )[1]  # fmt: skip
     fit.fit(never)
     wanted = [0.1 * min(1, (k + 1) / 5) * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)]
-    assert [rate for both in seen for rate in both] == pytest.approx([rate for rate in wanted for _ in (0, 1)])
+    assert [rate for both in seen for rate in both] == pytest.approx([k * rate for rate in wanted for k in (1, 4)])
 
 
 @pytest.mark.parametrize("cut", [7, 33])
@@ -339,7 +341,7 @@ def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, di
 
 
 def test_a_validation_that_is_never_a_number_keeps_the_last_weights(digits, tmp_path):
-    fit = training("linear", digits, tmp_path, epochs=1)
+    fit = training("stacked", digits, tmp_path, epochs=1)
     keep = fit._keep_best
     fit._keep_best = lambda held: keep({**held, "loss": math.nan})
     fit.fit(never)
@@ -349,10 +351,10 @@ def test_a_validation_that_is_never_a_number_keeps_the_last_weights(digits, tmp_
 
 
 def test_a_resume_without_its_best_checkpoint_goes_on(digits, tmp_path):
-    first = training("linear", digits, tmp_path, epochs=3)
+    first = training("stacked", digits, tmp_path, epochs=3)
     with pytest.raises(Interrupted):
         first.fit(after(30))
-    second = training("linear", digits, tmp_path, epochs=3)
+    second = training("stacked", digits, tmp_path, epochs=3)
     second.restore(checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail), None)
     second.fit(never)
     second.use_best()
