@@ -61,6 +61,8 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
     recipe = cookbook.build(page, data.image, config.options, len(data.classes)).to(device)
     if config.settings.patience is not None and recipe.objective is None:
         raise Problem("--patience: this recipe keeps its last weights, so there is no figure to stop by.", code=2)
+    if not any(phase.epochs for phase in recipe.phases(config.settings.epochs)):
+        raise Problem("there is nothing to train: with these options no phase has an epoch.", code=2)
     for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
         data.train.labelled(labels, config.settings.seed)  # raises before there is a run
     return recipe

@@ -371,6 +371,8 @@ def test_one_pretraining_serves_many_draws_of_labels(cli):
     assert answer.code == 2 and "do not fit these options" in answer.err and " x " in answer.err
     answer = cli("train", "vae", "--data", "digits", "--start", "base")
     assert answer.code == 2 and "it is a run of pretrained, not of vae" in answer.err
+    answer = cli("train", "pretrained", *base, "--no-pretrain", "--finetune", 0)
+    assert answer.code == 2 and "nothing to train" in answer.err
     for labels in (5, 5000):
         answer = cli("train", "pretrained", "--data", "digits", "--labels", labels, "--epochs", 1)
         assert answer.code == 2 and f"--labels {labels}" in answer.err and "epoch" not in answer.err

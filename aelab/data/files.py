@@ -95,7 +95,7 @@ def read_pictures(
             headers[number] = _look(path)
         except Unreadable as problem:
             if not skip_bad:
-                raise
+                raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
             bad.append(str(problem))
     if not headers:
         raise Problem(f"none of the {len(paths)} pictures can be read.", *bad[:1])
@@ -117,7 +117,7 @@ def read_pictures(
             kept.append(number)
         except Unreadable as problem:
             if not skip_bad:
-                raise
+                raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
             bad.append(str(problem))
         advance(number + 1)
     images = torch.from_numpy(np.ascontiguousarray(whole[: len(kept)].transpose(0, 3, 1, 2)))
