@@ -48,7 +48,7 @@ class Training:
         self.device = next(recipe.parameters()).device
         self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
-        self.batches = len(data.train) // self.batch_size  # the rest of a shuffled epoch is left out: steps are alike
+        self.batches = settings.steps_an_epoch(len(data.train))
         self.phases = recipe.phases(settings.epochs)
         self.seen = [self._seen(phase) for phase in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]

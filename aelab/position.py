@@ -1,7 +1,9 @@
 """How to train, and where a training stands: plain values that a checkpoint and config.json hold."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+FEWEST_STEPS = 1000  # of a training whose epochs nobody chose
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Settings:
     schedule: str = "constant"
     warmup: int = 0
     skip_nonfinite: int = 0
+
+    def steps_an_epoch(self, images: int) -> int:
+        """The rest of a shuffled epoch is left out, so that all steps are alike."""
+        return images // min(self.batch_size, images)
+
+    def long_enough(self, images: int) -> "Settings":
+        """With more epochs where these would be fewer than FEWEST_STEPS steps."""
+        return replace(self, epochs=max(self.epochs, math.ceil(FEWEST_STEPS / self.steps_an_epoch(images))))
 
 
 @dataclass

@@ -143,8 +143,11 @@ def start(
             run.json("config.json", facts)
             run.json("environment.json", environment(device))
             run.text(f"recipe/{page.path.name}", page.source)
-            screen.note(f"{run.name}  {len(data.train):,} images of {data.name}, {device_name(device)}")
             training = Training(recipe, data.to(device), config.settings, run, screen)
+            screen.note(
+                f"{run.name}  {len(data.train):,} images of {data.name}, {training.steps:,} "
+                f"step{'s' * (training.steps > 1)}, {device_name(device)}"
+            )
             validation, written = complete(training, config, page, caught)
     return Outcome(store.get(run.id), recipe, training.data, validation, written)
 

@@ -296,7 +296,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     assert process.wait(timeout=20) == 130
     assert "aelab resume" in process.stderr.read()
     assert Store().find("cut").status == "KILLED"
-    resumed = cli("resume", "cut")
+    resumed = cli("train", "vae", "--resume", "cut")  # of its own epochs, not the recipe's
     assert resumed.code == 0, resumed.err
     assert cli(*words, "--name", "whole").code == 0
     store = Store()
@@ -307,6 +307,16 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
     kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("words", [("train", "linear"), ("compare-latent", 2, "--recipe", "linear")])
+def test_few_images_are_seen_more_often_unless_epochs_are_chosen(cli, words):
+    rest = ("--data", "digits", "--batch-size", 512, "--max-steps", 2, "-q")  # two steps an epoch
+    assert cli(*words, *rest).code == 0
+    assert cli(*words, *rest, "--epochs", 7).code == 0
+    assert cli("train", "linear", "--data", "digits", "--batch-size", 10, "--max-steps", 2, "-q").code == 0
+    runs = {run.params["batch_size"] + " " + run.params["epochs"] for run in Store().runs()}
+    assert runs == {"512 500", "512 7", "10 40"}
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

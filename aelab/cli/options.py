@@ -51,7 +51,9 @@ SplitSeed = Annotated[
 Epochs = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Passes over the training images; the recipe's own if not given.", rich_help_panel=TRAINING
+        min=1,
+        help="Passes over the training images; not given, the recipe's own, or more until there are 1,000 steps.",
+        rich_help_panel=TRAINING,
     ),
 ]
 BatchSize = Annotated[

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 
@@ -63,16 +63,19 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
 
     screen = screen_for(values.pop("quiet"))
     resumed, offline = values.pop("resume"), values.pop("offline")
+    epochs = values["epochs"] if "epochs" in typed else None
     places = {key: values.pop(key) for key in ("tracking_uri", "experiment", "name", "data_dir")}
     if resumed:
         store = Store(places["tracking_uri"], offline)
         info = store.find(resumed)
         named = places["name"] if "name" in typed else info.name
         _refuse_changes(runs.configuration(info, store)[0], page, info.name, {**values, "name": named}, typed)
-        outcome = resuming.resume(info, store, screen, places["data_dir"], values["epochs"])
+        outcome = resuming.resume(info, store, screen, places["data_dir"], epochs)
         return farewell(outcome, screen)
     config = _config(page, values)
     data = runs.open_config_data(config, places["data_dir"], screen)
+    if epochs is None:
+        config = replace(config, settings=config.settings.long_enough(len(data.train)))
     store = Store(places["tracking_uri"], offline)
     left = resuming.unfinished(config, page, data, store)
     if left and _shall_resume(left.name, left.id, screen):
@@ -261,6 +264,8 @@ def compare_latent(
     }  # fmt: skip
     config = _config(page, {**values, **options})
     opened = runs.open_config_data(config, data_dir, screen)
+    if epochs is None:
+        config = replace(config, settings=config.settings.long_enough(len(opened.train)))
     store = Store(tracking_uri, offline)
     unique = list(dict.fromkeys(dimensions))
     every = range(seed, seed + seeds)

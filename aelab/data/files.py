@@ -89,14 +89,18 @@ def read_pictures(
     cannot be read (unless `skip_bad`), is too large, or differs in size from the first while no `image_size` is given.
     """
     headers: dict[int, tuple[str, tuple[int, int]]] = {}
-    bad = []
+    bad: list[str] = []
+
+    def leave_out(problem: Unreadable) -> None:
+        if not skip_bad:
+            raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
+        bad.append(str(problem))
+
     for number, path in enumerate(paths):
         try:
             headers[number] = _look(path)
         except Unreadable as problem:
-            if not skip_bad:
-                raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
-            bad.append(str(problem))
+            leave_out(problem)
     if not headers:
         raise Problem(f"none of the {len(paths)} pictures can be read.", *bad[:1])
     grey = all(mode in GREY for mode, _ in headers.values())
@@ -116,9 +120,7 @@ def read_pictures(
             whole[len(kept)] = _decode(paths[number], (width, height), grey).reshape(whole.shape[1:])
             kept.append(number)
         except Unreadable as problem:
-            if not skip_bad:
-                raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
-            bad.append(str(problem))
+            leave_out(problem)
         advance(number + 1)
     images = torch.from_numpy(np.ascontiguousarray(whole[: len(kept)].transpose(0, 3, 1, 2)))
     return Pictures(images, kept, bad)
