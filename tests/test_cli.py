@@ -155,9 +155,9 @@ def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
     rows = cli("compare", "two", "five", "--json").json["runs"]
     assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", 2), ("five", 5)]
-    assert rows[0]["val/mse"] > rows[1]["val/mse"]
+    assert rows[0]["best/mse"] > rows[1]["best/mse"]
     cli("eval", "two", "-q")
-    assert "val/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
+    assert "best/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
     cli("eval", "five", "-q")
     assert "test/mse" in cli("compare", "two", "five", "--json").json["runs"][0]
     assert [r["name"] for r in cli("runs", "--json").json["runs"]] == ["five", "two"]
@@ -305,6 +305,8 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     for key in ("train/loss", "val/loss", "val/kl"):
         history = [[(p.step, p.value) for p in store.client.get_metric_history(run.id, key)] for run in (cut, whole)]
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
+    losses = [(p.step, p.value) for p in store.client.get_metric_history(whole.id, "val/loss")]
+    assert cut.metrics["best/loss"] == whole.metrics["best/loss"] == min(value for _, value in losses)
     kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
     assert kept[0] == kept[1]
 
