@@ -66,7 +66,7 @@ class Recipe(nn.Module):
     Its positional arguments say what the data are: `image`, and `classes`, their number, where the recipe classifies.
     """
 
-    epochs: ClassVar[int] = 20  # unless told otherwise; on few images more, until there are 1,000 steps
+    epochs: ClassVar[int] = 20  # unless told otherwise; on few images more, until there are 2,000 steps
     batch_size: ClassVar[int] = 128
     schedule: ClassVar[Schedule] = "constant"  # of the step size, over each phase
     warmup: ClassVar[int] = 0  # steps over which it rises from nothing

@@ -318,7 +318,7 @@ def test_few_images_are_seen_more_often_unless_epochs_are_chosen(cli, words):
     assert cli(*words, *rest, "--epochs", 7).code == 0
     assert cli("train", "linear", "--data", "digits", "--batch-size", 10, "--max-steps", 2, "-q").code == 0
     runs = {run.params["batch_size"] + " " + run.params["epochs"] for run in Store().runs()}
-    assert runs == {"512 500", "512 7", "10 40"}
+    assert runs == {"512 1000", "512 7", "10 40"}
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

@@ -52,7 +52,7 @@ Epochs = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Passes over the training images; not given, the recipe's own, or more until there are 1,000 steps.",
+        help="Passes over the training images; not given, the recipe's own, or more until there are 2,000 steps.",
         rich_help_panel=TRAINING,
     ),
 ]
