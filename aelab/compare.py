@@ -36,7 +36,7 @@ def row(run: RunInfo) -> dict[str, object]:
         "data": run.tags.get("aelab.data", ""),
         "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
         "seconds": run.seconds,
-        "val/loss": run.metrics.get("best/loss", run.metrics.get("val/loss")),  # while it runs: of its last epoch
+        "kept/loss": run.metrics.get("kept/loss"),
     }
 
 
@@ -67,7 +67,7 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
     """Runs as rows; as columns the options in which they differ and their figures.
 
     These are `metrics`, or the test's where all the runs have been evaluated, or else the validation's of the weights that are
-    kept, or where a run has not ended, of its last epoch.
+    kept.
     """
     names = list(metrics) or _figures([run.metrics for run in runs])
     shown = differences(runs)
@@ -209,8 +209,7 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the figures that tell the most, all of one split so that they can be compared."""
-    splits = (each for each in ("test/", "best/") if all(f"{each}loss" in metrics for metrics in of_runs))
-    split = next(splits, "val/")
+    split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "kept/"
     names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
     return [
         name for name in names

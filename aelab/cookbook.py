@@ -221,7 +221,8 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
         )
     asks = asks_for_classes(recipe)
     if asks and classes < 2:
-        raise Problem(f"{page.name} classifies, but these images have no classes.", code=2)
+        raise Problem(f"{page.name} classifies, but these images have no classes.",
+                      "In a folder of pictures each folder within it is a class.", code=2)  # fmt: skip
     try:
         return recipe(image, *[classes] * asks, **values)
     except (ValueError, TypeError, RuntimeError) as error:

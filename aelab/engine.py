@@ -28,6 +28,7 @@ from aelab.weights import average, load, not_finite
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
 MOST_POINTS = 1000  # of a curve by step
 MOST_PICTURES = 50  # of one slider
+MOST_LINES = 200  # where there is no terminal
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
 
@@ -52,9 +53,9 @@ class Training:
         self.phases = recipe.phases(settings.epochs)
         self.seen = [self._seen(phase) for phase in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
-        self.all_epochs = sum(phase.epochs for phase in self.phases)
-        steps = self.all_epochs * self.batches
+        steps = sum(phase.epochs for phase in self.phases) * self.batches
         self.steps = min(steps, settings.max_steps or steps)
+        self.all_epochs = math.ceil(self.steps / self.batches)
         self.window = math.ceil(self.steps / MOST_POINTS)
         self.position = Position()
         self.sums = self.window_sums = torch.zeros(
@@ -161,10 +162,13 @@ class Training:
         with self.screen.progress(self._title(), self.steps, at.step) as bar:
             while at.phase < len(self.phases):
                 phase = self.phases[at.phase]
-                while at.epoch < phase.epochs and at.step < self.steps and not self._patience_is_over():
+                while at.epoch < phase.epochs and at.step < self.steps and not self.patience_is_over:
                     self.epoch(phase, bar, stop)
                     if time.monotonic() - self._saved_at > SAVE_SECONDS:
                         self.save()
+                if self.patience_is_over and at.epoch < phase.epochs:
+                    of = f" of {phase.name}" if len(self.phases) > 1 else ""
+                    self.screen.note(f"no better validation for {at.since_best} epochs: {at.epochs} is the last{of}")
                 at.phase += 1
                 if at.phase < len(self.phases):  # another phase, another loss
                     at.epoch, at.best, at.since_best = 0, math.inf, 0
@@ -274,7 +278,8 @@ class Training:
         self._keep_best(held_out)
         if at.epochs % math.ceil(self.all_epochs / MOST_PICTURES) == 0 or at.step == self.steps:
             self.draw()
-        if not self.screen.err.is_terminal:
+        last = at.step == self.steps
+        if not self.screen.err.is_terminal and (last or at.epochs % math.ceil(self.all_epochs / MOST_LINES) == 0):
             terms = (("train", means), ("val", held_out))
             line = "  ".join(f"{split}/{k} {number(v)}" for split, figures in terms for k, v in figures.items())
             self.screen.note(f"{title}  {line}  {speed:,.0f} images/s")
@@ -285,9 +290,12 @@ class Training:
         at.latest = math.inf if objective is None else held_out[objective]
         if objective is None or held_out[objective] < at.best:
             at.best, at.best_step, at.since_best = at.latest, at.step, 0
+            self.run.metrics({f"kept/{name}": value for name, value in held_out.items()}, at.epochs)
             self.best_weights = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
 
-    def _patience_is_over(self) -> bool:
+    @property
+    def patience_is_over(self) -> bool:
+        """Whether so many epochs were no better that the training is to end."""
         return self.settings.patience is not None and self.position.since_best >= self.settings.patience
 
     def draw(self) -> None:

@@ -138,7 +138,7 @@ def _card(opened: Opened, module: str, programs: list[str]) -> str:
         use.append("    samples = model.decode(model.prior(16))")
     figures = [
         f"| {key} | {number(value)} | {known.unit if (known := definition(key)) else ''} |"
-        for key, value in sorted(info.metrics.items()) if key.startswith(("test/", "best/")) and not against(key)[0]
+        for key, value in sorted(info.metrics.items()) if key.startswith(("test/", "kept/")) and not against(key)[0]
     ]  # fmt: skip
     return "\n".join((
         f"# {info.name}", "", opened.page.summary, "",

@@ -27,8 +27,9 @@ class Settings:
         return images // min(self.batch_size, images)
 
     def long_enough(self, images: int) -> "Settings":
-        """With more epochs where these would be fewer than FEWEST_STEPS steps."""
-        return replace(self, epochs=max(self.epochs, math.ceil(FEWEST_STEPS / self.steps_an_epoch(images))))
+        """With more epochs where these would be fewer than FEWEST_STEPS steps, or than max_steps if that is less."""
+        fewest = min(FEWEST_STEPS, self.max_steps or FEWEST_STEPS)
+        return replace(self, epochs=max(self.epochs, math.ceil(fewest / self.steps_an_epoch(images))))
 
 
 @dataclass

@@ -84,6 +84,11 @@ def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, dat
     run, settings = training.run, config.settings
     if training.position.step >= training.steps:
         raise Problem(f"--max-steps {settings.max_steps} of {info.name} are done: more epochs change nothing.", code=2)
+    if training.patience_is_over:
+        raise Problem(
+            f"--patience {settings.patience} has ended {info.name}: more epochs change nothing.",
+            "Train anew with more patience, or without.", code=2,
+        )  # fmt: skip
     same = identity(config, page, data)
     if settings.schedule != "constant":
         same += " lengthened"

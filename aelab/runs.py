@@ -170,7 +170,6 @@ def complete(
     training.fit(lambda: bool(caught))
     training.use_best()
     validation = evaluate(training.recipe, data.val)
-    run.metrics({f"best/{name}": value for name, value in validation.items()}, training.position.epochs)
     written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
     wrong = ailments(
         training.recipe, data, validation, (training.position.best, training.position.latest), training.position.step

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from aelab.position import Settings
 from aelab.tracking import Store
 
 FAST = ("--data", "digits", "--epochs", 2, "-q")
@@ -155,9 +157,9 @@ def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
     rows = cli("compare", "two", "five", "--json").json["runs"]
     assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", 2), ("five", 5)]
-    assert rows[0]["best/mse"] > rows[1]["best/mse"]
+    assert rows[0]["kept/mse"] > rows[1]["kept/mse"]
     cli("eval", "two", "-q")
-    assert "best/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
+    assert "kept/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
     cli("eval", "five", "-q")
     assert "test/mse" in cli("compare", "two", "five", "--json").json["runs"][0]
     assert [r["name"] for r in cli("runs", "--json").json["runs"]] == ["five", "two"]
@@ -296,6 +298,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     assert process.wait(timeout=20) == 130
     assert "aelab resume" in process.stderr.read()
     assert Store().find("cut").status == "KILLED"
+    assert cli("compare", "cut", "--json").json["runs"][0]["kept/loss"] > 0
     resumed = cli("train", "vae", "--resume", "cut")  # of its own epochs, not the recipe's
     assert resumed.code == 0, resumed.err
     assert cli(*words, "--name", "whole").code == 0
@@ -306,19 +309,51 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
         history = [[(p.step, p.value) for p in store.client.get_metric_history(run.id, key)] for run in (cut, whole)]
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
     losses = [(p.step, p.value) for p in store.client.get_metric_history(whole.id, "val/loss")]
-    assert cut.metrics["best/loss"] == whole.metrics["best/loss"] == min(value for _, value in losses)
+    assert cut.metrics["kept/loss"] == whole.metrics["kept/loss"] == min(value for _, value in losses)
     kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
     assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("words", [("train", "linear"), ("compare-latent", 2, "--recipe", "linear")])
 def test_few_images_are_seen_more_often_unless_epochs_are_chosen(cli, words):
-    rest = ("--data", "digits", "--batch-size", 512, "--max-steps", 2, "-q")  # two steps an epoch
+    rest = ("--data", "digits", "--batch-size", 512, "--max-steps", 90, "-q")  # two steps an epoch
     assert cli(*words, *rest).code == 0
     assert cli(*words, *rest, "--epochs", 7).code == 0
     assert cli("train", "linear", "--data", "digits", "--batch-size", 10, "--max-steps", 2, "-q").code == 0
     runs = {run.params["batch_size"] + " " + run.params["epochs"] for run in Store().runs()}
-    assert runs == {"512 1000", "512 7", "10 40"}
+    assert runs == {"512 45", "512 7", "10 40"}
+
+
+def test_without_max_steps_few_images_make_2000():
+    settings = Settings(epochs=30, batch_size=64)
+    assert settings.long_enough(73).epochs == 2000 and settings.long_enough(640).epochs == 200
+    assert settings.long_enough(60_000) == settings
+    assert replace(settings, max_steps=5000).long_enough(73).epochs == 2000
+
+
+def test_a_run_that_its_patience_ended_says_so_and_cannot_become_longer(cli):
+    words = ("train", "linear", "--data", "digits", "--max-steps", 400)
+    assert cli(*words, "--patience", 1, "--name", "no").code == 2  # it keeps its last weights
+    answer = cli("train", "stacked", *words[2:], "--lr", 1, "--patience", 2, "--name", "pat")
+    assert answer.code == 0 and "no better validation for 2 epochs" in answer.err
+    before = Store().find("pat")
+    answer = cli("resume", "pat", "--epochs", 9000)
+    assert answer.code == 2 and "--patience 2 has ended pat" in answer.err
+    assert Store().find("pat").tags == before.tags and Store().find("pat").status == "FINISHED"
+
+
+def test_the_advice_names_a_run_by_its_id_where_its_name_is_another_ones_too(cli):
+    words = ("train", "linear", "--data", "digits", "--epochs", 1, "--name", "twin")
+    assert "aelab eval twin " in cli(*words).err
+    answer = cli(*words, "--seed", 1)
+    assert f"aelab eval {Store().newest(kind='run').id[:8]} " in answer.err
+
+
+def test_eval_says_where_pca_is_better(cli):
+    cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
+    cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
+    assert "worse than" not in cli("eval", "good", "--plain", "-q").err
+    assert "bad is worse than the PCA of its code size" in cli("eval", "bad", "--plain", "-q").err
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

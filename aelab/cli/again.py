@@ -28,7 +28,7 @@ def resume(
 
     screen, store = screen_for(quiet), Store(tracking_uri)
     store.mark_dead()
-    farewell(resuming.resume(store.find(run), store, screen, data_dir, epochs, force), screen)
+    farewell(resuming.resume(store.find(run), store, screen, data_dir, epochs, force), store, screen)
 
 
 @verbs.command()

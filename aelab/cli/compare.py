@@ -157,7 +157,10 @@ def _frame(
             hint = f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"
             raise Problem(f"none of these runs has a figure '{name}'.", hint, code=2)
     if metrics:
-        chosen = [info for info in chosen if any(name in info.metrics for name in metrics)]
+        having = [info for info in chosen if any(name in info.metrics for name in metrics)]
+        if without := len(chosen) - len(having):
+            screen.warn(f"{without} run{'s' * (without > 1)} without such a figure left out")
+        chosen = having
     keys = [rows, columns] if rows and columns else by
     if metrics:
         judged_alike(chosen, metrics, asked=True)

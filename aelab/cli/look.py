@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from aelab.runs import Opened
     from aelab.tracking import RunInfo, Store
 
+MUCH = 1.05  # times PCA's error: worse than that is said
+
 verbs = typer.Typer()
 
 
@@ -55,6 +57,7 @@ def evaluate(
     figures of --plain, logged under test/NAME-VALUE/.
     """
     from aelab import runs
+    from aelab.console import number
     from aelab.device import pick_device
     from aelab.metrics import generation
     from aelab.report import report_of
@@ -75,6 +78,11 @@ def evaluate(
         answers.append(
             {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": report.figures}
         )
+        error, pca = (report.figures.get(f"test/{whose}mse", 0.0) for whose in ("", "pca_"))
+        if pca and error > MUCH * pca:
+            screen.warn(
+                f"{info.name} is worse than the PCA of its code size: mse {number(error)} against {number(pca)}"
+            )
         if not json:
             screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")
             for path in paths:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aelab.console import Screen
     from aelab.cookbook import Page
     from aelab.runs import Outcome
+    from aelab.tracking import Store
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
@@ -139,19 +140,20 @@ def short(path: Path) -> str:
         return str(path)
 
 
-def farewell(outcome: "Outcome", screen: "Screen") -> None:
+def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
     """What a training ends with: its figures, where its pictures are, and what to type next."""
     from aelab.console import number
     from aelab.recipe import Autoencodes, Generates
 
     name = outcome.info.name
+    known_as = name if sum(run.name == name for run in store.runs()) == 1 else outcome.info.id[:8]
     figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
     screen.result(f"{name} finished  {figures}")
     for path in outcome.pictures:
         screen.result(f"picture  {short(path)}")
     verbs = ["eval", *["sample"] * isinstance(outcome.recipe, Generates)]
     verbs += ["interpolate"] * isinstance(outcome.recipe, (Autoencodes, Generates))
-    screen.note("next     " + "   ".join([*(f"aelab {verb} {name}" for verb in verbs), "aelab ui"]))
+    screen.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in verbs), "aelab ui"]))
 
 
 def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:

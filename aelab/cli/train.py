@@ -71,7 +71,7 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
         named = places["name"] if "name" in typed else info.name
         _refuse_changes(runs.configuration(info, store)[0], page, info.name, {**values, "name": named}, typed)
         outcome = resuming.resume(info, store, screen, places["data_dir"], epochs)
-        return farewell(outcome, screen)
+        return farewell(outcome, store, screen)
     config = _config(page, values)
     data = runs.open_config_data(config, places["data_dir"], screen)
     if epochs is None:
@@ -79,9 +79,9 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
     store = Store(places["tracking_uri"], offline)
     left = resuming.unfinished(config, page, data, store)
     if left and _shall_resume(left.name, left.id, screen):
-        return farewell(resuming.resume(left, store, screen, places["data_dir"]), screen)
+        return farewell(resuming.resume(left, store, screen, places["data_dir"]), store, screen)
     outcome = runs.start(config, store, screen, data=data, experiment=places["experiment"], name=places["name"])
-    return farewell(outcome, screen)
+    return farewell(outcome, store, screen)
 
 
 def _shall_resume(name: str, run_id: str, screen: "Screen") -> bool:

@@ -17,9 +17,7 @@ class Definition:
 DEFINITIONS = {
     entry.name: entry
     for entry in (
-        Definition(
-            "loss", "recipe's own", "lower", "what the recipe minimises, mean over images; a GAN: its critic's loss"
-        ),
+        Definition("loss", "recipe's own", "", "what the recipe minimises, mean over images; a GAN: its critic's loss"),
         Definition("mse", "per pixel", "lower", "mean over images and pixels of (x - x^)^2; x^ from the mean code"),
         Definition("sse", "per image", "lower", "mse x pixels of an image: the squared error summed over an image"),
         Definition("psnr", "dB", "higher", "-10 log10(mse), the mse pooled over all images"),
