@@ -109,7 +109,7 @@ def test_a_moved_folder_works(aelab, here, stopped):
 
 def test_changed_options_are_refused_with_the_difference(aelab, stopped):
     process = aelab.run("train", "linear", "--resume", "cut", "--lr", 0.5, "--seed", 4, code=2)
-    assert "--lr 0.5, was 0.003" in process.err and "--seed 4, was 0" in process.err
+    assert "--lr 0.5, was 0.005" in process.err and "--seed 4, was 0" in process.err
     assert "recipe vae, was linear" in aelab.run("train", "vae", "--resume", "cut", code=2).err
     aelab.run("train", "linear", "--resume", "cut", "--epochs", 6, "--schedule", "constant", "-q")
     assert "there is nothing to resume" in aelab.run("resume", "cut", code=2).err
