@@ -276,9 +276,9 @@ class Training:
         self.run.metrics({"train/images_per_second": speed, "train/seconds": at.seconds}, at.epochs)
         at.seconds = 0.0
         self._keep_best(held_out)
-        if at.epochs % math.ceil(self.all_epochs / MOST_PICTURES) == 0 or at.step == self.steps:
-            self.draw()
         last = at.step == self.steps
+        if last or at.epochs % math.ceil(self.all_epochs / MOST_PICTURES) == 0:
+            self.draw()
         if not self.screen.err.is_terminal and (last or at.epochs % math.ceil(self.all_epochs / MOST_LINES) == 0):
             terms = (("train", means), ("val", held_out))
             line = "  ".join(f"{split}/{k} {number(v)}" for split, figures in terms for k, v in figures.items())
