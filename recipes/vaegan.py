@@ -10,13 +10,20 @@
     G:        min  gamma like - 1/2 log D(x~) - 1/2 log D(x_p)
     D:        max  game
 
-Larsen et al. 2016, algorithm 1, with the non-saturating game of Goodfellow et
-al. 2014. Pixels punish a face that is one pixel off and forgive a blur; the
-features of D do neither. kl and like are in nats per image. D sees its images
-through noise (Sonderby et al. 2017), as in `gan`.
+Larsen et al. 2016, with the non-saturating game of Goodfellow et al. 2014.
+Three things differ from Larsen's algorithm 1. In the game x~ and x_p count
+one half each, so that real and generated images weigh the same. D moves
+first, and encoder and G get their gradients from its new weights. D
+normalises each image by itself (Ba et al. 2016), not over the batch: a
+running average over real, reconstructed and generated images fits none.
+
+Pixels punish a face that is one pixel off and forgive a blur; the features of
+D do neither. kl and like are in nats per image. D sees its images through
+noise (Sonderby et al. 2017), as in `gan`.
 """
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -28,17 +35,32 @@ from torch.optim import Adam, Optimizer
 from aelab.recipe import Image, Metrics, Phase, Recipe, descend
 
 
-def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Image]:
-    """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between."""
+def conv(
+    image: Image, width: int, normalise: Callable[[int], nn.Module]
+) -> tuple[list[nn.Module], list[nn.Module], Image]:
+    """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between.
+
+    `normalise` makes the layer after a convolution, given its channels.
+    """
     channels, *size = image
     down: list[nn.Module] = []
     up: list[nn.Module] = []
     while not down or min(size) > 8:
         more, kernel = 2 * channels if down else width, [4 + side % 2 for side in size]  # an odd side needs 5
-        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), nn.BatchNorm2d(more), nn.LeakyReLU(0.2)]  # type: ignore[arg-type]
+        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), normalise(more), nn.LeakyReLU(0.2)]  # type: ignore[arg-type]
         up = [nn.BatchNorm2d(more), nn.ReLU(), nn.ConvTranspose2d(more, channels, kernel, 2, 1), *up]  # type: ignore[arg-type]
         channels, size = more, [side // 2 for side in size]
     return down, up, (channels, size[0], size[1])
+
+
+def by_image(channels: int) -> nn.Module:
+    """Layer normalisation: over all values that one image has there, whatever else is in the batch."""
+    return nn.GroupNorm(1, channels)
+
+
+def gradient_norm(net: nn.Module) -> Tensor:
+    """The norm of the gradient that the last backward pass gave a network."""
+    return nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
 
 
 class VAEGAN(Recipe):
@@ -55,15 +77,15 @@ class VAEGAN(Recipe):
         width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
         gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-3,
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
-        lr: Annotated[float, Gt(0), "step size of both Adams"] = 5e-4,
+        lr: Annotated[float, Gt(0), "step size of both Adams"] = 1e-3,
     ) -> None:
         super().__init__()
         self.latent_dim, self.gamma, self.noise, self.lr = latent_dim, gamma, noise, lr
-        down, up, inner = conv(image, width)
+        down, up, inner = conv(image, width, nn.BatchNorm2d)
         flat = math.prod(inner)
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent_dim))
         self.generator = nn.Sequential(nn.Linear(latent_dim, flat), nn.Unflatten(1, inner), *up, nn.Sigmoid())
-        self.features = nn.Sequential(*conv(image, width)[0])
+        self.features = nn.Sequential(*conv(image, width, by_image)[0])
         self.verdict = nn.Sequential(nn.Flatten(), nn.Linear(flat, 1))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,32 +108,41 @@ class VAEGAN(Recipe):
         logit: Tensor = self.verdict(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1)
         return logit
 
-    def bound(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """KL, like and the codes z that were drawn."""
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes z ~ q(z|x), (B, D), and the mean KL."""
         mu, log_var = self.posterior(x)  # (B, D), (B, D)
         z = mu + torch.exp(log_var / 2) * torch.randn_like(mu)
-        kl = (mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x)
-        like = (self.features(self.decode(z)) - self.features(x).detach()).square().sum() / 2 / len(x)
-        return kl, like, z
+        return z, (mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x)
+
+    def likeness(self, x: Tensor, back: Tensor) -> Tensor:
+        """like, of images x and their reconstructions; the features of x are a target that does not move."""
+        difference: Tensor = self.features(back) - self.features(x).detach()
+        return difference.square().sum() / 2 / len(x)
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
+        """What D minimises, given its logits, and how it judges: the mean D(x) and D(G(z))."""
+        judged = {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
+        return softplus(-real).mean() + softplus(fake).mean(), judged
 
     def play(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_vae: Optimizer) -> Metrics:
-        """One round of the game: D moves, then encoder and G."""
-        kl, like, z = self.bound(x)
+        """One round of the game: D moves, then encoder and G against the D that has moved."""
+        z, kl = self.draw(x)
+        back = self.decode(z)  # x~
         forged = self.decode(torch.cat([z.detach(), self.prior(len(x))]))  # x~ and x_p; the encoder has no part in it
-        real, fake = self.judge(x), self.judge(forged.detach())
-        critic = softplus(-real).mean() + softplus(fake).mean()
+        critic, judged = self.critic_loss(self.judge(x), self.judge(forged.detach()))
         grad_d = descend(critic, adam_d)
-        forger = softplus(-self.judge(forged)).mean()
-        grad_g = descend(kl + like + forger / self.gamma, adam_vae)  # of G: 1/gamma times its loss, all one to Adam
-        parts = {"kl": kl, "like": like, "critic": critic, "forger": forger}
-        judged = {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
-        return {"loss": kl + like, **parts, **judged, "grad_d": grad_d, "grad_g": grad_g}
+        like, forger = self.likeness(x, back), softplus(-self.judge(forged)).mean()
+        descend(kl + like + forger / self.gamma, adam_vae)  # of G: 1/gamma times its loss, all one to Adam
+        grad_e, grad_g = gradient_norm(self.encoder), self.gamma * gradient_norm(self.generator)
+        parts = {"kl": kl, "like": like, "critic": critic, "forger": forger, **judged}
+        return {"loss": kl + like, **parts, "grad_d": grad_d, "grad_e": grad_e, "grad_g": grad_g}
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        kl, like, _ = self.bound(x)
-        fake = self.judge(self.decode(self.prior(len(x))))
-        judged = {"d_real": self.judge(x).sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
-        return kl + like, {"kl": kl, "like": like, **judged}
+        z, kl = self.draw(x)
+        like = self.likeness(x, self.decode(z))
+        fake = self.judge(self.decode(torch.cat([z, self.prior(len(x))])))
+        critic, judged = self.critic_loss(self.judge(x), fake)
+        return kl + like, {"kl": kl, "like": like, "critic": critic, "forger": softplus(-fake).mean(), **judged}
 
     def phases(self, epochs: int) -> list[Phase]:
         critic = [*self.features.parameters(), *self.verdict.parameters()]

@@ -67,6 +67,7 @@ DEFINITIONS = {
         Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
         Definition("grad_g", "norm", "", "norm of the gradient that reaches the generator's weights"),
         Definition("grad_d", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
+        Definition("grad_e", "norm", "", "norm of the gradient that reaches the encoder's weights"),
         Definition("active_units", "", "", "dimensions d of the code with Var_x(E[z_d|x]) > 0.01, first 1,000 images"),
         Definition(
             "knn_accuracy",
