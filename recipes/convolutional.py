@@ -1,4 +1,4 @@
-"""Convolutional autoencoder: neighbours share weights, so it needs few.
+"""Convolutional autoencoder: all positions share the weights, so it needs few.
 
     z = f(x)        x^ = g(z)        L = mean (x - x^)^2
 

@@ -11,7 +11,8 @@ barely learns. With a logit l, log D = -softplus(-l), log(1-D) = -softplus(l).
 D sees its images through noise, which keeps it from that confidence
 (Arjovsky & Bottou 2017; Sonderby et al. 2017); --noise 0 is the paper's game.
 --smooth E asks D for 1 - E of real images (one-sided, Salimans et al. 2016);
---net conv is a DCGAN (Radford et al. 2016).
+--net conv has strided convolutions as DCGAN (Radford et al. 2016), but fewer
+of them, and dropout in D instead of batch normalisation.
 """
 
 import math

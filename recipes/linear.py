@@ -4,12 +4,13 @@
 
 At the optimum the columns of V span the first D principal directions
 (Bourlard & Kamp 1988; Baldi & Hornik 1989) and b takes care of the mean.
-Gradient descent finds this subspace, but not the single axes.
+Training finds this subspace, but not the single axes.
 
-The first directions hold most of the loss, so a plain gradient learns the
-last ones late, or never: in photographs nearly all is brightness. Muon
-(Jordan et al. 2024) steps equally far in each direction of a matrix. W and V
-start as a projection onto random directions, W = V^T.
+The first directions hold most of the loss, so plain gradient descent learns
+the last ones late, or never: in photographs nearly all is brightness. Two
+things help it here. Muon (Jordan et al. 2024) steps equally far in each
+direction of a matrix. W and V start tied, W = V^T, with orthogonal columns:
+a projection onto random directions.
 
 --variational gives the same maps a distribution, the smallest VAE there is:
 
