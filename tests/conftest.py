@@ -1,7 +1,11 @@
 """Shared by the tests: a fresh working directory, and the command line run inside this process."""
 
 import json
+import os
 from dataclasses import dataclass
+
+# One thread, here and in the processes that tests start: models are tiny, and threads that wait for each other cost most.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import pytest
 import torch
