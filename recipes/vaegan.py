@@ -14,8 +14,10 @@ Larsen et al. 2016, with the non-saturating game of Goodfellow et al. 2014.
 Three things differ from Larsen's algorithm 1. In the game x~ and x_p count
 one half each, so that real and generated images weigh the same. D moves
 first, and encoder and G get their gradients from its new weights. D
-normalises each image by itself (Ba et al. 2016), not over the batch: a
-running average over real, reconstructed and generated images fits none.
+normalises each channel of each image by itself (Ulyanov et al. 2016), not
+over the batch: a running average over real, reconstructed and generated
+images fits none of them. It has no learned scale, with which D could shrink
+its features and `like` with them.
 
 Pixels punish a face that is one pixel off and forgive a blur; the features of
 D do neither. kl and like are in nats per image. D sees its images through
@@ -53,11 +55,6 @@ def conv(
     return down, up, (channels, size[0], size[1])
 
 
-def by_image(channels: int) -> nn.Module:
-    """Layer normalisation: over all values that one image has there, whatever else is in the batch."""
-    return nn.GroupNorm(1, channels)
-
-
 def gradient_norm(net: nn.Module) -> Tensor:
     """The norm of the gradient that the last backward pass gave a network."""
     return nn.utils.get_total_norm([p.grad for p in net.parameters() if p.grad is not None])
@@ -85,7 +82,7 @@ class VAEGAN(Recipe):
         flat = math.prod(inner)
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent_dim))
         self.generator = nn.Sequential(nn.Linear(latent_dim, flat), nn.Unflatten(1, inner), *up, nn.Sigmoid())
-        self.features = nn.Sequential(*conv(image, width, by_image)[0])
+        self.features = nn.Sequential(*conv(image, width, nn.InstanceNorm2d)[0])
         self.verdict = nn.Sequential(nn.Flatten(), nn.Linear(flat, 1))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
