@@ -63,7 +63,7 @@ def test_pca_of_mnist_is_the_optimum():
 
 
 def test_pca_components_are_orthonormal_and_clipped():
-    for count, shape, asked, got in ((12, (1, 6, 6), 30, 12), (50, (1, 3, 3), 30, 9), (50, (1, 6, 6), 5, 5)):
+    for count, shape, asked, got in ((12, (1, 6, 6), 30, 11), (50, (1, 3, 3), 30, 9), (50, (1, 6, 6), 5, 5)):
         pca = fit_pca(images(count, shape, 0), asked)
         assert pca.components.shape == (got, math.prod(shape))
         torch.testing.assert_close(pca.components @ pca.components.T, torch.eye(got, dtype=torch.float64))
@@ -180,14 +180,44 @@ def test_the_page_of_metrics_says_what_the_code_says():
     assert page.count("\n| `") == len(DEFINITIONS)
 
 
-def test_pca_density_is_that_of_probabilistic_pca():
-    """Tipping & Bishop 1999, equations 8 and 15: N(m, W W^T + s^2 I) from the eigenvalues of the covariance."""
-    train, test = images(80, (1, 3, 4), 0), images(1001, (1, 3, 4), 1)
+@pytest.mark.parametrize(
+    ("count", "shape", "dimension", "exact_pixels"),
+    [(80, (1, 3, 4), 3, 4096), (30, (3, 4, 4), 3, 4096), (30, (3, 4, 4), 28, 4096), (80, (1, 3, 4), 3, 1),
+     (30, (3, 4, 4), 3, 1), (30, (3, 4, 4), 28, 1)],
+)  # fmt: skip
+def test_pca_density_is_that_of_probabilistic_pca(count, shape, dimension, exact_pixels, monkeypatch):
+    """Tipping & Bishop 1999, equations 8 and 15: N(m, W W^T + s^2 I) from the eigenvalues of the whole covariance.
+
+    With more images than pixels and with fewer, where the noise is the mean over all P - D directions all the same.
+    """
+    monkeypatch.setattr("aelab.metrics.reconstruction.EXACT_PIXELS", exact_pixels)  # 1: the randomised decomposition
+    train, test = images(count, shape, 0), images(1001, shape, 1)
     x, y = (part.images.flatten(1).double() / 255 for part in (train, test))
     values, vectors = torch.linalg.eigh(torch.cov(x.T))
     values, vectors = values.flip(0), vectors.flip(1)
-    noise = values[3:].mean()
-    w = vectors[:, :3] * (values[:3] - noise).sqrt()
-    model = torch.distributions.MultivariateNormal(x.mean(0), w @ w.T + noise * torch.eye(12))
-    assert pca_density(fit_pca(train, 3), test)["elbo"] == pytest.approx(model.log_prob(y).mean().item(), rel=1e-4)
-    assert pca_density(fit_pca(train, 12), test) == {}, "no density where no noise is left"
+    noise = values[dimension:].mean()
+    w = vectors[:, :dimension] * (values[:dimension] - noise).sqrt()
+    model = torch.distributions.MultivariateNormal(x.mean(0), w @ w.T + noise * torch.eye(x.shape[1]))
+    pca = fit_pca(train, dimension)
+    assert pca.noise == pytest.approx(float(noise), rel=1e-4)
+    assert pca_density(pca, test)["elbo"] == pytest.approx(model.log_prob(y).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("exact_pixels", [4096, 1])
+@pytest.mark.parametrize(("count", "dimension"), [(80, 12), (80, 40), (10, 9), (10, 10), (10, 12)])
+def test_pca_has_no_density_where_no_noise_is_left(count, dimension, exact_pixels, monkeypatch):
+    """Of 12 pixels: all of them are components, or the images span no more."""
+    monkeypatch.setattr("aelab.metrics.reconstruction.EXACT_PIXELS", exact_pixels)
+    pca = fit_pca(images(count, (1, 3, 4), 0), dimension)
+    assert len(pca.components) == min(dimension, count - 1, 12)
+    assert pca_density(pca, images(50, (1, 3, 4), 1)) == {}
+
+
+def test_pca_of_equal_images_has_no_density():
+    train = Split(torch.full((10, 1, 3, 4), 7, dtype=torch.uint8), torch.full((10,), -1))
+    assert pca_density(fit_pca(train, 2), train) == {}
+
+
+def test_pca_as_long_as_the_image_gives_every_image_back():
+    x = torch.rand(5, 1, 3, 3)
+    assert torch.equal(fit_pca(images(50, (1, 3, 3), 0), 30).reconstruct(x), x)

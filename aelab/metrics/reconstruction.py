@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,9 @@ from torch import Tensor
 
 from aelab.data import Split
 
-if TYPE_CHECKING:
-    from sklearn import decomposition
-
 EXACT_PIXELS = 4096
 WINDOW = 11  # pixels of the Gaussian window of ssim
+NOTHING = 1e-10  # of the total variance: what components leave of it by rounding alone
 PCA_BYTES = 1 << 30  # of float64 pixels that a PCA is fitted on at most: 171,000 MNIST images, 43,000 of CIFAR-10
 
 
@@ -35,7 +32,13 @@ class PCA:
 
     mean: Tensor  # (P,)
     components: Tensor  # (D, P), orthonormal rows
-    fitted: "decomposition.PCA"
+    variances: Tensor  # (D,), of the training images along each component
+    noise: float  # the mean variance of the other P - D directions; 0 where there is none
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are as many components as pixels, so that every image comes back as it is."""
+        return len(self.components) == len(self.mean)
 
     def encode(self, x: Tensor) -> Tensor:
         """The codes (B, D) of x (B, C, H, W)."""
@@ -43,18 +46,27 @@ class PCA:
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) projected onto the components and back; not clipped to [0, 1]."""
-        return (self.encode(x) @ self.components + self.mean).reshape(x.shape)
+        return x if self.whole else (self.encode(x) @ self.components + self.mean).reshape(x.shape)
 
-    def score(self, x: Tensor) -> float:
-        """The mean log-likelihood of x (B, C, H, W) under probabilistic PCA, in nats per image."""
-        return float(self.fitted.score(x.cpu().flatten(1).double().numpy()))
+    def log_density(self, x: Tensor) -> Tensor:
+        """The log density (B,) in nats of x (B, C, H, W) under probabilistic PCA (Tipping & Bishop 1999, equation 4).
+
+        N(m, C) with the variances along the components and the noise in all other directions.
+        """
+        z, centred = self.encode(x), x.flatten(1).cpu().double() - self.mean
+        rest = (centred.square().sum(1) - z.square().sum(1)).clamp(min=0)
+        others = len(self.mean) - len(self.components)
+        log_det = self.variances.log().sum() + others * math.log(self.noise)
+        squared = (z.square() / self.variances).sum(1) + rest / self.noise
+        return -(len(self.mean) * math.log(2 * math.pi) + log_det + squared) / 2
 
 
 def fit_pca(train: Split, dimension: int) -> PCA:
     """The first `dimension` principal components of the training images (scikit-learn's, in float64).
 
     Exact up to EXACT_PIXELS an image; beyond, by a randomised decomposition with ten power iterations.
-    Of a set larger than PCA_BYTES, every n-th image is used; of one with fewer images than `dimension`, as many components.
+    Of a set larger than PCA_BYTES, every n-th image is used. n images with P pixels have at most n - 1 components, and at
+    most P; where `dimension` is more, there are as many. The noise is what they leave of the total variance, over P - D.
     """
     from sklearn import decomposition
 
@@ -62,9 +74,15 @@ def fit_pca(train: Split, dimension: int) -> PCA:
     stride = math.ceil(len(train) * pixels * 8 / PCA_BYTES)
     x = train.images[::stride].cpu().flatten(1).numpy().astype(np.float64) / 255
     solver = "covariance_eigh" if pixels <= EXACT_PIXELS else "randomized"
-    pca = decomposition.PCA(min(dimension, *x.shape), svd_solver=solver, iterated_power=10, random_state=0)
-    fitted = pca.fit(x)
-    return PCA(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), fitted)
+    most = max(1, min(len(x) - 1, pixels))
+    fitted = decomposition.PCA(min(dimension, most), svd_solver=solver, iterated_power=10, random_state=0).fit(x)
+    total = float(x.var(0, ddof=1).sum())
+    left = total - float(fitted.explained_variance_.sum())
+    noise = left / (pixels - fitted.n_components_) if left > NOTHING * max(total, NOTHING) else 0.0
+    mean, components, variances = map(
+        torch.from_numpy, (fitted.mean_, fitted.components_, fitted.explained_variance_.copy())
+    )
+    return PCA(mean, components, variances, noise)
 
 
 def reconstruction_figures(
@@ -100,9 +118,9 @@ def sharpness(x: Tensor) -> Tensor:
 
 def pca_density(pca: PCA, test: Split) -> dict[str, float]:
     """The mean log-likelihood in nats of probabilistic PCA (Tipping & Bishop 1999), as "elbo", where it has a density."""
-    if pca.fitted.noise_variance_ <= 0:
+    if pca.noise <= 0:
         return {}
-    return {"elbo": sum(pca.score(x) * len(x) for x, _ in test.blocks(1000)) / len(test)}
+    return {"elbo": sum(float(pca.log_density(x).sum()) for x, _ in test.blocks(1000)) / len(test)}
 
 
 def pca_baseline(train: Split, test: Split, dimension: int) -> dict[str, float]:
