@@ -53,6 +53,8 @@ TWINS = {
     "parzen",
     "class_score",
     "judge_error",
+    "iwae_samples",
+    "iwae_images",
     "forger",
     "kernel",
     "precision",

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+SOON, LONG = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
 
 
 def number(value: object) -> str:
@@ -22,6 +24,11 @@ def number(value: object) -> str:
     if abs(value) > 1e300:
         return "inf" if value > 0 else "-inf"  # a store keeps infinity as the largest number there is
     return f"{value:.4g}" if abs(value) < 1e4 or math.isnan(value) else f"{value:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as 40 s or 3 min."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 class Terminal(Console):
@@ -85,8 +92,11 @@ class Screen:
         self.out.print(table, soft_wrap=False)
 
     @contextmanager
-    def progress(self, title: str, total: int, done: int = 0) -> "Iterator[Bar]":
-        """A bar on stderr while something of `total` parts runs; without a terminal nothing moves."""
+    def progress(self, title: str, total: int, done: int = 0, foretell: bool = False) -> "Iterator[Bar]":
+        """A bar on stderr while something of `total` parts runs; without a terminal nothing moves.
+
+        There one line says, with `foretell`, how long it will take, if that is more than LONG.
+        """
         visible = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
         # On a narrow terminal the text is cut, and the rest stands.
         columns = (
@@ -99,7 +109,8 @@ class Screen:
         with Progress(
             *columns, console=self.err, disable=not visible, transient=True, expand=True, refresh_per_second=8
         ) as progress:
-            yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""))
+            say = self.note if foretell and not visible else None
+            yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""), say)
 
     @contextmanager
     def fetching(self) -> "Iterator[Fetching]":
@@ -109,14 +120,34 @@ class Screen:
 
 
 class Bar:
-    """A running progress bar."""
+    """A running progress bar. Where nobody sees it, `say` is told once how much is left, if that is long."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, say: Callable[[str], None] | None = None) -> None:
+        self._progress, self._task, self._say = progress, task, say
+        self._started = time.monotonic()
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
         fields = {key: value for key, value in (("description", title), ("text", text)) if value is not None}
         self._progress.update(self._task, completed=done, **fields)  # type: ignore[arg-type]  # rich's own **kwargs
+        self._foretell()
+
+    def advance(self, parts: int) -> None:
+        """So many more parts are done."""
+        self._progress.advance(self._task, parts)
+        self._foretell()
+
+    def _foretell(self) -> None:
+        if self._say is None or (spent := time.monotonic() - self._started) < SOON:
+            return
+        task = self._progress.tasks[0]
+        if not task.completed or not task.total:
+            return
+        left = spent * (task.total - task.completed) / task.completed
+        if left > LONG:
+            self._say(
+                f"{task.description}: {100 * task.completed / task.total:.0f} % done, about {duration(left)} left"
+            )
+            self._say = None
 
 
 class Fetching:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aelab.data import Split
+from aelab.metrics import Advance, silent
 from aelab.metrics.reconstruction import error_metrics, squared_errors
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Classifies, Infers, Recipe
@@ -32,7 +33,7 @@ def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
         recipe.train(was_training)
 
 
-def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
+def evaluate(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
     """The loss and its terms and, where the recipe can, mse, sse and psnr or the error; means over the images of `split`.
 
     A term that is an mse itself (NAME_mse) gets its sse and psnr too.
@@ -49,6 +50,7 @@ def evaluate(recipe: Recipe, split: Split) -> dict[str, float]:
                 totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
             if isinstance(recipe, Classifies):
                 totals["error"] += 100 * float((recipe.classify(x).argmax(1) != y).sum())
+            advance(len(x))
     means = {name: total / len(split) for name, total in totals.items()}
     for name in [name for name in means if name.endswith("mse")]:
         means |= error_metrics(means[name], split.images[0].numel(), name.removesuffix("mse"))

@@ -46,7 +46,7 @@ def noise_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
 
 
 def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
-    """The generator's losses: its gradient over the first 100 steps, the largest and the mean, and how good its samples are."""
+    """The generator's losses: its gradient over the first 100 steps, the mean and the least, and how good its samples are."""
     rows = []
     chosen = [run for run in runs if "loss" in run.params]
     for run in chosen:

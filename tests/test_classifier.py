@@ -11,13 +11,13 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     data, steps = open_data("digits"), []
     torch.manual_seed(1)
     first = judge_of(data, steps.append, tmp_path)
-    assert steps and first.error < 4
+    assert steps and first.error(data.test) < 4
     after = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), after), "the random state is untouched"
     steps.clear()
     again = judge_of(data, steps.append, tmp_path)
-    assert not steps and again.sha256 == first.sha256 and again.error == first.error
+    assert not steps and again.sha256 == first.sha256
     logits = again.net(data.test.batch(slice(None))[0])
     assert torch.equal(again.logits(again.net[0](data.test.batch(slice(None))[0])), logits)
     real = shares(logits)

@@ -353,7 +353,7 @@ def test_eval_says_where_pca_is_better(cli):
     cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
     cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
-    assert "bad is worse than the PCA of its code size" in cli("eval", "bad", "--plain", "-q").err
+    assert "bad is worse than the PCA with 2 components" in cli("eval", "bad", "--plain", "-q").err
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from prdc import compute_prdc
 from sklearn.neighbors import KernelDensity
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from aelab import cookbook
 from aelab.console import Screen
@@ -56,6 +58,31 @@ def test_distances_of_normals_are_known():
     assert near["frechet_lenet"] < 0.02 and abs(near["kernel_lenet"]) < 0.01 < figures["kernel_lenet"]
     assert near["precision_lenet"] > 0.9 and near["coverage_lenet"] > 0.9
     assert near["density_lenet"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1203, 5), (6, 4)])
+@pytest.mark.parametrize("kind", ["alike", "wider", "collapsed", "copies"])
+def test_neighbourhoods_are_those_of_prdc(n, k, kind, capsys):
+    """In blocks that do not divide the number, and of samples that are all one point or copies of real ones."""
+    real, other = normal(n, 20, 0), normal(n, 20, 1)
+    features = {"alike": other, "wider": 1.5 * other, "collapsed": other[:1].expand(n, -1), "copies": real.flip(0)}[
+        kind
+    ]
+    found, known = generation.neighbourhoods(features, real, k), compute_prdc(real.numpy(), features.numpy(), k)
+    assert found == pytest.approx({name: float(value) for name, value in known.items()}, abs=1e-9)
+
+
+def test_the_kernel_distance_of_few_images_is_that_of_all_subsets():
+    """Of 1,000 images at most each subset is the whole, so one is enough."""
+    real, features = normal(200, 8, 0), normal(200, 8, 1, mean=0.3)
+    given = torch.nn.Identity()
+    given.num_features = 8
+    metric = KernelInceptionDistance(given, subsets=20, subset_size=200)
+    metric.update(real, real=True)
+    metric.update(features, real=False)
+    assert generation.distances(features, real, "lenet")["kernel_lenet"] == pytest.approx(
+        float(metric.compute()[0]), rel=1e-4
+    )
 
 
 def test_distances_of_what_has_nothing_in_common():

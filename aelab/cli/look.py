@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aelab.runs import Opened
     from aelab.tracking import RunInfo, Store
 
+SAMPLES = 500  # importance samples an image, unless told otherwise
 MUCH = 1.05  # times PCA's error: worse than that is said
 
 verbs = typer.Typer()
@@ -37,13 +38,19 @@ verbs = typer.Typer()
 @verbs.command("eval")
 def evaluate(
     run: Names,
-    samples: Annotated[int, typer.Option(min=0, help="Importance samples an image for the likelihood; 0: none.")] = 500,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Importance samples an image for the likelihood.  (default: 500; with --plain or --set none)"),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Test images for these samples, evenly spread.  (default: all)")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it (to 1e-6).")] = 250,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="Loss terms, reconstructions and likelihood only: the quick ones, for many runs.")
+        bool, typer.Option("--plain", help="Loss terms and reconstructions only: the quick ones, for many runs.")
     ] = False,
     set_: Set = None, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, force: Force = False,
     json: Json = False, quiet: Quiet = False,
@@ -55,6 +62,9 @@ def evaluate(
 
     With --set the same weights are judged under another option, such as --set level=0.25 of a denoising autoencoder: the
     figures of --plain, logged under test/NAME-VALUE/.
+
+    What takes long is the likelihood (--samples, --images) and the first evaluation of samples on a data set, which trains
+    its classifier and compares real images, once.
     """
     from aelab import runs
     from aelab.console import number
@@ -70,21 +80,33 @@ def evaluate(
         changed = assignments(runs.configuration(info, store)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
         data = runs.run_data(opened, data_dir, screen, force)
+        quick = plain or bool(changed)
+        draws = (0 if quick else SAMPLES) if samples is None else samples
         report = report_of(
-            opened.recipe, data, screen, draws=samples, seed=opened.config.settings.seed, batch_size=batch_size,
-            extractor=extractor, plain=plain or bool(changed),
+            opened.recipe, data, screen, draws=draws, images=images, seed=opened.config.settings.seed, batch_size=batch_size,
+            extractor=extractor, plain=quick,
         ).under(changed)  # fmt: skip
         paths = runs.keep(report, info, store)
         answers.append(
-            {"run": info.name, "id": info.id, "data": data.name, "images": len(data.test), "metrics": report.figures}
+            {
+                "run": info.name,
+                "id": info.id,
+                "data": data.name,
+                "images": len(data.test),
+                "metrics": report.figures,
+                "notes": report.notes,
+            }
         )
         error, pca = (report.figures.get(f"test/{whose}mse", 0.0) for whose in ("", "pca_"))
+        size = report.tags.get("aelab.pca_components")
         if pca and error > MUCH * pca:
             screen.warn(
-                f"{info.name} is worse than the PCA of its code size: mse {number(error)} against {number(pca)}"
+                f"{info.name} is worse than the PCA with {size} components: mse {number(error)} against {number(pca)}"
             )
         if not json:
             screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")
+            for note in report.notes:
+                screen.note(f"note     {note}")
             for path in paths:
                 screen.result(f"picture  {short(path)}")
     if json:

@@ -1,7 +1,14 @@
 """What is measured, each thing defined once: name, unit, direction, formula. `--help`, tables and docs read it here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
+
+Advance = Callable[[int], None]  # is told how many more images are done
+
+
+def silent(images: int) -> None:
+    """An `advance` for which nobody waits."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ DEFINITIONS = {
             "ssim",
             "",
             "higher",
-            "structural similarity (Wang et al. 2004), Gaussian window of 11 pixels",
+            "structural similarity (Wang et al. 2004), Gaussian window of 11 pixels; the image is mirrored at its border",
         ),
         Definition(
             "recon_sharpness",
@@ -34,7 +41,10 @@ DEFINITIONS = {
             "variance of the Laplacian of reconstructions over that of the test images: below 1 blurred, above 1 noisy",
         ),
         Definition(
-            "denoised_mse", "per pixel", "lower", "mse between the clean image and what is made of its spoilt copy"
+            "denoised_mse",
+            "per pixel",
+            "lower",
+            "mse between the clean image and what is made of its noisy copy; linear_ and nothing_ clipped to [0, 1]",
         ),
         Definition("denoised_sse", "per image", "lower", "denoised_mse x pixels of an image"),
         Definition("denoised_psnr", "dB", "higher", "-10 log10(denoised_mse), pooled over all images"),
@@ -60,6 +70,8 @@ DEFINITIONS = {
             "lower",
             "standard error of iwae_nll from the sampling of z alone, by the delta method: falls as 1/sqrt(S)",
         ),
+        Definition("iwae_samples", "", "", "S, the importance samples an image of iwae_nll"),
+        Definition("iwae_images", "", "", "the test images, evenly spread, of iwae_nll and its errors"),
         Definition("like", "nats per image", "lower", "half the squared distance of x and x~ in D's last convolution"),
         Definition("critic", "nats per image", "", "what the discriminator minimises: -log D(x) - log(1 - D(G(z)))"),
         Definition("d_real", "probability", "", "mean of D(x) over real images"),
@@ -73,7 +85,7 @@ DEFINITIONS = {
             "knn_accuracy",
             "%",
             "higher",
-            "test images whose class is that of most of the 5 nearest codes of labelled training images",
+            "test images whose class is that of most of the 5 nearest codes of training images; with --labels N, of those N",
         ),
         Definition(
             "probe_accuracy", "%", "higher", "the same by logistic regression on the standardised codes (linear probe)"
@@ -121,17 +133,20 @@ DEFINITIONS = {
             "class_score",
             "",
             "higher",
-            "exp of mean KL(p(k|x) || p(k)) over samples, p by that classifier: the inception score with its probabilities",
+            "exp of mean KL(p(k|x) || p(k)) over samples, p by that classifier (inception score): mean of ten random parts",
         ),
         Definition("judge_error", "%", "lower", "error of that classifier on the test images"),
         Definition(
             "parzen",
             "nats per image",
             "higher",
-            "log density of test images under Gaussians around 10,000 samples, width chosen by 1,000 validation images",
+            "log density of test images under Gaussians around the samples, width chosen by 1,000 validation images",
         ),
         Definition(
-            "nearest", "", "", "pixel distance of a sample to its nearest training image: far below real ones, copies"
+            "nearest",
+            "",
+            "",
+            "pixel distance of the first 1,000 samples to their nearest training image: far below real ones, copies",
         ),
         Definition(
             "sharpness", "", "", "variance of the Laplacian of samples over that of the test images: below 1 blurred"

@@ -30,17 +30,22 @@ FEWEST = 0.1  # of an equal share: a class with less among the samples counts as
 
 @dataclass(frozen=True)
 class Judge:
-    """The classifier with its SHA-256 and its error on the test images, in percent."""
+    """The classifier with its SHA-256."""
 
     net: nn.Sequential  # features of 128, dropout, the classes' logits
     sha256: str
-    error: float
 
     def logits(self, features: Tensor) -> Tensor:
         """The logits (N, K) of features (N, F), on the CPU."""
         with torch.no_grad():
             logits: Tensor = self.net[1:](features.to(next(self.net.parameters()).device)).cpu()
         return logits
+
+    def error(self, split: Split) -> float:
+        """The labelled images of a split that it puts into the wrong class, in percent."""
+        with torch.no_grad():
+            wrong = sum(int(((self.net(x).argmax(1) != y) & (y >= 0)).sum()) for x, y in split.blocks(500))
+        return 100 * wrong / max(1, int((split.labels >= 0).sum()))
 
 
 def network(data: Dataset) -> nn.Sequential:
@@ -72,7 +77,7 @@ def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None 
         content = path.read_bytes()
     net.load_state_dict(load(content))
     net.eval().requires_grad_(False)
-    return Judge(net, hashlib.sha256(content).hexdigest(), 100 * _error(net, data.test))
+    return Judge(net, hashlib.sha256(content).hexdigest())
 
 
 def _loads(net: nn.Module, path: Path) -> bool:
@@ -100,12 +105,6 @@ def _train(net: nn.Module, data: Dataset, advance: Callable[[int], None]) -> Non
         advance((step + 1) * STEPS // steps)
 
 
-def _error(net: nn.Module, split: Split) -> float:
-    with torch.no_grad():
-        wrong = sum(int(((net(x).argmax(1) != y) & (y >= 0)).sum()) for x, y in split.blocks(500))
-    return wrong / max(1, int((split.labels >= 0).sum()))
-
-
 def shares(logits: Tensor) -> Tensor:
     """The share of each class (K,) among images, from their logits (N, K)."""
     return torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
@@ -115,7 +114,7 @@ def class_figures(logits: Tensor) -> dict[str, float]:
     """What the logits (N, K) of samples say: how many classes there are, how far their shares are from equal ones, the score.
 
     The distance is the total variation, 0 to 1 - 1/K; the score is torchmetrics' inception score of these logits (Salimans
-    et al. 2016), of at least ten samples.
+    et al. 2016), the mean of those of ten parts, of at least ten samples.
     """
     from torchmetrics.image.inception import InceptionScore
 

@@ -1,18 +1,18 @@
 """How likely images are under a model with codes: importance sampling from its posterior."""
 
 import math
-from collections.abc import Callable
 
 import torch
 
 from aelab.data import Split
+from aelab.metrics import Advance, silent
 from aelab.recipe import Weighs
 
 IMAGES = 50  # at once
 ROWS = 1000  # images x samples at once: what fits into the cache of a CPU
 
 
-def importance_nll(recipe: Weighs, split: Split, samples: int, advance: Callable[[int], None]) -> dict[str, float]:
+def importance_nll(recipe: Weighs, split: Split, samples: int, advance: Advance = silent) -> dict[str, float]:
     """-log p(x) in nats, the mean over the images of `split`, with two standard errors: over images, and of sampling z.
 
     log p(x) is estimated by log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s|x), with S samples from q(z|x) an image (Burda et al.
@@ -30,11 +30,14 @@ def importance_nll(recipe: Weighs, split: Split, samples: int, advance: Callable
             squares = torch.logaddexp(squares, torch.logsumexp(2 * weights, 0))
         estimates.append((math.log(samples) - total).cpu().double())
         variances.append(((squares - 2 * total).exp() - 1 / samples).clamp(min=0).cpu().double())
-        advance(start + len(x))
+        advance(len(x))
     nll, variance = torch.cat(estimates), torch.cat(variances)
     error = float(nll.std()) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
     sampling = math.sqrt(float(variance.sum())) / len(nll) if samples > 1 else math.nan
-    return {"iwae_nll": float(nll.mean()), "iwae_nll_se": error, "iwae_nll_mc_se": sampling}
+    return {
+        "iwae_nll": float(nll.mean()), "iwae_nll_se": error, "iwae_nll_mc_se": sampling,
+        "iwae_samples": float(samples), "iwae_images": float(len(nll)),
+    }  # fmt: skip
 
 
 def independent_pixels(train: Split, test: Split) -> float:

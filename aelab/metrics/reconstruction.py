@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aelab.data import Split
+from aelab.metrics import Advance, silent
 
 EXACT_PIXELS = 4096
 WINDOW = 11  # pixels of the Gaussian window of ssim
@@ -86,7 +87,7 @@ def fit_pca(train: Split, dimension: int) -> PCA:
 
 
 def reconstruction_figures(
-    split: Split, reconstruct: Callable[[Tensor], Tensor], batch_size: int
+    split: Split, reconstruct: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], Tensor]:
     """mse, sse, psnr, ssim (of sides above 5 pixels) and sharpness of what `reconstruct` makes of the images of `split`.
 
@@ -102,6 +103,7 @@ def reconstruction_figures(
         if min(x.shape[2:]) > WINDOW // 2:
             each = similarity(y, x, data_range=1.0, kernel_size=WINDOW, reduction="none")
             similar += float(torch.as_tensor(each).sum())
+        advance(len(x))
     each_error = torch.cat(errors)
     figures = error_metrics(float(each_error.mean()), split.images[0].numel())
     if min(split.images.shape[2:]) > WINDOW // 2:
@@ -131,12 +133,13 @@ def pca_baseline(train: Split, test: Split, dimension: int) -> dict[str, float]:
 
 
 def filter_errors(
-    train: Split, test: Split, spoil: Callable[[Tensor], Tensor], batch_size: int
+    train: Split, test: Split, spoil: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], dict[str, float]]:
     """denoised_mse, _sse and _psnr on `test` of the best linear filter for what `spoil` does, and of no filter at all.
 
     The filter is the least-squares map from spoilt to clean training images: a Wiener filter, estimated by one draw of the
-    noise an image, unless its output is cut. Empty for images of more than EXACT_PIXELS values. `spoil` maps (B, C, H, W).
+    noise an image. What it gives, and what is left as it is, is clipped to [0, 1], as pixels are. Empty for images of more
+    than EXACT_PIXELS values. `spoil` maps (B, C, H, W).
     """
     pixels = train.images[0].numel()
     if pixels > EXACT_PIXELS:
@@ -147,14 +150,16 @@ def filter_errors(
         seen = _with_one(spoil(x))
         inner += seen.T @ seen
         outer += seen.T @ x.flatten(1).cpu().double()
+        advance(len(x))
     ridge = 1e-6 * inner.diagonal().mean() * torch.eye(pixels + 1, dtype=torch.float64)  # pixels that are always dark
     weights = torch.linalg.solve(inner + ridge, outer)
     filtered, untouched = 0.0, 0.0
     for x, _ in test.blocks(batch_size):
         seen = _with_one(spoil(x))
         clean = x.flatten(1).cpu().double()
-        filtered += float((seen @ weights - clean).square().mean(1).sum())
-        untouched += float((seen[:, :-1] - clean).square().mean(1).sum())
+        filtered += float(((seen @ weights).clamp(0, 1) - clean).square().mean(1).sum())
+        untouched += float((seen[:, :-1].clamp(0, 1) - clean).square().mean(1).sum())
+        advance(len(x))
     return error_metrics(filtered / len(test), pixels, "denoised_"), error_metrics(
         untouched / len(test), pixels, "denoised_"
     )
