@@ -124,7 +124,7 @@ class Bar:
 
     def __init__(self, progress: Progress, task: TaskID, say: Callable[[str], None] | None = None) -> None:
         self._progress, self._task, self._say = progress, task, say
-        self._started = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when, and how much of it was done
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
         fields = {key: value for key, value in (("description", title), ("text", text)) if value is not None}
@@ -137,13 +137,15 @@ class Bar:
         self._foretell()
 
     def _foretell(self) -> None:
-        if self._say is None or (spent := time.monotonic() - self._started) < SOON:
+        """Says how much is left, by the time that parts took since the first of them was done."""
+        if self._say is None:
             return
-        task = self._progress.tasks[0]
-        if not task.completed or not task.total:
+        task, now = self._progress.tasks[0], time.monotonic()
+        if self._first is None:
+            self._first = now, task.completed
             return
-        left = spent * (task.total - task.completed) / task.completed
-        if left > LONG:
+        spent, done = now - self._first[0], task.completed - self._first[1]
+        if spent > SOON and done and task.total and (left := spent * (task.total - task.completed) / done) > LONG:
             self._say(
                 f"{task.description}: {100 * task.completed / task.total:.0f} % done, about {duration(left)} left"
             )

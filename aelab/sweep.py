@@ -94,12 +94,13 @@ def compare_latent(
                 continue
             recipe = open_run(info, store, screen, point.config.settings.device).recipe
             device = next(recipe.parameters()).device
-            figures = report_of(recipe, data.to(device), screen, draws=0, seed=point.seed, plain=True).figures
-            store.add_figures(info, figures)
-            named = {f"test/{of}{name}": figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
+            report = report_of(recipe, data.to(device), screen, draws=0, seed=point.seed, plain=True)
+            store.add_figures(info, report.figures)
+            named = {f"test/{of}{name}": report.figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
             rows.append(
-                {"latent_dim": point.dimension, "seed": point.seed, "run": info.name, **named, "seconds": info.seconds}
-            )
+                {"latent_dim": point.dimension, "seed": point.seed, "run": info.name, **named,
+                 "pca_components": int(report.tags["aelab.pca_components"]), "seconds": info.seconds}
+            )  # fmt: skip
             columns.setdefault(f"{point.dimension}-D", reconstruct(recipe, truth))
         frame = pd.DataFrame(rows)
         written = _summary(parent, page.name, frame, columns, truth) if rows else []
@@ -134,7 +135,10 @@ def _parent(
 
 
 def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a dimension: the mean of each figure over seeds and, with several, its standard deviation."""
+    """One row a dimension: the mean of each figure over seeds and, with several, its standard deviation.
+
+    A column says how many components the PCA has, where that is not the dimension everywhere.
+    """
     groups = frame.groupby("latent_dim")
     table = pd.DataFrame({"runs": groups.size()})
     for name in FIGURES:
@@ -142,6 +146,8 @@ def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
         if groups.size().max() > 1:
             table[f"{name} sd"] = groups[f"test/{name}"].std()
         table[f"PCA {name}"] = groups[f"test/pca_{name}"].mean()
+    if (frame["pca_components"] != frame["latent_dim"]).any():
+        table["PCA components"] = groups["pca_components"].max()
     table["seconds"] = groups["seconds"].mean()
     return table.reset_index()
 

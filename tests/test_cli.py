@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from aelab.data import open_data
 from aelab.position import Settings
 from aelab.tracking import Store
 
@@ -121,6 +122,47 @@ def test_compare_latent_trains_a_run_a_dimension_under_one_parent(cli):
     files = listed(store.folder(parent))
     assert {"latent.csv", "latent.json", "pictures/latent-curve.png", "pictures/latent-sheet.png"} <= files
     assert "linear-2d" in cli("compare", *[run.name for run in children]).out
+
+
+def test_a_sweep_up_to_a_code_as_long_as_the_image(cli):
+    """The PCA of 64 components gives digits of 8 x 8 pixels back as they are."""
+    answer = cli("compare-latent", 2, 64, "--recipe", "linear", "--data", "digits", "--max-steps", 3, "--json")
+    assert answer.code == 0, answer.err
+    few, whole = answer.json["table"]
+    assert few["PCA mse"] > 0 and (whole["PCA mse"], whole["PCA sse"]) == (0, 0)
+    assert "PCA components" not in whole, "they are the latent dimensions"
+    answer = cli("eval", "linear", "--plain")
+    assert "as many as an image has values" in answer.err and "worse than" not in answer.err
+
+
+def test_a_pca_of_few_images_says_how_many_components_it_has(cli, here):
+    (here / "few").mkdir()
+    for number, image in enumerate(open_data("digits").train.images[:40]):
+        Image.fromarray(image[0].numpy()).save(here / f"few/{number}.png")
+    answer = cli("compare-latent", 2, 30, "--recipe", "linear", "--data", "few", "--max-steps", 3, "--json")
+    assert answer.code == 0, answer.err
+    images = int(Store().find("linear").params["images_train"])
+    assert images < 31
+    assert [row["PCA components"] for row in answer.json["table"]] == [2, images - 1]
+    answer = cli("eval", "linear", "--plain", "--json", "--quiet")
+    assert answer.json["runs"][0]["notes"] == [
+        f"the PCA has {images - 1} components, not 30: {images} training images have no more"
+    ]
+    assert Store().find("linear").tags["aelab.pca_components"] == str(images - 1)
+
+
+def test_the_quick_evaluation_draws_no_importance_samples_unless_told(cli):
+    cli("train", "vae", *FAST, "--likelihood", "gaussian", "-q")
+    answer = cli("eval", "vae", "--plain", "--json")
+    assert "test/elbo" in answer.json["runs"][0]["metrics"]
+    assert "test/iwae_nll" not in answer.json["runs"][0]["metrics"]
+    assert "no importance samples" in answer.json["runs"][0]["notes"][0]
+    answer = cli("eval", "vae", "--plain", "--samples", 3, "--images", 40, "--json")
+    figures = answer.json["runs"][0]["metrics"]
+    assert (figures["test/iwae_samples"], figures["test/iwae_images"]) == (3, 40)
+    assert figures["test/iwae_nll_se"] > 0 and figures["test/iwae_nll_mc_se"] > 0
+    assert "3 importance samples for each of 40 test images" in answer.err, "said before"
+    assert Store().find("vae").metrics["test/iwae_images"] == 40
 
 
 def test_a_sweep_over_seeds_goes_on_where_it_was_stopped(cli):
@@ -353,7 +395,7 @@ def test_eval_says_where_pca_is_better(cli):
     cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
     cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
-    assert "bad is worse than the PCA with 2 components" in cli("eval", "bad", "--plain", "-q").err
+    assert "bad is worse than the PCA with 30 components" in cli("eval", "bad", "--plain", "-q").err
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):

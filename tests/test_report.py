@@ -1,23 +1,28 @@
 """What a model is judged by: each figure on a case with a known answer, and the same whatever the batch size."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from prdc import compute_prdc
-from sklearn.neighbors import KernelDensity
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KernelDensity, KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from aelab import cookbook
+from aelab import console, cookbook
 from aelab.console import Screen
 from aelab.data import Split, open_data
 from aelab.metrics import BASELINES, CONTROLS, against, definition, generation
-from aelab.metrics.codes import code_figures, intrinsic_dimension
+from aelab.metrics.codes import code_figures, intrinsic_dimension, random_projection
 from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import reconstruction_figures, sharpness
+from aelab.metrics.reconstruction import filter_errors, fit_pca, pca_density, reconstruction_figures, sharpness
 from aelab.problem import Problem
-from aelab.report import Report, report_of
+from aelab.recipe import Recipe
+from aelab.report import Report, report_of, spread
 
 QUIET = Screen(quiet=True)
 
@@ -166,7 +171,51 @@ def test_intrinsic_dimension_of_a_flat_piece_of_a_larger_space(dimension):
     assert intrinsic_dimension(np.zeros((10, 4))) is None
 
 
+@pytest.mark.parametrize("labels", [30, 0])
+def test_neighbours_and_probes_see_the_labels_of_the_training_alone(labels, digits, few):
+    """The same draw as the training's, for the model, the PCA and the random projection."""
+    recipe = built("pretrained", labels=labels).eval()
+    figures = report_of(recipe, digits, QUIET, seed=3).figures
+    seen = digits.train.labelled(labels, 3) if labels else digits.train
+    images = [part.batch(slice(None))[0] for part in (seen, digits.test)]
+    with torch.no_grad():
+        own = [recipe.encode(x).double().numpy() for x in images]
+    pca = PCA(6, svd_solver="full").fit(digits.train.images.flatten(1).numpy() / 255)
+    linear = [pca.transform(x.flatten(1).double().numpy()) for x in images]
+    random = [x.flatten(1).double().numpy() @ random_projection(64, 6) for x in images]
+    for of, (train, test) in {"": own, "pca_": linear, "random_": random}.items():
+        found = KNeighborsClassifier(5).fit(train, seen.labels).score(test, digits.test.labels)
+        assert figures[f"test/{of}knn_accuracy"] == pytest.approx(100 * found)
+        scale = StandardScaler().fit(train)
+        probe = LogisticRegression(max_iter=300).fit(scale.transform(train), seen.labels)
+        found = probe.score(scale.transform(test), digits.test.labels)
+        assert figures[f"test/{of}probe_accuracy"] == pytest.approx(100 * found, abs=0.6)
+
+
 # reconstruction
+
+
+@pytest.mark.parametrize("draw", ["normal", "masking"])
+def test_the_linear_filter_is_that_of_least_squares_and_is_clipped(draw, digits):
+    """Independently by scikit-learn, from the same draws of the noise; what is left alone is clipped too."""
+
+    def noisy(x, generator):
+        noise = torch.randn(x.shape, generator=generator)
+        return x + 0.5 * noise if draw == "normal" else x * (noise > 0)
+
+    generator = torch.Generator().manual_seed(0)
+    found = filter_errors(digits.train, digits.test, lambda x: noisy(x, generator), 100)
+    generator = torch.Generator().manual_seed(0)
+    train, test = ([(noisy(x, generator), x) for x, _ in part.blocks(100)] for part in (digits.train, digits.test))
+    (seen, clean), (spoilt, truth) = ([torch.cat(column).flatten(1).double() for column in zip(*pairs, strict=True)]
+                                      for pairs in (train, test))  # fmt: skip
+    model = Ridge(1e-3).fit(seen.numpy(), clean.numpy())
+    filtered = torch.from_numpy(model.predict(spoilt.numpy()))
+    for figures, output in zip(found, (filtered, spoilt), strict=True):
+        clipped = float((output.clamp(0, 1) - truth).square().mean())
+        assert figures["denoised_mse"] == pytest.approx(clipped, rel=1e-3)
+        assert figures["denoised_psnr"] == pytest.approx(-10 * math.log10(clipped), abs=0.01)
+    assert found[0]["denoised_mse"] < float((filtered - truth).square().mean()) - 1e-4
 
 
 def test_figures_of_a_perfect_and_of_a_blurred_reconstruction(digits):
@@ -213,7 +262,54 @@ def test_the_sampling_error_of_the_likelihood_falls_with_the_samples(digits):
     assert scatter == pytest.approx(few, rel=0.4)
 
 
+def test_the_likelihood_of_some_images_stands_beside_the_pca_of_the_same(digits):
+    recipe = built("vae", likelihood="gaussian").eval()
+    figures = report_of(recipe, digits, QUIET, draws=4, images=50, plain=True).figures
+    chosen = spread(digits.test, 50)
+    assert figures["test/iwae_images"] == len(chosen) == 50
+    pca = fit_pca(digits.train, 6)
+    assert figures["test/pca_iwae_nll"] == pytest.approx(-pca_density(pca, chosen)["elbo"])
+    assert figures["test/pca_elbo"] == pytest.approx(pca_density(pca, digits.test)["elbo"])
+    assert figures["test/pca_elbo"] != pytest.approx(-figures["test/pca_iwae_nll"], abs=1e-3)
+
+
 # a whole report
+
+
+class Copies(Recipe):
+    """Samples that are training images, evenly spread: those that stand in the row of real images."""
+
+    def __init__(self, data, n):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        chosen = torch.linspace(0, len(data.train) - 1, n).long()
+        self.images, self.given = data.train.batch(chosen)[0], 0
+
+    def loss(self, x, y):
+        return self.weight.sum(), {}
+
+    def prior(self, n):
+        self.given += n
+        return torch.arange(self.given - n, self.given) % len(self.images)
+
+    def decode(self, z):
+        return self.images[z]
+
+
+@pytest.mark.parametrize("cut", [None, 200])
+def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
+    """In all figures as many are compared: with fewer test images than the most, and with still fewer training images."""
+    data = replace(digits, train=Split(digits.train.images[:cut], digits.train.labels[:cut]), fingerprint=f"{cut}")
+    n = min(len(data.test), len(data.train))
+    report = report_of(Copies(data, n), data, QUIET)
+    figures = report.figures
+    assert report.tags["aelab.compared_samples"] == str(n) and any(f"{n:,} samples" in note for note in report.notes)
+    for name in ("parzen", "sharpness", "frechet_lenet", "kernel_lenet", "precision_lenet", "recall_lenet",
+                 "density_lenet", "coverage_lenet", "classes", "class_distance", "class_score"):  # fmt: skip
+        assert figures[f"test/{name}"] == pytest.approx(figures[f"test/real_{name}"], rel=1e-5, abs=1e-9), name
+    gaussian = generation.gaussian_images(data.train, n)
+    assert figures["test/gaussian_parzen"] == pytest.approx(generation.parzen(gaussian, data.val, data.test), rel=1e-5)
+    assert figures["test/nearest"] == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["vae", "gan", "pretrained", "recurrent", "denoising", "vaegan", "linear"])
@@ -269,3 +365,34 @@ def test_no_metric_is_called_as_if_it_were_a_baseline():
     from aelab.metrics import DEFINITIONS
 
     assert [name for name in DEFINITIONS if name.split("_")[0] in {**BASELINES, **CONTROLS}] == []
+
+
+# what is shown while it runs
+
+
+def test_where_no_bar_is_seen_a_long_stage_says_once_how_much_is_left(monkeypatch, capsys):
+    clock = iter([0.0, 1.0, 4.0, 5.0, 6.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    for foretell in (True, False):
+        with Screen().progress("likelihood", 100, foretell=foretell) as bar:
+            for done in (2, 2, 16, 20, 20):
+                bar.advance(done)
+    assert capsys.readouterr().err.splitlines() == ["likelihood: 20 % done, about 18 s left"]
+
+
+def test_a_short_stage_says_nothing(monkeypatch, capsys):
+    clock = iter([0.0, 4.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with Screen().progress("likelihood", 100, foretell=True) as bar:
+        bar.advance(10)
+        bar.advance(80)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_first_evaluation_says_before_what_is_made_once(digits, few, capsys):
+    """Also where there are no classes: nothing that is the model's is computed again the next time."""
+    for data, lines in ((digits, 3), (replace(digits, classes=(), fingerprint="without"), 1)):
+        report_of(built("gan"), data, Screen())
+        assert capsys.readouterr().err.count("first evaluation of samples on digits") == lines
+        report_of(built("gan"), data, Screen())
+        assert "first evaluation" not in capsys.readouterr().err

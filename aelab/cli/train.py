@@ -278,7 +278,8 @@ def compare_latent(
         )
     elif done.table:
         table = pd.DataFrame([{k: v for k, v in row.items() if "psnr" not in k} for row in done.table])
-        title = f"{page.name} on the test images of {opened.name} (PCA: the same code size)"
+        same = "" if "PCA components" in table else " (PCA: the same code size)"
+        title = f"{page.name} on the test images of {opened.name}{same}"
         screen.table(layout.cells(table, "terminal"), title, right=layout.figures(table))
         for picture in done.pictures:
             screen.result(f"picture  {short(picture)}")
