@@ -113,8 +113,7 @@ def neighbourhoods(features: Tensor, real: Tensor, k: int) -> dict[str, float]:
     at once are 800 MB.
     """
     features, real = features.double(), real.double()
-    reach = torch.cat([torch.cdist(part, real).kthvalue(k + 1, 1)[0] for part in torch.split(real, BLOCK)])
-    theirs = torch.cat([torch.cdist(part, features).kthvalue(k + 1, 1)[0] for part in torch.split(features, BLOCK)])
+    reach, theirs = _reach(real, k), _reach(features, k)
     around = torch.zeros(len(features))  # real points in whose reach a sample is
     recalled = covered = 0
     for part, radius in zip(torch.split(real, BLOCK), torch.split(reach, BLOCK), strict=True):
@@ -129,6 +128,12 @@ def neighbourhoods(features: Tensor, real: Tensor, k: int) -> dict[str, float]:
         "density": float(around.double().mean()) / k,
         "coverage": covered / len(real),
     }
+
+
+def _reach(points: Tensor, k: int) -> Tensor:
+    """The distance (N,) of each of the points (N, F) to its k-th neighbour among the others."""
+    blocks = (torch.cdist(part, points) for part in torch.split(points, BLOCK))
+    return torch.cat([distance.topk(k + 1, largest=False)[0][:, -1] for distance in blocks])
 
 
 def gaussian_images(train: Split, n: int) -> Tensor:
