@@ -62,6 +62,7 @@ TWINS = {
     "density",
 }  # say what others say, or little of the model; shown when asked for
 OWN = ("loss", "nll", "elbo", "iwae_nll")  # of a recipe and its likelihood
+RECONSTRUCTED = ("mse", "sse", "psnr", "ssim")  # a longer code has them better, whatever the model
 JUDGED = ("classes", "class_distance", "class_score", "judge_error")  # by the classifier whose features are "lenet"
 
 
@@ -178,9 +179,11 @@ def judged_alike(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> 
 
 
 def markable(runs: Sequence[RunInfo], names: Sequence[str]) -> list[str]:
-    """Those of the columns `names` in which one value is better than another: figures of one data set, and of one likelihood.
+    """Those of the columns `names` in which one value is better than another.
 
-    A loss and a likelihood are another thing for another recipe, and for a density of grey values than for zeros and ones.
+    They are figures of one data set and of one likelihood: a loss and a likelihood are another thing for another recipe, and for
+    a density of grey values than for zeros and ones. Errors of reconstructions must also be of one code size. Of baselines none
+    is better.
     """
     if len({run.tags.get("aelab.data_fingerprint") for run in runs}) > 1:
         return []
@@ -188,7 +191,10 @@ def markable(runs: Sequence[RunInfo], names: Sequence[str]) -> list[str]:
     for name in names:
         having = [run for run in runs if name in run.metrics]
         kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
-        if name != "seconds" and (len(kinds) < 2 or name.rsplit("/", 1)[-1] not in OWN):
+        sizes = {run.params.get("latent_dim") for run in having}
+        short = name.rsplit("/", 1)[-1]
+        unlike = (short in OWN and len(kinds) > 1) or (short in RECONSTRUCTED and len(sizes) > 1)
+        if name != "seconds" and not against(name)[0] and not unlike:
             found.append(name)
     return found
 

@@ -61,15 +61,18 @@ def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
 
 
 def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
-    """The newest evaluated run of every recipe on one data set: likelihood, sharpness, distance, codes, seconds."""
+    """The newest evaluated run of every recipe on one data set: error, likelihood, sharpness, distance, codes, seconds.
+
+    Beside the error of reconstructions stands that of the PCA of the same code size, as the sizes differ from recipe to recipe.
+    """
     judged = [run for run in runs if "test/loss" in run.metrics]
     newest: dict[str, RunInfo] = {}
     for run in judged:  # the newest first
         if run.tags.get("aelab.data_fingerprint") == judged[0].tags.get("aelab.data_fingerprint"):
             newest.setdefault(run.recipe, run)
     names = (
-        "test/sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/frechet_lenet", "test/coverage_lenet",
-        "test/sharpness", "test/knn_accuracy", "test/probe_accuracy", "test/error",
+        "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/frechet_lenet",
+        "test/coverage_lenet", "test/sharpness", "test/knn_accuracy", "test/probe_accuracy", "test/error",
     )  # fmt: skip
     rows = [
         {"recipe": run.recipe, "run": run.name, "latent_dim": key_of(run, "latent_dim"),
@@ -82,8 +85,9 @@ def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
 def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     """Classification error against the number of labels: pretrained, from scratch, and their difference.
 
-    One row a number of labels, and a combination of other options where runs differ in more; mean and standard deviation
-    over seeds (draws of the labels). The difference is paired: of the runs with the same seed. The error is test/error
+    One row a number of labels, and a combination of other options where runs differ in more. A pair is two runs of the two arms
+    with the same labels: those of one seed, on one data set. All figures of a row are means and standard deviations over its
+    pairs; draws that only one arm has are counted as unpaired and enter only where there is no pair. The error is test/error
     where all the runs have been evaluated, else val/error.
     """
     chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
@@ -97,7 +101,7 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
             {
                 **{name: key_of(run, name) for name in by},
                 "labels": int(run.params["labels"]) or math.inf,  # all come last
-                "seed": run.params["seed"],
+                "draw": (run.tags.get("aelab.data_fingerprint"), run.params["seed"]),
                 "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
                 "error": run.metrics[metric],
             }
@@ -105,16 +109,19 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
         ]
     )
     frame[by] = frame[by].astype(object).where(frame[by].notna(), "")
-    errors = frame.pivot_table(index=[*by, "seed"], columns="arm", values="error", aggfunc="mean")
+    errors = frame.pivot_table(index=[*by, "draw"], columns="arm", values="error", aggfunc="mean")
     errors = errors.reindex(columns=["pretrained", "scratch"])
     errors["difference"] = errors["pretrained"] - errors["scratch"]
     rows = []
     for key, group in errors.groupby(by):
-        row: dict[str, object] = dict(zip(by, key, strict=True)) | {"draws": len(group)}
+        pairs = group.dropna()
+        row: dict[str, object] = dict(zip(by, key, strict=True))
+        row |= {"pairs": len(pairs), "unpaired": len(group) - len(pairs)}
         row["labels"] = "all" if row["labels"] == math.inf else int(float(str(row["labels"])))
         for name in errors:
             column = str(name) if name == "difference" else f"{name} {metric}"
-            row |= {column: group[name].mean(), f"{column} sd": group[name].std()}
+            values = (group if pairs.empty else pairs)[name]
+            row |= {column: values.mean(), f"{column} sd": values.std()}
         rows.append(row)
     return pd.DataFrame(rows)
 

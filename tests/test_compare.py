@@ -163,14 +163,30 @@ def test_error_against_labels_is_paired_by_seed():
         for arm, errors in ((True, (20.0, 24.0)), (False, (21.0, 27.0))) for s, e in enumerate(errors)
     ]  # fmt: skip
     (row,) = layout.records(labels_table(infos, none))
-    assert (row["labels"], row["draws"], row["difference"]) == (100, 2, pytest.approx(-2))
+    assert (row["labels"], row["pairs"], row["unpaired"], row["difference"]) == (100, 2, 0, pytest.approx(-2))
     assert row["difference sd"] == pytest.approx(math.sqrt(2))
     longer = [replace(info, params={**info.params, "pseudo_label": "4"}, name=f"{info.name}-4") for info in infos[1:]]
-    rows = layout.records(labels_table([*infos, *longer], none))
-    found = {row["pseudo_label"]: (row["draws"], row["difference"]) for row in rows}
-    assert found == {"": (2, pytest.approx(-2)), 4: (2, pytest.approx(-3))}, (
-        "runs of other options are rows of their own"
+    rows = {row["pseudo_label"]: row for row in layout.records(labels_table([*infos, *longer], none))}
+    assert rows.keys() == {"", 4}, "runs of other options are rows of their own"
+    assert (rows[""]["pairs"], rows[""]["difference"]) == (2, pytest.approx(-2))
+    four = rows[4]  # the pretrained run of seed 0 is missing
+    assert (four["pairs"], four["unpaired"], four["difference"]) == (1, 1, pytest.approx(-3))
+    assert (four["pretrained test/error"], four["scratch test/error"]) == (24, 27), (
+        "the pairs' means, as the difference is"
     )
+    (alone,) = layout.records(labels_table(infos[:2], none))
+    assert (alone["pairs"], alone["unpaired"], alone["difference"]) == (0, 2, None)
+    assert alone["pretrained test/error"] == 22
+
+
+def test_draws_of_two_data_sets_are_no_pair():
+    """The seed draws the labels from one data set; another split has others."""
+    infos = [
+        run(arm, "pretrained", {"val/error": 1.0}, {"aelab.data_fingerprint": arm}, labels=9, finetune=2, seed=0, pretrain=arm)
+        for arm in (True, False)
+    ]  # fmt: skip
+    (row,) = layout.records(labels_table(infos, none))
+    assert (row["pairs"], row["unpaired"]) == (0, 2)
 
 
 def test_the_newest_evaluated_run_of_each_recipe():
@@ -179,6 +195,23 @@ def test_the_newest_evaluated_run_of_each_recipe():
         run("far", "linear", {"test/loss": 1.0}, {"aelab.data_fingerprint": "other"}),
     ]  # fmt: skip
     assert list(models_table(judged_runs, none)["run"]) == ["new"]
+
+
+def test_no_model_is_the_best_for_its_longer_code():
+    figures = {"test/loss": 1.0, "test/sse": 5.0, "test/pca_sse": 7.0, "test/ssim": 0.5, "test/sharpness": 1.0}
+    infos = [
+        run(name, name, figures, latent_dim=size) for name, size in (("linear", 10), ("vae", 10), ("denoising", 512))
+    ]
+    table = models_table(infos, none)
+    columns = list(table)
+    assert columns.index("test/pca_sse") == columns.index("test/sse") + 1
+    assert list(table["test/pca_sse"]) == [7.0] * 3, "the PCA of each one's code size"
+    assert [name for name in markable(infos, columns) if "/" in name] == [
+        name for name in columns if "/" in name and name not in ("test/sse", "test/pca_sse", "test/ssim")
+    ]
+    assert "test/sse" in markable(infos[:2], columns)
+    longer = replace(infos[2], metrics={"test/loss": 1.0})
+    assert "test/sse" in markable([*infos[:2], longer], columns), "a run without the figure is in nobody's way"
 
 
 # the verbs

@@ -58,8 +58,9 @@ def compare(
     """Put tracked runs side by side.
 
     Shows the options in which they differ, and their figures: of the test set where all of them have been evaluated, else
-    of the validation set. The best of a column is marked with a star. Tables: latent, error against code size; labels, error
-    against labels; noise, PSNR against level; losses, minimax against non-saturating; models, the newest run of each recipe.
+    of the validation set. The best of a column is marked with a star; of reconstructions only where all codes are of one size.
+    Tables: latent, error against code size; labels, error against labels; noise, PSNR against level; losses, minimax against
+    non-saturating; models, the newest run of each recipe.
     """
     from aelab import layout
     from aelab.compare import comparison, labels, markable
@@ -84,7 +85,8 @@ def compare(
             store,
             screen,
         )
-    mark = markable(chosen, list(map(str, frame))) if table in (None, "models") else []
+    shown = [info for info in chosen if info.name in set(frame["run"])] if table == "models" else chosen
+    mark = markable(shown, list(map(str, frame))) if table in (None, "models") else []
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1 and table in (None, "models"):
         left = "runs of other data than the newest evaluated one are left out" if table else "no best is marked"
         screen.warn(f"these runs were trained on different data: {left}")
