@@ -3,6 +3,7 @@
     checkpoints/last-00001250/   weights.safetensors  state.pt  manifest.json      all that a resume needs; two are kept
     checkpoints/best-00001000/   weights.safetensors  manifest.json                the weights of the best validation
 
+Of a finished run one last is left, and no best where the last one's manifest says that its weights are the best ("best": true).
 A folder is written under another name, synced and renamed, so a kill leaves the old one. The manifest holds the sha256 of every
 file: torch.load alone does not notice flipped bits.
 """
@@ -127,6 +128,36 @@ def present(folder: Path, kind: Kind) -> list[Path]:
     return sorted((path for path in folder.glob(f"{kind}-*") if path.is_dir()), reverse=True)
 
 
+def finish(folder: Path) -> None:
+    """Leaves of a finished run what is needed: the newest last checkpoint, and the best one unless that is the same.
+
+    Where the newest does not verify, everything stays.
+    """
+    lasts = present(folder, "last")
+    try:
+        best = bool(lasts) and load(lasts[0]).manifest.get("best") is True
+    except Problem:
+        return
+    for old in lasts[1:] + (present(folder, "best") if best else []):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _holding(folder: Path, kind: Kind) -> list[Path]:
+    """The checkpoints that have the weights of a kind, newest first: the best ones may be those of a last checkpoint."""
+    paths = present(folder, kind)
+    if kind == "best":
+        paths += [path for path in present(folder, "last") if _is_best(path)]
+    return sorted(paths, key=lambda path: path.name.partition("-")[2], reverse=True)
+
+
+def _is_best(path: Path) -> bool:
+    """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
+    try:
+        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["best"] is True
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def load(path: Path) -> Checkpoint:
     """Reads one checkpoint. Raises Problem, naming the file, if anything in it is missing, altered or of another format."""
     try:
@@ -172,9 +203,9 @@ def _state(path: Path, content: bytes) -> dict[str, Any]:
 def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none.
 
-    Raises Problem for one of another format.
+    The best weights may be in a last checkpoint. Raises Problem for one of another format.
     """
-    paths = present(folder, kind)
+    paths = _holding(folder, kind)
     for number, path in enumerate(paths, 1):
         try:
             return load(path)

@@ -14,6 +14,7 @@ from aelab.console import number
 from aelab.cookbook import Page
 from aelab.device import device_name
 from aelab.engine import Training
+from aelab.health import Diagnosis
 from aelab.metrics import definition
 from aelab.position import Settings
 
@@ -55,7 +56,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def model_card(
-    config: Config, page: Page, training: Training, validation: Mapping[str, float], ailments: list[str]
+    config: Config, page: Page, training: Training, validation: Mapping[str, float], health: Diagnosis
 ) -> str:
     """A README for the run: what was trained, on what, how well, and how to use it."""
     data, run = training.data, training.run
@@ -71,7 +72,7 @@ def model_card(
         f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
         f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}".rstrip(), "",
         "| validation | value | unit |", "|---|---|---|", *rows, "",
-        "Health: " + ("; ".join(ailments) or "good") + ".", "",
+        f"Health: {health.text}.", *(f"Note: {note}." for note in health.notes), "",
         "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
         "", "Use:", "", f"    aelab eval {run.name}", "",
         f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",

@@ -27,7 +27,7 @@ from aelab.weights import average, load, not_finite
 
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
 MOST_POINTS = 1000  # of a curve by step
-MOST_PICTURES = 50  # of one slider
+MOST_PICTURES = 20  # of one slider, each of them two files: MLflow shows one and opens the other
 MOST_LINES = 200  # where there is no terminal
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
@@ -138,7 +138,9 @@ class Training:
         try:
             if self.best_weights:
                 checkpoint.save(folder, "best", self.position.best_step, self.best_weights, {}, self.facts)
-            checkpoint.save(folder, "last", self.position.step, self.recipe.state_dict(), self.state(), self.facts)
+            is_best = bool(self.best_weights) and not self.average and self.position.best_step == self.position.step
+            facts = {**self.facts, "best": is_best}
+            checkpoint.save(folder, "last", self.position.step, self.recipe.state_dict(), self.state(), facts)
             self._unsaved = ""
         except OSError as error:
             self._unsaved = f"{error.strerror or error} ({folder})"

@@ -19,7 +19,7 @@ from aelab.device import device_name, pick_device
 from aelab.ending import honest_status, signals
 from aelab.engine import Training
 from aelab.evaluation import evaluate
-from aelab.health import ailments
+from aelab.health import diagnose
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.report import Report
@@ -171,20 +171,22 @@ def complete(
     training.use_best()
     validation = evaluate(training.recipe, data.val)
     written = [run.picture(f"pictures/{name}.png", picture) for name, picture in training.gallery()]
-    wrong = ailments(
-        training.recipe, data, validation, (training.position.best, training.position.latest), training.position.step
-    )
-    for each in wrong:
+    at = training.position
+    found = diagnose(training.recipe, data, validation, (at.best, at.latest), at.step)
+    for each in found.faults:
         training.screen.warn(each)
-    card = model_card(config, page, training, validation, wrong)
+    for each in found.notes:
+        training.screen.note(each)
+    card = model_card(config, page, training, validation, found)
     run.text("README.md", card)
     run.tags(
         {
             "mlflow.note.content": card,
-            "aelab.health": "; ".join(wrong) or "good",
+            "aelab.health": found.text,
             "aelab.seconds": f"{training.position.spent:.1f}",
         }
     )
+    checkpoint.finish(run.folder / "checkpoints")
     return validation, written
 
 

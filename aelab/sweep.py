@@ -14,6 +14,7 @@ from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset
 from aelab.evaluation import reconstruct
+from aelab.health import said_by_test
 from aelab.layout import csv, latex, markdown, records
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes
@@ -96,6 +97,8 @@ def compare_latent(
             device = next(recipe.parameters()).device
             report = report_of(recipe, data.to(device), screen, draws=0, seed=point.seed, plain=True)
             store.add_figures(info, report.figures)
+            for each in said_by_test(report.figures):
+                screen.warn(f"{info.name}: {each}")
             named = {f"test/{of}{name}": report.figures[f"test/{of}{name}"] for of in ("", "pca_") for name in FIGURES}
             rows.append(
                 {"latent_dim": point.dimension, "seed": point.seed, "run": info.name, **named,

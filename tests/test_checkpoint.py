@@ -227,6 +227,46 @@ def test_last_and_best_do_not_push_each_other_out(tmp_path):
     assert names(tmp_path) == ["best-00000001", "last-00000003", "last-00000004"]
 
 
+def test_a_finished_run_has_no_checkpoint_twice(tmp_path):
+    for step in (3, 4):
+        write(tmp_path, "last", step, step)
+        write(tmp_path, "best", step, step)
+    checkpoint.finish(tmp_path)
+    assert names(tmp_path) == ["best-00000004", "last-00000004"], "the last one does not say that it is the best"
+    state, facts = {"position": {"step": 5}}, {"best": True}
+    checkpoint.save(tmp_path, "last", 5, {"w": torch.full((2, 3), 5.0)}, state, facts)
+    assert checkpoint.newest(tmp_path, "best", silent).manifest["step"] == 5, "newer than the best one"
+    checkpoint.finish(tmp_path)
+    assert names(tmp_path) == ["last-00000005"]
+    for kind in ("last", "best"):
+        found = checkpoint.newest(tmp_path, kind, silent)
+        assert found.weights["w"].eq(5).all() and found.state == state
+    write(tmp_path, "best", 6, 6.0)
+    assert checkpoint.newest(tmp_path, "best", silent).weights["w"].eq(6).all(), "a later best one is better"
+
+
+def test_nothing_is_removed_beside_a_corrupt_last_one(tmp_path):
+    for step in (3, 4):
+        path = checkpoint.save(tmp_path, "last", step, {"w": torch.ones(1)}, {"position": {}}, {"best": True})
+        write(tmp_path, "best", step)
+    (path / "weights.safetensors").write_bytes(b"rubbish")
+    checkpoint.finish(tmp_path)
+    assert names(tmp_path) == ["best-00000004", "last-00000003", "last-00000004"]
+    checkpoint.finish(tmp_path / "missing")
+
+
+def test_a_last_one_that_is_altered_is_not_believed_to_be_the_best(tmp_path):
+    write(tmp_path, "best", 3, 3.0)
+    path = write(tmp_path, "last", 4, 4.0)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"best": True}))
+    warnings = []
+    assert checkpoint.newest(tmp_path, "best", warnings.append).weights["w"].eq(3).all()
+    assert len(warnings) == 1 and "altered" in warnings[0]
+    (path / "manifest.json").write_text("[]")
+    assert checkpoint.newest(tmp_path, "best", silent).weights["w"].eq(3).all()
+
+
 def test_moved_folder_loads(tmp_path):
     write(tmp_path / "a", step=7)
     (tmp_path / "a").rename(tmp_path / "b c")

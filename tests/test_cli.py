@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from aelab import checkpoint
 from aelab.data import open_data
 from aelab.position import Settings
 from aelab.tracking import Store
@@ -25,8 +26,7 @@ FAST = ("--data", "digits", "--epochs", 2, "-q")
 
 
 def weights(folder):
-    (path,) = folder.glob("checkpoints/best-*/weights.safetensors")
-    return load_file(path)
+    return checkpoint.newest(folder / "checkpoints", "best", pytest.fail).weights
 
 
 def listed(folder):
@@ -53,8 +53,10 @@ def test_a_run_leaves_everything(cli, here):
     assert inputs.dataset.name == "digits"
     files = listed(store.folder(info))
     assert {"config.json", "environment.json", "README.md", "recipe/vae.py", "pictures/samples.png"} <= files
-    assert any(re.match(r"checkpoints/best-\d+/weights.safetensors", f) for f in files)
-    assert any(re.match(r"checkpoints/last-\d+/state.pt", f) for f in files)
+    assert [Path(f).parent.name[:5] for f in files if f.endswith("state.pt")] == ["last-"], (
+        "one to resume with --epochs"
+    )
+    assert weights(store.folder(info))
     for key in ("reconstructions", "samples"):
         steps = {int(m[1]) for f in files if (m := re.match(rf"images/pictures~{key}[%+]step[%+](\d+).*png", f))}
         assert steps == {0, 1, 2}, "a slider from step 0 on"
@@ -352,8 +354,8 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
     losses = [(p.step, p.value) for p in store.client.get_metric_history(whole.id, "val/loss")]
     assert cut.metrics["kept/loss"] == whole.metrics["kept/loss"] == min(value for _, value in losses)
-    kept = [next(store.folder(run).glob("checkpoints/best-*/weights.safetensors")).read_bytes() for run in (cut, whole)]
-    assert kept[0] == kept[1]
+    kept = [weights(store.folder(run)) for run in (cut, whole)]
+    assert kept[0].keys() == kept[1].keys() and all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
 @pytest.mark.parametrize("words", [("train", "linear"), ("compare-latent", 2, "--recipe", "linear")])
@@ -395,7 +397,9 @@ def test_eval_says_where_pca_is_better(cli):
     cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
     cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
-    assert "bad is worse than the PCA with 30 components" in cli("eval", "bad", "--plain", "-q").err
+    assert "bad: worse than PCA" in cli("eval", "bad", "--plain", "-q").err
+    words = ("--data", "digits", "--max-steps", 1, "-q")
+    assert "worse than PCA" in cli("compare-latent", 5, "--recipe", "stacked", *words).err
 
 
 def test_the_environment_chooses_store_and_experiment(cli, here, monkeypatch):
@@ -428,7 +432,7 @@ def test_a_folder_of_colour_pictures_trains(cli, here):
 
 
 def test_verbs_refuse_the_weights_of_an_altered_checkpoint(cli):
-    cli("train", "linear", *FAST)
+    cli("train", "linear", *FAST, "--ema", 0.9)  # the best weights are the average's, the last ones not
     store = Store()
     folder = store.folder(store.find("linear")) / "checkpoints"
     for path in folder.glob("best-*/weights.safetensors"):
@@ -437,6 +441,66 @@ def test_verbs_refuse_the_weights_of_an_altered_checkpoint(cli):
         path.write_bytes(content)
     answer = cli("eval", "linear", "-q")
     assert "altered" in answer.err and answer.code == 0, "named, and the last one is used"
+
+
+def test_a_finished_run_keeps_no_checkpoint_twice_and_can_be_used_and_made_longer(cli, here):
+    """Without an average the best weights are the last ones here: one folder, from which everything works."""
+    assert cli("train", "linear", *FAST, "--schedule", "constant", "--name", "short").code == 0
+    store = Store()
+    folder = store.folder(store.find("short")) / "checkpoints"
+    (only,) = folder.iterdir()
+    assert only.name.startswith("last-")
+    before = weights(folder.parent)
+    assert cli("eval", "short", "--plain", "-q").code == 0 and cli("runs", "export", "short", "out").code == 0
+    assert torch.equal(load_file(here / "out" / "model.safetensors")["b"], before["b"])
+    assert cli("resume", "short", "--epochs", 4, "-q").code == 0
+    assert (
+        cli("train", "linear", "--data", "digits", "--epochs", 4, "--schedule", "constant", "--name", "long", "-q").code
+        == 0
+    )
+    store = Store()
+    long = weights(store.folder(store.find("long")))
+    assert all(torch.equal(value, long[name]) for name, value in weights(folder.parent).items())
+    assert len(list(folder.iterdir())) == 1
+
+
+AWAY = '''"""Walks away from the optimum, w = 0 (2000)."""
+import torch
+from aelab.recipe import Phase, Recipe
+
+class Away(Recipe):
+    def __init__(self, image, *, lr: float = 0.1) -> None:
+        super().__init__()
+        self.lr, self.w = lr, torch.nn.Parameter(torch.zeros(1))
+
+    def loss(self, x, y):
+        return self.w.square().sum(), {}
+
+    def phases(self, epochs):
+        return [Phase("train", epochs, self.step, sgd=torch.optim.SGD(self.parameters(), self.lr))]
+
+    def step(self, x, y, sgd):
+        loss, _ = self.loss(x, y)
+        with torch.no_grad():
+            self.w += self.lr
+        return {"loss": loss}
+'''
+
+
+def test_a_run_that_gets_worse_keeps_the_best_weights_when_it_is_made_longer(cli, here):
+    """The only checkpoint of the short run was the best; what follows is worse, so it must not be lost."""
+    (here / "away.py").write_text(AWAY)
+    words = ("train", "./away.py", "--data", "digits", "-q")
+    assert cli(*words, "--epochs", 3, "--name", "b").code == 0
+    assert cli(*words, "--epochs", 1, "--name", "c").code == 0
+    (only,) = (Store().folder(Store().find("c")) / "checkpoints").iterdir()
+    assert only.name.startswith("last-")
+    assert cli("resume", "c", "--epochs", 3, "-q").code == 0
+    b, c = (Store().folder(Store().find(name)) for name in "bc")
+    for found in (b, c):
+        assert sorted(path.name[:5] for path in (found / "checkpoints").iterdir()) == ["best-", "last-"]
+        assert weights(found)["w"] < checkpoint.newest(found / "checkpoints", "last", pytest.fail).weights["w"]
+    assert torch.equal(weights(b)["w"], weights(c)["w"])
 
 
 def test_version_and_module(here):

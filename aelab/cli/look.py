@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from aelab.tracking import RunInfo, Store
 
 SAMPLES = 500  # importance samples an image, unless told otherwise
-MUCH = 1.05  # times PCA's error: worse than that is said
 
 verbs = typer.Typer()
 
@@ -67,8 +66,8 @@ def evaluate(
     its classifier and compares real images, once.
     """
     from aelab import runs
-    from aelab.console import number
     from aelab.device import pick_device
+    from aelab.health import said_by_test
     from aelab.metrics import generation
     from aelab.report import report_of
     from aelab.tracking import Store
@@ -97,12 +96,8 @@ def evaluate(
                 "notes": report.notes,
             }
         )
-        error, pca = (report.figures.get(f"test/{whose}mse", 0.0) for whose in ("", "pca_"))
-        size = report.tags.get("aelab.pca_components")
-        if pca and error > MUCH * pca:
-            screen.warn(
-                f"{info.name} is worse than the PCA with {size} components: mse {number(error)} against {number(pca)}"
-            )
+        for each in said_by_test(report.figures):
+            screen.warn(f"{info.name}: {each}")
         if not json:
             screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")
             for note in report.notes:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
+from aelab import checkpoint
 from aelab.tracking import Store
 
 NURSERY = Path(__file__).with_name("nursery.py")
@@ -110,9 +110,9 @@ def run_folder(name, store=None):
     return store.folder(store.find(name))
 
 
-def final_weights(name, kind="last"):
-    (path, *_) = sorted(run_folder(name).glob(f"checkpoints/{kind}-*/weights.safetensors"), reverse=True)
-    return path.read_bytes(), load_file(path)
+def final_weights(name, kind):
+    found = checkpoint.newest(run_folder(name) / "checkpoints", kind, pytest.fail)
+    return (found.path / "weights.safetensors").read_bytes()
 
 
 def history(name, store=None):
@@ -134,7 +134,7 @@ def same_run(name, whole):
     assert all(len(values) == 1 for values in a.values()), "a point twice"
     assert a == b
     for kind in ("last", "best"):
-        assert final_weights(name, kind)[0] == final_weights(whole, kind)[0], kind
+        assert final_weights(name, kind) == final_weights(whole, kind), kind
 
 
 def pictures_of(name):
