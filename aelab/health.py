@@ -29,7 +29,7 @@ FLAT = 0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code 
 BLURRED = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
 NEAR = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
 DISTINCT = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
-LABELLED = 5000  # training images that tell the class of a sample
+LABELLED = 10_000  # training images that tell the class of a sample
 RELIABLE = (
     0.9  # of the validation images: a classifier that is right less often does not tell which classes are missing
 )
@@ -115,7 +115,8 @@ def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
     blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
     how = f"samples vary {100 * varied:.0f} % as much as images do"
     if varied < FLAT and blurred:
-        return [f"under-trained: {how}, as blurred ones; try more --epochs"]
+        beta = ", or --beta 1 if it is larger" if isinstance(recipe, Infers) else ""
+        return [f"under-trained: {how}, as blurred ones; try more --epochs{beta}"]
     if varied < FLAT:
         return [f"mode collapse: {how}; {ANEW}"]
     if (share := _near(samples, x, varied)) > max(1 / DISTINCT, 2 * _near(x, x, 1.0)):

@@ -124,6 +124,12 @@ def test_blurred_samples_are_those_of_an_under_trained_model(data):
     assert line.startswith("under-trained: samples vary ") and line.endswith("try more --epochs")
 
 
+def test_sharp_samples_that_hardly_differ_are_a_collapse(data):
+    x = data.val.images.float() / 255
+    (line,) = faults(Generator((x[:1] + 0.35 * x).clamp(0, 1)), data)
+    assert line.startswith("mode collapse: samples vary ") and "as much as images do" in line
+
+
 def test_samples_of_few_pictures_are_not_judged(digits):
     from dataclasses import replace
 
