@@ -113,20 +113,19 @@ def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
     if varied < ALIKE:
         return [f"mode collapse: all samples are one image; {ANEW}"]
     blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
+    longer = "try more --epochs" + (", or --beta 1 if it is larger" if isinstance(recipe, Infers) else "")
     how = f"samples vary {100 * varied:.0f} % as much as images do"
-    if varied < FLAT and blurred:
-        beta = ", or --beta 1 if it is larger" if isinstance(recipe, Infers) else ""
-        return [f"under-trained: {how}, as blurred ones; try more --epochs{beta}"]
     if varied < FLAT:
-        return [f"mode collapse: {how}; {ANEW}"]
+        return [f"under-trained: {how}, as blurred ones; {longer}" if blurred else f"mode collapse: {how}; {ANEW}"]
     if (share := _near(samples, x, varied)) > max(1 / DISTINCT, 2 * _near(x, x, 1.0)):
         return [f"mode collapse: the samples show about {1 / share:.0f} different images; {ANEW}"]
-    if missing := _missing(samples, x, data):
-        names = ", ".join([data.classes[k] for k in missing[:NAMED]] + ["..."] * (len(missing) > NAMED))
-        return [
-            f"mode collapse: {len(missing)} of {len(data.classes)} classes are missing among the samples ({names}); {ANEW}"
-        ]
-    return []
+    if not (missing := _missing(samples, x, data)):
+        return []
+    names = ", ".join([data.classes[k] for k in missing[:NAMED]] + ["..."] * (len(missing) > NAMED))
+    lost = f"{len(missing)} of {len(data.classes)} classes hardly occur among the samples ({names})"
+    if blurred and 2 * len(missing) <= len(data.classes):  # a blurred image is easily taken for another class
+        return [f"under-trained: samples are blurred, and {lost}; {longer}"]
+    return [f"mode collapse: {lost}; {ANEW}"]
 
 
 def _near(images: Tensor, real: Tensor, varied: float) -> float:
@@ -206,8 +205,12 @@ def said_by_test(figures: Mapping[str, float]) -> list[str]:
     if error > WORSE * pca:
         found.append(f"worse than PCA: mse {number(error)} against {number(pca)}; try more --epochs or another --lr")
     made, there = figures.get("test/classes", math.nan), figures.get("test/real_classes", math.nan)
-    if made < there and figures.get("test/judge_error", 100.0) <= 100 * (1 - RELIABLE):
-        found.append(f"mode collapse: the classifier sees {made:.0f} of {there:.0f} classes among the samples; {ANEW}")
+    listens = figures.get("test/kl", math.inf) >= COLLAPSED  # else that is the cause, and was said after training
+    if made < there and listens and figures.get("test/judge_error", 100.0) <= 100 * (1 - RELIABLE):
+        lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"
+        blurred = figures.get("test/sharpness", math.nan) < BLURRED
+        under = f"under-trained: samples are blurred, and {lost}; try more --epochs"
+        found.append(under if blurred else f"mode collapse: {lost}; {ANEW}")
     return found
 
 
