@@ -29,10 +29,9 @@ FLAT = 0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code 
 BLURRED = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
 NEAR = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
 DISTINCT = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
-LABELLED = 10_000  # training images that tell the class of a sample
-RELIABLE = (
-    0.9  # of the validation images: a classifier that is right less often does not tell which classes are missing
-)
+LABELLED = 10_000  # training images at most that tell the class of a sample
+BYTES = 1 << 28  # of those images at most
+RELIABLE = 0.9  # of the validation images: what is right less often does not tell which classes are missing
 SEEN = 10  # validation images, also of a class: with fewer nothing is said
 NAMED = 9  # missing classes
 CERTAIN = 0.9  # D(x) - D(G(z)) of a discriminator that no sample deceives
@@ -84,9 +83,10 @@ def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
     if isinstance(recipe, Infers):
         used, size, kl = active_units(recipe, x), recipe.encode(x[:1]).numel(), _kl(recipe, x)
         if kl < COLLAPSED or alike:
+            weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
             found.faults.append(
                 f"posterior collapse: the decoder ignores the code (KL {kl:.2g} nats, {used} of {size} dimensions used); "
-                "try less weight on the KL term (--beta)"
+                f"try less weight on the KL term{weight}"
             )
         elif used < size:
             found.notes.append(f"{used} of {size} dimensions of the code are used; the rest follow the prior")
@@ -113,7 +113,7 @@ def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
     if varied < ALIKE:
         return [f"mode collapse: all samples are one image; {ANEW}"]
     blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
-    longer = "try more --epochs" + (", or --beta 1 if it is larger" if isinstance(recipe, Infers) else "")
+    longer = "try more --epochs" + (" or --beta 1" if getattr(recipe, "beta", 1) > 1 else "")
     how = f"samples vary {100 * varied:.0f} % as much as images do"
     if varied < FLAT:
         return [f"under-trained: {how}, as blurred ones; {longer}" if blurred else f"mode collapse: {how}; {ANEW}"]
@@ -148,7 +148,8 @@ def _missing(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
     known = int((data.train.labels >= 0).sum())
     if len(data.classes) < 2 or known < len(data.classes):
         return []
-    labelled = data.train.labelled(min(known, LABELLED), 0)
+    most = max(len(data.classes), BYTES // data.train.images[0].numel())
+    labelled = data.train.labelled(min(known, LABELLED, most), 0)
     real = torch.cat([_small(part) for part in torch.split(labelled.images, BLOCK)])
     labels, truth = labelled.labels.cpu(), data.val.labels[: len(x)].cpu()
 
@@ -182,7 +183,7 @@ def _of_figures(
     if real - fake > CERTAIN and not collapsed:
         found.append(
             f"D is saturated: D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, so G learns little; "
-            "try a smaller --lr or more --noise on what D sees"
+            "try a smaller --lr or more noise on what D sees"
         )
     if validation.get("error", 0.0) > GUESSING * 100 * (1 - 1 / max(2, len(data.classes))):
         found.append(

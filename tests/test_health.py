@@ -135,8 +135,11 @@ def test_blurred_samples_are_those_of_an_under_trained_model(data):
             codes = (self.mean + 0.35 * (super().decode(z).flatten(1) - self.mean)).reshape(-1, *self.shape)
             return nn.functional.avg_pool2d(codes, 3, 1, 1)
 
-    (line,) = faults(Faint(data), data)
+    faint = Faint(data)
+    (line,) = faults(faint, data)
     assert line.startswith("under-trained: samples vary ") and line.endswith("try more --epochs")
+    faint.beta = 6.0
+    assert faults(faint, data)[0].endswith("try more --epochs or --beta 1"), "which blurs samples too"
 
 
 def test_sharp_samples_that_hardly_differ_are_a_collapse(data):
@@ -181,7 +184,7 @@ def encoder(active, shift=4.0):
 def test_a_code_that_says_nothing_is_a_collapse(digits):
     (line,) = faults(encoder(0), digits)
     said = "posterior collapse: the decoder ignores the code (KL 0 nats, 0 of 6 dimensions used);"
-    assert line == f"{said} try less weight on the KL term (--beta)"
+    assert line == f"{said} try less weight on the KL term (--beta is 1)"
     (line,) = faults(encoder(1, 0.1), digits)
     assert line.startswith("posterior collapse: the decoder ignores the code (KL 0.")
 
