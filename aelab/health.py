@@ -86,7 +86,7 @@ def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
             weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
             found.faults.append(
                 f"posterior collapse: the decoder ignores the code (KL {kl:.2g} nats, {used} of {size} dimensions used); "
-                f"try less weight on the KL term{weight}"
+                f"try more --epochs or less weight on the KL term{weight}"
             )
         elif used < size:
             found.notes.append(f"{used} of {size} dimensions of the code are used; the rest follow the prior")

@@ -184,7 +184,7 @@ def encoder(active, shift=4.0):
 def test_a_code_that_says_nothing_is_a_collapse(digits):
     (line,) = faults(encoder(0), digits)
     said = "posterior collapse: the decoder ignores the code (KL 0 nats, 0 of 6 dimensions used);"
-    assert line == f"{said} try less weight on the KL term (--beta is 1)"
+    assert line == f"{said} try more --epochs or less weight on the KL term (--beta is 1)"
     (line,) = faults(encoder(1, 0.1), digits)
     assert line.startswith("posterior collapse: the decoder ignores the code (KL 0.")
 
@@ -329,3 +329,18 @@ def test_a_run_that_is_not_finite_says_so(cli, here):
     assert cli("train", "./boom.py", "--data", "digits", "--epochs", 1, "--name", "boom", "-q").code == 1
     info = Store().find("boom")
     assert info.status == "FAILED" and info.tags["aelab.health"].startswith("not finite: loss")
+
+
+@pytest.mark.slow
+def test_trained_models_are_told_apart(cli):
+    """A beta of 20 makes the posterior of a real training collapse, a beta of 1 leaves spare dimensions."""
+    from aelab.tracking import Store
+
+    words = ("train", "vae", "--data", "digits", "--net", "mlp", "-q")
+    for name, beta in (("normal", 1), ("collapsed", 20)):
+        assert cli(*words, "--beta", beta, "--name", name).code == 0
+    assert Store().find("normal").tags["aelab.health"] == "good"
+    said = Store().find("collapsed").tags["aelab.health"]
+    assert said.startswith("posterior collapse: ") and ";" not in said.removesuffix(
+        "; try more --epochs or less weight on the KL term (--beta is 20)"
+    )
