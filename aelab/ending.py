@@ -1,7 +1,7 @@
 """How a run ends: finished, failed or killed, whichever is true, and what is said then."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -53,7 +53,10 @@ class Stopped(Problem):
 
 @contextmanager
 def signals() -> Iterator[list[signal.Signals]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once."""
+    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once.
+
+    One that is ignored already, as SIGHUP is under nohup, stays ignored.
+    """
     caught: list[signal.Signals] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
@@ -62,10 +65,19 @@ def signals() -> Iterator[list[signal.Signals]]:
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, catch) for number in SIGNALS}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep is born with them blocked
-    try:
+    with handled_by(catch):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep is born with them blocked
         yield caught
+
+
+@contextmanager
+def handled_by(catch: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Has SIGNALS call `catch` while the block lasts, but for those that are ignored."""
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from aelab import cookbook
 from aelab.config import Config
 from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.ending import SIGNALS, Stopped
+from aelab.ending import SIGNALS, Stopped, handled_by
 from aelab.problem import Problem
 from aelab.resuming import resume
 from aelab.runs import identity, open_config_data, start
@@ -130,6 +131,8 @@ def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, d
 def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
     """What a process of its own does. It has its own group, so that Ctrl-C reaches it once, through its parent."""
     os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also where the parent ignores it: the end of that is told by it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     screen = Screen(quiet=True, about=order.label)
     try:
@@ -142,9 +145,19 @@ def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: 
         answer.send(why)
 
 
+def _end_with_parent() -> None:
+    """Waits for the parent to end, however it does, and then tells this process to save its run and stop.
+
+    The parent's end closes a pipe, so there is no moment in which it could be missed.
+    """
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextmanager
 def _passed_on(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP and passes them on to the processes that run."""
+    """Collects Ctrl-C, SIGTERM and SIGHUP and passes them on to the processes that run; what is ignored stays ignored."""
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
@@ -153,9 +166,5 @@ def _passed_on(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator
             if process.pid and process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, catch) for number in SIGNALS}
-    try:
+    with handled_by(catch):
         yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -48,6 +48,23 @@ def test_a_signal_ends_a_run_well(aelab, here, tally, number, code):
     tally(f"{number.name}")
 
 
+def test_an_ignored_signal_stays_ignored(aelab, here, tally):
+    """SIGHUP under nohup, SIGINT in the background of a script; what is not ignored ends the run as ever."""
+    ignored = (signal.SIGHUP, signal.SIGINT)
+    patch = "".join(f"signal.signal({int(number)}, signal.SIG_IGN)\n" for number in ignored)
+    process = aelab.start(*LONG, patch=patch + "aelab.engine.SAVE_SECONDS = 0.1")
+    saved = lambda: {path.name for path in here.glob("mlruns/*/*/artifacts/checkpoints/last-*")}  # noqa: E731
+    until(saved, process=process)
+    for number in ignored:
+        process.kill(number)
+    before = saved()
+    until(lambda: saved() and not saved() & before, process=process)
+    process.kill(signal.SIGTERM)
+    assert process.wait() == 143
+    assert Store().find("cut").tags["aelab.reason"] == "stopped by SIGTERM"
+    tally("SIGHUP and SIGINT that are ignored", 2)
+
+
 def test_ctrl_c_twice_ends_at_once_and_nothing_is_corrupt(aelab, here, tally):
     process = aelab.start(*LONG, patch="aelab.engine.SAVE_SECONDS = 0" + STUCK)
     until((here / "stuck").exists, process=process)

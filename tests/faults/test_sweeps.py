@@ -5,20 +5,23 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from machinery import until
 
+from aelab import checkpoint
 from aelab.tracking import Store
 
 pytestmark = pytest.mark.faults
 WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "40", "--jobs", "2", "-q"]
 
 
-def sweep(*words):
+def sweep(*before):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "AELAB_DATA": ""}
     return subprocess.Popen(
-        [sys.executable, "-m", "aelab", *WORDS, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=environment, start_new_session=True,
+        [*before, sys.executable, "-m", "aelab", *WORDS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
 
 
@@ -26,26 +29,42 @@ def points():
     return [info for info in Store().runs() if info.tags["aelab.kind"] == "run"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_sweep_goes_on(number, here):
-    process = sweep()
+def until_both_train(process, here):
     end = time.monotonic() + 120
     while not (here / "mlflow.db").exists() or sum("step/loss" in info.metrics for info in points()) < 2:
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.2)
-    if number == signal.SIGKILL:
-        os.killpg(process.pid, number)  # the parent alone; the points are in groups of their own and finish
-    else:
-        process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+
+
+def children(pid):
+    """The processes that a process has started, by id."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(number) for number in found]
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_sweep_goes_on(number, here):
+    process = sweep()
+    until_both_train(process, here)
+    started = children(process.pid)
+    assert len(started) >= 2
+    process.send_signal(number)  # to the parent alone
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143 if number == signal.SIGTERM else -number
     assert "Traceback" not in err
-    end = time.monotonic() + 120
-    while any(info.status == "RUNNING" for info in points()):
-        assert time.monotonic() < end
-        time.sleep(0.5)
-    if number != signal.SIGKILL:
-        assert {info.status for info in points()} == {"KILLED"} and "same command" in err
+    until(lambda: not any(map(lives, started)), 30)
+    assert {info.status for info in points()} == {"KILLED"}, "each has saved its run"
+    if number == signal.SIGTERM:
+        assert "same command" in err
+    for info in points():
+        assert checkpoint.newest(Store().folder(info) / "checkpoints", "last", pytest.fail)
     before = {info.id for info in points()}
     again = sweep()
     _, err = again.communicate(timeout=240)
@@ -55,3 +74,24 @@ def test_a_stopped_sweep_goes_on(number, here):
     assert before <= {info.id for info in finished}, "the stopped ones went on"
     assert len([info for info in Store().runs() if info.tags["aelab.kind"] == "sweep"]) == 1
     assert sorted(info.params["latent_dim"] for info in finished) == ["2", "3"]
+
+
+def test_a_sweep_under_nohup_survives_the_end_of_the_session(here):
+    process = sweep("nohup")
+    until_both_train(process, here)
+    for pid in (process.pid, *children(process.pid)):
+        os.kill(pid, signal.SIGHUP)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert [info.status for info in points()] == ["FINISHED"] * 2
+
+
+def test_a_sweep_that_is_killed_before_its_points_have_begun_leaves_no_process(here):
+    process = sweep()
+    until(lambda: len(children(process.pid)) >= 3 or process.poll() is not None, 120)  # one watches shared memory
+    started = children(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    until(lambda: not any(map(lives, started)), 60)
+    Store().mark_dead()
+    assert {info.status for info in points()} <= {"KILLED", "FAILED"}
