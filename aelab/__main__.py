@@ -1,5 +1,10 @@
 """Where the program starts: Ctrl-C must end it in one line also while it is still being imported."""
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # the working folder: `python -m aelab` imports no module from it, as the command `aelab` does not
+
 import os
 import signal
 from types import FrameType
@@ -8,6 +13,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """The command line."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # the processes of a sweep import nothing from the working folder either
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a shell's background
         signal.signal(signal.SIGINT, _interrupted)
     from aelab.cli import main

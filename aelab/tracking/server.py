@@ -1,22 +1,25 @@
 """MLflow's web pages, served for one store on this machine."""
 
 import os
+import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aelab.problem import Problem
+from aelab.tracking import serving
 from aelab.tracking.store import Store
 
 
 @contextmanager
 def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """MLflow's web server for a store, on this machine alone, ready to answer; it ends with the block.
+    """MLflow's web server for a store, on this machine alone, ready to answer; it ends with the block or with this process.
 
     One worker starts three times as fast as MLflow's four. Raises Problem if the port is taken or it does not come up.
     """
@@ -26,16 +29,10 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise Problem(f"port {port} is taken: {error.strerror}.", f"Type: aelab ui --port {port + 1}") from error
-    root = store.database.parent if store.database else Path.cwd()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {
-        **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": store.uri,  # not among the arguments, which every user of the machine can read
-        "MLFLOW_DEFAULT_ARTIFACT_ROOT": (root.resolve() / "mlruns").as_uri(),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        _command(port), env=_environment(store), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
     try:
         for _ in range(240):
             if server.poll() is not None:
@@ -45,7 +42,39 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
                     break
             except OSError:
                 time.sleep(0.25)
+        else:
+            raise Problem("MLflow's server does not answer.", "Try: mlflow ui")
         yield server
     finally:
-        server.terminate()
+        assert server.stdin
+        server.stdin.close()  # its sign to end
         server.wait()
+        with suppress(ProcessLookupError):  # where it was killed itself, what it had started
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def _command(port: int) -> list[str]:
+    """The server's command line: no module of the working folder is imported, and no name but this machine's answered.
+
+    Its default accepts every Host that begins like a private address, 10.0.0.1.example.com too, which anyone can lead here.
+    """
+    hosts = ",".join(f"{name}{suffix}" for name in ("127.0.0.1", "localhost") for suffix in (f":{port}", ""))
+    standard_library = Path(os.__file__).parent  # uvicorn would put the working folder there, before all others
+    return [
+        sys.executable, "-P", serving.__file__, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--allowed-hosts", hosts, "--uvicorn-opts", f"--app-dir {shlex.quote(str(standard_library))}",
+    ]  # fmt: skip
+
+
+def _environment(store: Store) -> dict[str, str]:
+    root = store.database.parent if store.database else Path.cwd()
+    environment = {
+        **os.environ,
+        "MLFLOW_BACKEND_STORE_URI": store.uri,  # not among the arguments, which every user of the machine can read
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": (root.resolve() / "mlruns").as_uri(),
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PYTHONSAFEPATH": "1",  # for the process that the server starts
+    }
+    for name in ("TRACKING_URI", "SERVER_CORS_ALLOWED_ORIGINS", "SERVER_DISABLE_SECURITY_MIDDLEWARE"):
+        environment.pop(f"MLFLOW_{name}", None)
+    return environment
