@@ -126,9 +126,23 @@ def test_the_pages_work_in_a_browser_here_and_answer_no_other_name(aelab, here, 
     tally("request under another name or from another page", 13)
 
 
-PLANTED = (
-    "random json mlflow sitecustomize uvicorn signal typing types enum flask torch tempfile multiprocessing numpy yaml"
-).split()
+PLANTED = [
+    "random",
+    "json",
+    "mlflow",
+    "sitecustomize",
+    "uvicorn",
+    "signal",
+    "typing",
+    "types",
+    "enum",
+    "flask",
+    "torch",
+    "tempfile",
+    "multiprocessing",
+    "numpy",
+    "yaml",
+]
 
 
 @pytest.fixture
