@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from aelab.config import Config, environment, given, model_card
 from aelab.console import Screen
 from aelab.cookbook import Page
 from aelab.data import Dataset, open_data
+from aelab.data.memory import require
 from aelab.device import device_name, pick_device
 from aelab.ending import honest_status, signals
 from aelab.engine import Training
@@ -56,6 +58,14 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
         raise Problem(f"--precision tf32 is for CUDA; this is {device.type}.", code=2)
     if config.settings.precision == "tf32":
         torch.set_float32_matmul_precision("high")
+    batch = min(config.settings.batch_size, len(data.train))
+    if device.type == "cpu":  # a GPU raises; here the kernel would end the process
+        size = 4 * batch * math.prod(data.image)
+        require(
+            3 * size,
+            f"steps of {batch:,} images of {' x '.join(map(str, data.image))}",
+            "Use a smaller --batch-size, or smaller images: --image-size 64",
+        )  # the images, their copies, the gradient
     torch.backends.cudnn.deterministic = True
     torch.manual_seed(config.settings.seed)
     recipe = cookbook.build(page, data.image, config.options, len(data.classes)).to(device)

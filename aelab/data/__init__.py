@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aelab.data.fetch import Advance, Offline, fetch
-from aelab.data.sets import BUNDLED, DOWNLOADABLE, Downloadable, Pair, Raw, folder
+from aelab.data.sets import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
 from aelab.problem import Problem
 from aelab.recipe import Image
 
@@ -223,34 +223,38 @@ def listing(data_dir: Path | None) -> list[dict[str, object]]:
 def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
     generator = np.random.default_rng(seed)
-    train, test, val = raw.train, raw.test, raw.val
-    if len(train[0]) < FEWEST:
+    images, labels = raw.train
+    if len(images) < FEWEST:
         raise Problem(
-            f"{len(train[0])} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
+            f"{len(images)} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
         )
+    rest, test, val = torch.arange(len(images)), raw.test, raw.val
     if test is None:
-        train, test = _apart(train, 1 / 5, generator)
+        rest, held = _apart(rest, labels, 1 / 5, generator)
+        test = images[held], labels[held]
     if val is None:
-        train, val = _apart(train, 1 / 12, generator)
+        rest, held = _apart(rest, labels, 1 / 12, generator)
+        val = images[held], labels[held]
+    train = (images[rest], labels[rest]) if len(rest) < len(images) else raw.train  # one copy, whatever is set apart
     digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
     for pair in (train, val, test):
         for tensor in pair:
-            digest.update(tensor.contiguous().numpy().tobytes())
+            digest.update(tensor.contiguous().numpy().data)  # the buffer itself: no copy
     return Dataset(
         name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
     )  # fmt: skip
 
 
-def _apart(pair: Pair, share: float, generator: np.random.Generator) -> tuple[Pair, Pair]:
-    """The pair without a random `share` of every class, and that share, both in random order."""
-    images, labels = pair
-    classes, counts = np.unique(labels.numpy(), return_counts=True)
+def _apart(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The `chosen` numbers without a random `share` of every class, and that share, both in random order."""
+    own = labels[chosen].numpy()
+    classes, counts = np.unique(own, return_counts=True)
     exact = share * counts
     quota = np.floor(exact).astype(int)
-    missing = max(1, round(share * len(images))) - quota.sum()
+    missing = max(1, round(share * len(own))) - quota.sum()
     quota[np.argsort(quota - exact, kind="stable")[:missing]] += 1  # the largest remainders make up the rest
-    members = [generator.permutation(np.flatnonzero(labels.numpy() == label)) for label in classes]
+    members = [generator.permutation(np.flatnonzero(own == label)) for label in classes]
     held = np.concatenate([some[:n] for some, n in zip(members, quota, strict=True)])
-    rest = np.setdiff1d(np.arange(len(images)), held)
+    rest = np.setdiff1d(np.arange(len(own)), held)
     first, second = (torch.from_numpy(generator.permutation(part)) for part in (rest, held))
-    return (images[first], labels[first]), (images[second], labels[second])
+    return chosen[first], chosen[second]

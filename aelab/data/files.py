@@ -2,7 +2,6 @@
 
 import gzip
 import math
-import os
 import struct
 import tarfile
 import zlib
@@ -17,11 +16,13 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
+from aelab.data.memory import require
 from aelab.problem import Problem
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 MOST_BYTES = 1 << 29  # of one IDX file: ten times MNIST
+COPIES = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
 MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
 
 
@@ -42,6 +43,7 @@ def read_idx(path: Path) -> Tensor:
                 raise Problem(
                     f"{path} is truncated or altered: it promises {size} bytes and has {path.stat().st_size - file.tell()}."
                 )
+            require(3 * size, f"the {size:,} bytes of {path}")  # as read, as an array, and when they are split
             content = file.read(size + 1)
     except (struct.error, zlib.error, EOFError, OSError) as error:
         raise Problem(f"{path} is truncated or unreadable: {error}") from error
@@ -52,6 +54,7 @@ def read_idx(path: Path) -> Tensor:
 
 def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """CIFAR-10's binary archive: (images, labels) of its 50,000 training and its 10,000 test records."""
+    require(4 * 60_000 * 3073, f"the images in {path}")
     with tarfile.open(path) as archive:  # nothing is unpacked to the disk
 
         def records(name: str) -> Tensor:
@@ -106,7 +109,13 @@ def read_pictures(
     grey = all(mode in GREY for mode, _ in headers.values())
     first = next(iter(headers))
     (width, height) = (image_size, image_size) if image_size else headers[first][1]
-    whole = _room(len(headers), height, width, 1 if grey else 3)
+    channels = 1 if grey else 3
+    bytes_of_all = len(headers) * channels * height * width
+    require(
+        2 * bytes_of_all + COPIES * max(w * h for _, (w, h) in headers.values()),  # twice, as the split copies them
+        f"{len(headers):,} pictures of {width} x {height}", "Scale them down, for instance --image-size 64",
+    )  # fmt: skip
+    images = np.empty((len(headers), channels, height, width), np.uint8)
     kept: list[int] = []
     for number, (_, size) in headers.items():
         if not image_size and size != (width, height):
@@ -117,24 +126,13 @@ def read_pictures(
                 code=2,
             )
         try:
-            whole[len(kept)] = _decode(paths[number], (width, height), grey).reshape(whole.shape[1:])
+            pixels = _decode(paths[number], (width, height), grey)
+            images[len(kept)] = pixels if grey else pixels.transpose(2, 0, 1)
             kept.append(number)
         except Unreadable as problem:
             leave_out(problem)
         advance(number + 1)
-    images = torch.from_numpy(np.ascontiguousarray(whole[: len(kept)].transpose(0, 3, 1, 2)))
-    return Pictures(images, kept, bad)
-
-
-def _room(count: int, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """Memory for the pictures. Raises Problem before it is taken if there is not so much."""
-    needed = 2 * count * height * width * channels  # they are turned once
-    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
-        raise Problem(
-            f"{count:,} pictures of {width} x {height} need {needed / 1e9:,.0f} GB of memory, more than there is.",
-            "Scale them down, for instance --image-size 64", code=2,
-        )  # fmt: skip
-    return np.empty((count, height, width, channels), np.uint8)
+    return Pictures(torch.from_numpy(images[: len(kept)]), kept, bad)
 
 
 @contextmanager

@@ -1,10 +1,16 @@
 """Numbers that are none, and memory that is not there."""
 
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from machinery import DIGITS, run_folder, same_run
+from machinery import DIGITS, little_memory, run_folder, same_run
+from PIL import Image
 
 from aelab import checkpoint
+from aelab.data import open_data
 from aelab.tracking import Store
 
 POISONED = '''"""A step whose loss or gradient is not a number."""
@@ -124,3 +130,48 @@ aelab.engine.Training.step = cut
     aelab.run("resume", "cut", "-q")
     aelab.run(*words, "--name", "whole")
     same_run("cut", "whole")
+
+
+def album(folder, count, side):
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(np.full((side, side, 3), number, np.uint8)).save(folder / f"{number}.png")
+
+
+@pytest.fixture
+def control_group():
+    """A control group with half a gigabyte, v1 or v2; skips the test where this machine lets us make none."""
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root) / f"aelab-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / limit).write_text(str(1 << 29))
+            yield group
+            return
+        except OSError:
+            continue
+        finally:
+            group.rmdir()
+    pytest.skip("this machine lets us make no control group")
+
+
+def test_pictures_that_are_more_than_a_control_group_may_have_are_refused(aelab, here, tally, control_group):
+    album(here / "album", 12, 20)
+    joined = f"open('{control_group}/cgroup.procs', 'w').write(str(os.getpid()))"
+    words = ("train", "linear", "--data", "album", "--image-size")
+    process = aelab.run(*words, 4000, patch=joined, code=2)
+    assert "12 pictures of 4000 x 4000 need 1.2 GB of memory, and 0." in process.err
+    aelab.run(*words, 20, "--max-steps", 1, patch=joined)
+    tally("more pictures than memory")
+
+
+def test_a_folder_takes_no_more_memory_than_is_counted(here, tally):
+    album(here / "album", 40, 1000)
+    open_data("digits")  # what is imported by the first one
+    needed = 2 * 40 * 3 * 1000 * 1000 + 12 * 1000 * 1000
+    with little_memory(needed + (16 << 20)):
+        assert len(open_data(str(here / "album")).train) > 20
+    tally("folder in the memory that it is said to need")

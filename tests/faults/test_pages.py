@@ -127,22 +127,9 @@ def test_the_pages_work_in_a_browser_here_and_answer_no_other_name(aelab, here, 
 
 
 PLANTED = [
-    "random",
-    "json",
-    "mlflow",
-    "sitecustomize",
-    "uvicorn",
-    "signal",
-    "typing",
-    "types",
-    "enum",
-    "flask",
-    "torch",
-    "tempfile",
-    "multiprocessing",
-    "numpy",
-    "yaml",
-]
+    "random", "json", "mlflow", "sitecustomize", "uvicorn", "signal", "typing", "types", "enum", "flask", "torch",
+    "tempfile", "multiprocessing", "numpy", "yaml",
+]  # fmt: skip
 
 
 @pytest.fixture

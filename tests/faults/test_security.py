@@ -5,7 +5,6 @@ import io
 import json
 import pickle
 import re
-import resource
 import signal
 import socket
 import struct
@@ -18,7 +17,7 @@ from threading import Thread
 
 import pytest
 import torch
-from machinery import DIGITS, free_port, run_folder, until
+from machinery import DIGITS, free_port, little_memory, run_folder, until
 
 from aelab import checkpoint
 from aelab.data.files import read_idx
@@ -75,18 +74,6 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path, tally, form):
     tally("pickle that would execute")
 
 
-@contextmanager
-def little_memory(more):
-    """The process may take so many bytes more than it has."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (has + more, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
 def test_an_archive_that_unfolds_is_refused_before_memory_goes(tmp_path, tally):
     path = written(tmp_path)
     bomb = zipped(bytes(1 << 29), compression=zipfile.ZIP_DEFLATED)
@@ -129,7 +116,7 @@ def test_pictures_that_unfold_are_refused_before_memory_goes(aelab, here, tally)
         (here / "album" / "a.png").unlink(missing_ok=True)
         (here / "album" / f"{number:04d}.pgm").write_bytes(b"P5 7000 7000 255\n")
     process = aelab.run("train", "linear", "--data", "album", patch=limit, code=2)
-    assert "need 490 GB of memory" in process.err and len(process.err.splitlines()) <= 3
+    assert "5,000 pictures of 7000 x 7000 need 491 GB of memory" in process.err and len(process.err.splitlines()) <= 3
     tally("pictures that unfold", 2)
 
 

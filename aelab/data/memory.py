@@ -1,0 +1,62 @@
+"""How much memory there is, before it is taken: the kernel ends a process that takes more, and nothing can be said then."""
+
+import os
+from pathlib import Path
+
+from aelab.problem import Problem
+
+PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+
+
+def require(needed: int, what: str, *advice: str) -> None:
+    """Raises Problem where fewer bytes are free than `what` needs."""
+    free = available()
+    if needed > free:
+        raise Problem(f"{what} need {_shown(needed)} of memory, and {_shown(free)} are free.", *advice, code=2)
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 10e9 else f"{size / 1e9:.1f} GB"
+
+
+def available() -> int:
+    """The bytes that this process may still take: of the machine's, or of what its control groups leave, where that is less."""
+    return max(0, min([_of_machine(), *_of_groups()]))
+
+
+def _of_machine() -> int:
+    """What is free or can be had by dropping caches; all that there is, where the system does not say."""
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _of_groups() -> list[int]:
+    """What the limits leave of the control groups that this process is in, and of those above them."""
+    try:
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = GROUPS, ("memory.max", "memory.current", "inactive_file")  # version 2
+        elif "memory" in controllers.split(","):
+            root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        here = root / path.lstrip("/")  # in a container it may be the host's path, which is not there: then its root
+        found += [_left(group, *names) for group in (here, *here.parents) if group.is_relative_to(root)]
+    return [left for left in found if left is not None]
+
+
+def _left(group: Path, limit: str, usage: str, cached: str) -> int | None:
+    """What the limit of one control group leaves, the files that it caches not counted; None where it has no limit."""
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int((group / limit).read_text()) - int((group / usage).read_text()) + int(stat.get(cached, 0))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
