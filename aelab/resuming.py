@@ -130,13 +130,46 @@ def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunIn
     config = replace(config, start=store.find(config.start).id if config.start else None)
     store.mark_dead()
     last = store.newest(kind="run", identity=identity(config, page, data))
-    if (
-        last is None
-        or last.status not in ("KILLED", "FAILED")
-        or last.tags.get("aelab.health", "").startswith("not finite")
-    ):
-        return None
-    folder = store.folder(last)
+    return last if last and _can_go_on(last, store) else None
+
+
+def _can_go_on(info: RunInfo, store: Store) -> bool:
+    """Whether a run was stopped where a resume could take it further: not where its loss was not finite."""
+    if info.status not in ("KILLED", "FAILED") or info.tags.get("aelab.health", "").startswith("not finite"):
+        return False
+    folder = store.folder(info)
     saved = checkpoint.present(folder / "checkpoints", "last")
-    cut = last.status == "KILLED" or last.tags.get("aelab.reason", "").startswith(WITHOUT_A_WORD)
-    return last if saved or (cut and (folder / "config.json").exists()) else None
+    cut = info.status == "KILLED" or info.tags.get("aelab.reason", "").startswith(WITHOUT_A_WORD)
+    return bool(saved) or (cut and (folder / "config.json").exists())
+
+
+def chosen(name: str | None, store: Store, screen: Screen, longer: bool = False) -> RunInfo:
+    """The run that is to go on: a recipe's name means its newest that was stopped, no name the newest of all.
+
+    Where it is to become `longer`, one that has finished counts too. Those of a sweep come last. Raises Problem if there is none.
+    """
+    store.mark_dead()
+    runs = store.runs()
+    trained = [run for run in runs if run.tags.get("aelab.kind") == "run" and name in (None, run.recipe)]
+    if name is not None and (not trained or any(name in (run.id, run.name) for run in runs)):
+        return store.find(name)
+    for run in sorted(trained, key=lambda run: run.parent is not None):
+        if (longer and run.status == "FINISHED") or _can_go_on(run, store):
+            screen.note(f"{run.name}  is the newest run{f' of {name}' if name else ''} that can go on")
+            return run
+    of = f" of {name}" if name else ""
+    if not trained:
+        raise Problem(f"there is no run in {store.shown_uri}.", "Start one: aelab train vae", code=2)
+    newest = trained[0]
+    raise Problem(
+        f"no run{of} was stopped so that it could go on; the newest, {newest.name}, {_what_became_of(newest)}.",
+        f"Make it longer: aelab resume {newest.name} --epochs N" if newest.status == "FINISHED" else "See: aelab runs",
+        code=2,
+    )
+
+
+def _what_became_of(info: RunInfo) -> str:
+    """How a run stands, as the end of a sentence."""
+    said = {"FINISHED": "has finished", "RUNNING": "is running", "FAILED": "has failed", "KILLED": "was killed"}
+    reason = info.tags.get("aelab.reason", "").partition("\n")[0]
+    return said.get(info.status, info.status.lower()) + f" ({reason})" * bool(reason)

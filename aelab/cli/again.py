@@ -1,17 +1,25 @@
 """The verbs that take something up again: `resume` and `sync`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Force, Longer, Name, Quiet, Uri, farewell, screen_for
+from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, farewell, screen_for
 
 verbs = typer.Typer()
 
 
 @verbs.command()
 def resume(
-    run: Name,
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Id, start of an id, name, recipe (its newest run that was stopped), folder, or models:/NAME@ALIAS.  "
+            "(default: the newest run that was stopped)",
+        ),
+    ] = None,
     epochs: Longer = None,
     data_dir: DataDir = None,
     tracking_uri: Uri = None,
@@ -27,8 +35,8 @@ def resume(
     from aelab.tracking import Store
 
     screen, store = screen_for(quiet), Store(tracking_uri)
-    store.mark_dead()
-    farewell(resuming.resume(store.find(run), store, screen, data_dir, epochs, force), store, screen)
+    info = resuming.chosen(run, store, screen, longer=epochs is not None)
+    farewell(resuming.resume(info, store, screen, data_dir, epochs, force), store, screen)
 
 
 @verbs.command()

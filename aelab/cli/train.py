@@ -67,7 +67,7 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
     places = {key: values.pop(key) for key in ("tracking_uri", "experiment", "name", "data_dir")}
     if resumed:
         store = Store(places["tracking_uri"], offline)
-        info = store.find(resumed)
+        info = resuming.chosen(resumed, store, screen, longer=epochs is not None)
         named = places["name"] if "name" in typed else info.name
         _refuse_changes(runs.configuration(info, store)[0], page, info.name, {**values, "name": named}, typed)
         outcome = resuming.resume(info, store, screen, places["data_dir"], epochs)

@@ -23,7 +23,7 @@ class RunInfo:
     experiment_id: str
     started: float  # seconds since 1970
     ended: float | None
-    params: Mapping[str, str]
+    params: Mapping[str, str]  # with the epochs that it has now
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: str  # URI
@@ -46,10 +46,12 @@ class RunInfo:
 
 def run_info(run: Any) -> RunInfo:
     info, data = run.info, run.data
+    longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
+    params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
     ended = info.end_time / 1000 if info.end_time else None
     return RunInfo(
         info.run_id, info.run_name or "", info.status, info.experiment_id, info.start_time / 1000, ended,
-        data.params, data.tags, data.metrics, info.artifact_uri,
+        params, data.tags, data.metrics, info.artifact_uri,
     )  # fmt: skip
 
 

@@ -73,7 +73,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
                 store.experiment(name), start_time=int(info.started * 1000), run_name=info.name, tags=tags
             )
             target = created.info.run_id
-        client.log_batch(target, params=[Param(key, value) for key, value in info.params.items()],
+        client.log_batch(target, params=[Param(key, value) for key, value in source.data.params.items()],
                          tags=[RunTag(key, value) for key, value in tags.items()])  # fmt: skip
         if not before and source.inputs:
             client.log_inputs(target, [DatasetInput(each.dataset, each.tags) for each in source.inputs.dataset_inputs])
