@@ -80,6 +80,7 @@ class Training:
         """All that a resume needs beside the weights; plain types and tensors only."""
         optimizers = [{k: o.state_dict() for k, o in phase.optimizers.items()} for phase in self.phases]
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        mps = torch.mps.get_rng_state() if self.device.type == "mps" else None
         return {
             "position": asdict(self.position),
             "epochs": [phase.epochs for phase in self.phases],
@@ -89,6 +90,7 @@ class Training:
             "average": self.average.state_dict() if self.average else None,
             "rng": torch.get_rng_state(),
             "rng_cuda": cuda,
+            "rng_mps": mps,
         }
 
     def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
@@ -113,6 +115,8 @@ class Training:
         torch.set_rng_state(last.state["rng"])
         if last.state["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
+        if last.state.get("rng_mps") is not None and self.device.type == "mps":  # older ones lack it
+            torch.mps.set_rng_state(last.state["rng_mps"])
 
     def _extend(self, last: Checkpoint) -> None:
         """Takes up a finished training again where there are more epochs than it had. Raises Problem where that cannot be."""

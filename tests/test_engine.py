@@ -359,3 +359,22 @@ def test_a_resume_without_its_best_checkpoint_goes_on(digits, tmp_path):
     second.fit(never)
     second.use_best()
     assert second.best_weights and math.isfinite(second.position.best)
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["as it is saved today", "without Apple's"])
+def test_the_random_state_of_apples_gpu_is_in_the_checkpoint(kept, digits, tmp_path, monkeypatch):
+    """There is none here, so its generator is put in its place; a checkpoint from before it was kept still loads."""
+    generator = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(torch.mps, "get_rng_state", generator.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", generator.set_state)
+    fit = training("linear", digits, tmp_path)
+    fit.device = torch.device("mps")
+    state = fit.state()
+    drawn = torch.rand(3, generator=generator)
+    if not kept:
+        del state["rng_mps"]
+    checkpoint.save(tmp_path, "last", 1, fit.recipe.state_dict(), state, {})
+    last = checkpoint.newest(tmp_path, "last", pytest.fail)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)
+    fit.restore(last, None)
+    assert torch.equal(torch.rand(3, generator=generator), drawn) == kept
