@@ -63,7 +63,7 @@ class Option:
     def parse(self, text: object) -> Any:
         """The value that was typed. Raises ValueError with a reason for one that is not of the type or out of range."""
         if get_origin(self.type) is tuple:
-            value: Any = tuple(int(part) for part in str(text).split(",") if part.strip())
+            value: Any = tuple(_number(int, part) for part in str(text).split(",") if part.strip())
         elif get_origin(self.type) is Literal:
             value = str(text)
             if value not in get_args(self.type):
@@ -75,14 +75,10 @@ class Option:
                 if str(text).lower() in words
                 else _raise(f"{text!r} is neither true nor false")
             )
+        elif self.type in (int, float):
+            value = _number(self.type, text)
         else:
-            try:
-                value = self.type(text)
-            except ValueError:
-                kind = "a whole number" if self.type is int else "a number"
-                raise ValueError(f"{text!r} is not {kind}") from None
-            if self.type is float and not math.isfinite(value):
-                raise ValueError(f"{text} is not a finite number")
+            value = self.type(text)
         for sign, bound in self.bounds:
             for number in value if isinstance(value, tuple) else (value,):
                 if not COMPARE[sign](number, bound):
@@ -96,6 +92,20 @@ COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     "<=": lambda a, b: a <= b,
     "<": lambda a, b: a < b,
 }
+
+
+def _number(kind: type[int] | type[float], text: Any) -> int | float:
+    """A number as it was typed. Raises ValueError for one that is none, or that no 64 bits hold."""
+    shown = str(text) if len(str(text)) < 40 else f"{str(text)[:20]}..."
+    try:
+        value = kind(text)
+    except (ValueError, OverflowError):
+        if str(text).strip().lstrip("+-").isdigit():  # more digits than Python reads
+            raise ValueError(f"{shown} is too large") from None
+        raise ValueError(f"{shown!r} is not {'a whole number' if kind is int else 'a number'}") from None
+    if not math.isfinite(value) if kind is float else abs(value) >= 2**63:
+        raise ValueError(f"{shown} is too large" if kind is int else f"{shown} is not a finite number")
+    return value
 
 
 def _raise(reason: str) -> Any:

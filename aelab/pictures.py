@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 TILE = 28  # pixels: smaller images are enlarged, pixel by pixel, to at least this
 GAP = 2
+WRITTEN = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pdf",
+)  # endings that `write` takes
+DRAWN = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")  # and `save`
 
 
 def grid(images: Tensor, columns: int = 8) -> Picture:

@@ -1,5 +1,6 @@
 """One run from its configuration to its end: started, or opened again with its best weights."""
 
+import copy
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from aelab.data.memory import require
 from aelab.device import device_name, pick_device
 from aelab.ending import honest_status, signals
 from aelab.engine import Training
-from aelab.evaluation import evaluate
+from aelab.evaluation import at_rest, evaluate
 from aelab.health import diagnose
 from aelab.problem import Problem
 from aelab.recipe import Recipe
@@ -73,9 +74,29 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
         raise Problem("--patience: this recipe keeps its last weights, so there is no figure to stop by.", code=2)
     if not any(phase.epochs for phase in recipe.phases(config.settings.epochs)):
         raise Problem("there is nothing to train: with these options no phase has an epoch.", code=2)
+    if batch == 1:
+        _refuse_single(recipe, page, data, config.settings.epochs)
     for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
         data.train.labelled(labels, config.settings.seed)  # raises before there is a run
     return recipe
+
+
+def _refuse_single(recipe: Recipe, page: Page, data: Dataset, epochs: int) -> None:
+    """Tries a step of each phase with one image, on a copy. Raises Problem where a layer normalises over the batch."""
+    with at_rest(recipe):
+        phases = copy.deepcopy(recipe).train().phases(epochs)
+        one = replace(data.train, device=next(recipe.parameters()).device).batch(slice(1))
+        for phase in phases:
+            x, y = (torch.cat([part, part]) for part in one) if phase.unlabelled else one
+            try:
+                with torch.enable_grad():
+                    phase.step(x, y, **phase.optimizers)
+            except Exception as error:  # whatever else it is, the training will meet and say it
+                if "more than 1 value per channel" in str(error):
+                    raise Problem(
+                        f"--batch-size 1: {page.name} normalises over the images of a batch, and one has no variance.",
+                        "Use --batch-size 2 or more.", code=2,
+                    ) from error  # fmt: skip
 
 
 def identity(config: Config, page: Page, data: Dataset) -> str:

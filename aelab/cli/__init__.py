@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -82,7 +83,8 @@ def main() -> NoReturn:
         if message := error.format_message():
             context = getattr(error, "ctx", None)
             help_line = f"\nTry: {context.command_path} --help" if context else ""
-            screen_for(False).error(message.strip().replace("Value error, ", "") + help_line)  # pydantic's words
+            message = re.sub(r"(\d{20})\d{20,}", r"\1...", message.strip())
+            screen_for(False).error(message.replace("Value error, ", "") + help_line)  # pydantic's words
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         screen_for(False).error("interrupted.")

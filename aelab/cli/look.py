@@ -7,6 +7,7 @@ import typer
 
 from aelab import cookbook
 from aelab.cli.options import (
+    MANY,
     DataDir,
     Device,
     Force,
@@ -19,6 +20,7 @@ from aelab.cli.options import (
     Set,
     Uri,
     assignments,
+    destination,
     screen_for,
     short,
 )
@@ -39,12 +41,12 @@ def evaluate(
     run: Names,
     samples: Annotated[
         int | None,
-        typer.Option(min=0, help="Importance samples an image for the likelihood.  (default: 500; with --plain or --set none)"),
+        typer.Option(min=0, max=MANY, help="Importance samples an image for the likelihood.  (default: 500; with --plain or --set none)"),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Test images for these samples, evenly spread.  (default: all)")
+        int | None, typer.Option(min=1, max=MANY, help="Test images for these samples, evenly spread.  (default: all)")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once; no figure depends on it (to 1e-6).")] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, max=MANY, help="Images at once; no figure depends on it (to 1e-6).")] = 250,
     inception: Annotated[
         Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
     ] = None,
@@ -118,6 +120,7 @@ def sample(
     from aelab.evaluation import at_rest
     from aelab.recipe import Autoencodes, Generates
 
+    out = destination(out, pictures.WRITTEN)
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     if not isinstance(opened.recipe, Generates):
         can = f"; this one can: aelab interpolate {info.name}" if isinstance(opened.recipe, Autoencodes) else ""
@@ -135,7 +138,7 @@ def interpolate(
     pairs: Annotated[int, typer.Option(min=1, max=100, help="How many walks.")] = 6,
     steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a walk, both ends included.")] = 10,
     out: Annotated[
-        Path | None, typer.Option(help="A file for the picture too; of both: NAME-linear, NAME-spherical.")
+        Path | None, typer.Option(help="A file for the picture too, as of sample; of both: NAME-linear, NAME-spherical.")
     ] = None,
     seed: Seed = 0, data_dir: DataDir = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -147,6 +150,7 @@ def interpolate(
     from aelab.evaluation import at_rest
     from aelab.recipe import Autoencodes, Generates
 
+    out = destination(out, pictures.WRITTEN)
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     recipe = opened.recipe
     if not isinstance(recipe, (Autoencodes, Generates)):

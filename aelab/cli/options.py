@@ -1,5 +1,7 @@
 """The options that several verbs share, and small things that every verb needs."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,12 +11,16 @@ from aelab import cookbook
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aelab.console import Screen
     from aelab.cookbook import Page
     from aelab.runs import Outcome
     from aelab.tracking import Store
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
+MANY = 10**9  # more than anyone waits for; a larger number has no place in a 64-bit counter
+LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
 
 Names = Annotated[
@@ -40,47 +46,61 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where data sets lie.", envvar="AELAB_DATA", show_envvar=True, rich_help_panel=DATA)
 ]
 ImageSize = Annotated[
-    int | None, typer.Option(min=4, help="Scale and cut the pictures of a folder to this size.", rich_help_panel=DATA)
+    int | None,
+    typer.Option(min=4, max=100_000, help="Scale and cut the pictures of a folder to this size.", rich_help_panel=DATA),
 ]
 SkipBad = Annotated[
     bool,
     typer.Option("--skip-bad", help="Leave pictures of a folder out that cannot be read.", rich_help_panel=DATA),
 ]
 SplitSeed = Annotated[
-    int, typer.Option(min=0, help="Seed of the split into train, validation and test.", rich_help_panel=DATA)
+    int,
+    typer.Option(
+        min=0, max=LARGEST_SEED, help="Seed of the split into train, validation and test.", rich_help_panel=DATA
+    ),
 ]
 Epochs = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=MANY,
         help="Passes over the training images; not given, the recipe's own, or more until there are 2,000 steps.",
         rich_help_panel=TRAINING,
     ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Images in a step; the recipe's own if not given.", rich_help_panel=TRAINING)
+    int | None,
+    typer.Option(min=1, max=MANY, help="Images in a step; the recipe's own if not given.", rich_help_panel=TRAINING),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of weights, order and noise.", rich_help_panel=TRAINING)]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, order and noise.", rich_help_panel=TRAINING)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=TRAINING)]
 Precision = Annotated[
     Literal["float32", "tf32", "bfloat16"],
     typer.Option(help="Of the arithmetic; tf32 is for CUDA.", rich_help_panel=TRAINING),
 ]
-MaxSteps = Annotated[int | None, typer.Option(min=1, help="End after so many steps.", rich_help_panel=TRAINING)]
+MaxSteps = Annotated[
+    int | None, typer.Option(min=1, max=MANY, help="End after so many steps.", rich_help_panel=TRAINING)
+]
 Patience = Annotated[
     int | None,
-    typer.Option(min=1, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING),
+    typer.Option(
+        min=1, max=MANY, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING
+    ),
 ]
 SkipNonfinite = Annotated[
     int,
-    typer.Option(min=0, help="Pass over so many steps whose loss or gradient is not finite.", rich_help_panel=TRAINING),
+    typer.Option(
+        min=0, max=MANY, help="Pass over so many steps whose loss or gradient is not finite.", rich_help_panel=TRAINING
+    ),
 ]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
     typer.Option("--schedule", help="How the step size goes on over a phase.", rich_help_panel=TRAINING),
 ]
 Warmup = Annotated[
-    int | None, typer.Option(min=0, help="Steps over which the step size rises.", rich_help_panel=TRAINING)
+    int | None, typer.Option(min=0, max=MANY, help="Steps over which the step size rises.", rich_help_panel=TRAINING)
 ]
 Ema = Annotated[
     float | None,
@@ -119,10 +139,12 @@ Offline = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Go on where recipe, data or versions are not what they were.")]
-Longer = Annotated[int | None, typer.Option(min=1, help="More epochs than the run had: it becomes longer.")]
+Longer = Annotated[int | None, typer.Option(min=1, max=MANY, help="More epochs than the run had: it becomes longer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
-Out = Annotated[Path | None, typer.Option(help="Write the picture to this file too.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Write the picture to this file too; a PNG where its name has no ending.")
+]
 
 
 def screen_for(quiet: bool) -> "Screen":
@@ -138,6 +160,30 @@ def short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
+    """Where a picture goes: a PNG where no ending is given. Raises Problem, before any work, where it cannot be written."""
+    if out is None:
+        return None
+    target = out if out.suffix or not out.name else out.with_name(out.name + ".png")
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            target.stat()
+        if out.is_dir() or target.is_dir():
+            raise Problem(f"--out {out} is a folder.", f"Name a file in it, such as {out / 'picture.png'}", code=2)
+        there = next(place for place in (target, *target.parents) if place.exists())
+    except OSError as error:
+        raise Problem(f"--out {str(out)[:60]}: {error.strerror}.", code=2) from error
+    if target.suffix.lower() not in endings:
+        raise Problem(
+            f"--out {out}: {target.suffix} is no format of a picture here.", f"Use one of {' '.join(endings)}", code=2
+        )
+    if there != target and not there.is_dir():
+        raise Problem(f"--out {out}: {there} is no folder.", code=2)
+    if not os.access(there, os.W_OK):
+        raise Problem(f"--out {out}: {there} cannot be written to.", code=2)
+    return target
 
 
 def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
@@ -170,5 +216,5 @@ def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
         try:
             values[name] = known[name].parse(text.strip())
         except ValueError as error:
-            raise Problem(f"--set {pair}: {error}", code=2) from error
+            raise Problem(f"--set {name}: {error}", code=2) from error
     return values

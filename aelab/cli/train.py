@@ -14,6 +14,8 @@ from aelab import cookbook
 from aelab.cli.again import resume
 from aelab.cli.options import (
     EXIT_CODES,
+    LARGEST_SEED,
+    MANY,
     TRACKING,
     BatchSize,
     Data,
@@ -228,10 +230,10 @@ verbs.add_typer(
 
 @verbs.command("compare-latent")
 def compare_latent(
-    dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, help="Latent dimensions, such as 2 5 10.")],
+    dimensions: Annotated[list[int], typer.Argument(metavar="D...", min=1, max=MANY, help="Latent dimensions, such as 2 5 10.")],
     recipe: Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")] = "stacked",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs a dimension, with the seeds --seed, --seed + 1, ...")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs that are trained at once, each in a process of its own.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Runs a dimension, with the seeds --seed, --seed + 1, ...")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=10_000, help="Runs that are trained at once, each in a process.")] = 1,
     set_: Set = None,
     epochs: Epochs = None, batch_size: BatchSize = None, seed: Seed = 0, data: Data = "auto", data_dir: DataDir = None,
     image_size: ImageSize = None, skip_bad: SkipBad = False, split_seed: SplitSeed = 0, device: Device = "auto",
@@ -255,6 +257,10 @@ def compare_latent(
     options = assignments(page, set_ or [])
     if "latent_dim" in options:
         raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)
+    if seed + seeds - 1 > LARGEST_SEED:
+        raise Problem(
+            f"--seeds {seeds}: the last of them would be {seed + seeds - 1}; {LARGEST_SEED} is the largest.", code=2
+        )
     screen = screen_for(quiet)
     values: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "seed": seed, "data": data, "image_size": image_size,
