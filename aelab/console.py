@@ -51,6 +51,7 @@ class Screen:
 
     def __init__(self, quiet: bool = False, about: str = "") -> None:
         self.quiet, self._about = quiet, f"{about}: " if about else ""
+        self._said: set[str] = set()
         self.out = Terminal(
             soft_wrap=True, highlight=False, width=None if sys.stdout.isatty() else 1000
         )  # a file is wide
@@ -70,6 +71,12 @@ class Screen:
 
     def warn(self, text: str) -> None:
         self.err.print(Text(f"warning: {self._about}{text}", style="yellow"))
+
+    def once(self, text: str) -> None:
+        """A warning that is not repeated."""
+        if text not in self._said:
+            self._said.add(text)
+            self.warn(text)
 
     def error(self, text: str) -> None:
         first, *rest = text.splitlines() or [""]

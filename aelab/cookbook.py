@@ -1,16 +1,28 @@
-"""Recipes by name or path: found without being run, loaded one at a time, their signatures read as options."""
+"""Recipes by name or path: found without being run, loaded one at a time, their signatures read as options.
+
+A recipe is code. It is executed if it is built in, if it is in ./recipes, or if the user typed its path: in this command, or,
+the same bytes at the same place, in an earlier one. That a run names it is no reason.
+"""
 
 import ast
 import hashlib
 import importlib.util
 import inspect
 import math
+import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import platformdirs
 
 from aelab.problem import Problem, no_memory, out_of_memory
 
@@ -20,25 +32,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Page:
-    """A recipe's file, found but not run."""
+    """A recipe's file, found but not run. It is read once: what is compared and recorded is what is executed."""
 
     name: str
     path: Path
+    shadows: bool = False  # in ./recipes, with the name of a built-in one
+
+    @cached_property
+    def content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise Problem(f"cannot read {self.path}: {error.strerror or error}", code=2) from error
 
     @property
     def source(self) -> str:
-        return self.path.read_text(encoding="utf-8")
+        return importlib.util.decode_source(self.content)
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return hashlib.sha256(self.content).hexdigest()
 
     @property
     def summary(self) -> str:
         """The first line of the docstring, or what is wrong with the file."""
         try:
             return (ast.get_docstring(ast.parse(self.source)) or "no docstring").splitlines()[0]
-        except (SyntaxError, ValueError, OSError) as error:
+        except (SyntaxError, ValueError, Problem) as error:
             return f"cannot be read: {error}"
 
 
@@ -116,11 +136,13 @@ def pages() -> dict[str, Page]:
     """Every recipe by name: the built-in ones, and those of ./recipes, which win."""
     spec = importlib.util.find_spec("aelab.recipes")
     built_in = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    found = {}
+    found: dict[str, Page] = {}
     for folder in (*built_in, Path("recipes")):
         for path in sorted(folder.glob("*.py")):
-            if not path.name.startswith("_"):
-                found[path.stem] = Page(path.stem, path.resolve())
+            if not path.name.startswith("_") and path.name.isprintable():
+                known = found.get(path.stem)
+                shadows = known is not None and known.path != path.resolve()
+                found[path.stem] = Page(path.stem, path.resolve(), shadows)
     return dict(sorted(found.items()))
 
 
@@ -141,18 +163,79 @@ def find(name: str) -> Page:
     )
 
 
+def typed(name: str) -> Page:
+    """The page of a recipe whose name or path the user typed to train it; a path is remembered.
+
+    Its runs can then be opened without the path being typed again, as long as not a byte of the file is changed.
+    """
+    page = find(name)
+    if not _at_hand(page):
+        _typed.add(mark := _mark(page))
+        with suppress(OSError):  # then it has to be typed again in the next command
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    return page
+
+
+_typed: set[Path] = set()  # in this process
+
+
+def _at_hand(page: Page) -> bool:
+    """Whether a recipe is built in or in ./recipes."""
+    return page.path in {known.path for known in pages().values()}
+
+
+def _mark(page: Page) -> Path:
+    """An empty file of the user's own that says: this source was typed at this place."""
+    digest = hashlib.sha256(os.fsencode(page.path) + b"\0" + page.content).hexdigest()
+    return Path(platformdirs.user_cache_dir("aelab")) / "typed" / digest
+
+
+def of_run(path: str, name: str) -> Page:
+    """The page that a run names by the path or name in its configuration, and by the name in the store.
+
+    Raises Problem where it is neither built in, nor in ./recipes, nor the very source that the user typed.
+    """
+    known = pages()
+    page = known.get(path) or (find(path) if path.endswith(".py") and Path(path).is_file() else None)
+    if page is None:  # of another machine
+        name = Path(name).name.removesuffix(".py")
+        if name not in known:
+            raise Problem(f"there is no recipe '{name}' here; this run was trained with it.",
+                          f"Save its source, once you have read it, as recipes/{name}.py", code=2)  # fmt: skip
+        return known[name]
+    if not _at_hand(page) and not (_mark(page) in _typed or _mark(page).exists()):
+        raise Problem(
+            f"this run names {page.path} as its recipe; a recipe that you have not typed, as it is now, is not executed.",
+            f"Read it, then type: aelab train {shlex.quote(str(page.path))} --help", code=2,
+        )  # fmt: skip
+    return page
+
+
+class _Source(SourceFileLoader):
+    """Executes the source that was read, never a compiled file beside it."""
+
+    def __init__(self, name: str, page: Page) -> None:
+        super().__init__(name, str(page.path))
+        self.content = page.content
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.content, self.path)
+        return code
+
+
 def load(page: Page) -> "type[Recipe]":
     """Runs a recipe's file and returns the one Recipe that it defines. Raises Problem if it cannot be loaded."""
     from aelab.recipe import Recipe
 
     module_name = f"aelab_recipe_{page.name}_{page.sha256[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, page.path)
+    loader = _Source(module_name, page)
+    spec = importlib.util.spec_from_loader(module_name, loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a recipe may even call sys.exit

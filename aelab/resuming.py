@@ -32,7 +32,7 @@ def resume(
     recipe or its data, is refused, or warned of if `force`. Raises Problem, and Stopped on a signal.
     """
     with signals() as caught, store.held(found, force) as info:
-        config, page = configuration(info, store)
+        config, page = configuration(info, store, screen)
         longer = epochs is not None and epochs > config.settings.epochs
         if epochs is not None and epochs < config.settings.epochs:
             raise Problem(f"--epochs {epochs}: {info.name} is one of {config.settings.epochs} epochs.", code=2)

@@ -26,7 +26,7 @@ from aelab.health import diagnose
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.report import Report
-from aelab.tracking import RunInfo, Store, cache_folder
+from aelab.tracking import RunInfo, Store
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def start(
     """Trains a new run on `data`. Raises Problem if it cannot start or fails, Stopped on a signal; the run is then closed."""
     config = replace(config, data=data.name, start=store.find(config.start).id if config.start else None)
     page = cookbook.find(config.recipe)
+    say_shadowed(page, screen)
     recipe = prepare(config, page, data)
     if config.start:
         begin_with(recipe, config, page, store, screen)
@@ -236,18 +237,26 @@ class Opened:
     classes: int
 
 
-def configuration(info: RunInfo, store: Store) -> tuple[Config, Page]:
-    """The configuration of a run and the page of its recipe as it is on this machine today."""
+def configuration(info: RunInfo, store: Store, screen: Screen) -> tuple[Config, Page]:
+    """The configuration of a run and the page of its recipe as it is on this machine today.
+
+    Raises Problem where that is not the user's own (`cookbook.of_run`): a configuration may come from anyone.
+    """
     if info.tags.get("aelab.kind") != "run":
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     try:
         config = Config.from_json(json.loads((store.folder(info) / "config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(f"the configuration of run {info.name} cannot be read: {error}") from error
-    path = Path(config.recipe)
-    came = (store.folder(info), cache_folder(info.id).parent)  # with the run: for reading, never to be executed
-    mine = path.is_file() and not any(path.resolve().is_relative_to(folder.resolve()) for folder in came)
-    return config, cookbook.find(config.recipe if mine else Path(info.recipe).stem)
+    page = cookbook.of_run(config.recipe, info.recipe)
+    say_shadowed(page, screen)
+    return config, page
+
+
+def say_shadowed(page: Page, screen: Screen) -> None:
+    """Says once where ./recipes takes the place of a built-in recipe."""
+    if page.shadows:
+        screen.once(f"recipes/{page.path.name} is used instead of the built-in recipe {page.name}.")
 
 
 def open_run(
@@ -257,7 +266,7 @@ def open_run(
 
     Raises Problem if it has no checkpoint or does not fit the recipe any more.
     """
-    config, page = configuration(info, store)
+    config, page = configuration(info, store, screen)
     folder = store.folder(info) / "checkpoints"
     found = checkpoint.newest(folder, "best", screen.warn) or checkpoint.newest(folder, "last", screen.warn)
     if found is None:

@@ -78,7 +78,7 @@ def evaluate(
     answers = []
     extractor = generation.inception(inception, pick_device(device)) if inception else None
     for info in [store.find(name) for name in run]:
-        changed = assignments(runs.configuration(info, store)[1], set_ or [])
+        changed = assignments(runs.configuration(info, store, screen)[1], set_ or [])
         opened = runs.open_run(info, store, screen, device, changed)
         data = runs.run_data(opened, data_dir, screen, force)
         quick = plain or bool(changed)

@@ -71,7 +71,8 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
         store = Store(places["tracking_uri"], offline)
         info = resuming.chosen(resumed, store, screen, longer=epochs is not None)
         named = places["name"] if "name" in typed else info.name
-        _refuse_changes(runs.configuration(info, store)[0], page, info.name, {**values, "name": named}, typed)
+        before = runs.configuration(info, store, screen)[0]
+        _refuse_changes(before, page, info.name, {**values, "name": named}, typed)
         outcome = resuming.resume(info, store, screen, places["data_dir"], epochs)
         return farewell(outcome, store, screen)
     config = _config(page, values)
@@ -218,7 +219,7 @@ class Recipes(TyperGroup):
             return "resume", typer.main.get_command(_single(resume)), [name, *args[1:]] if equals else args[1:]
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        return args[0], _train_command(cookbook.find(args[0])), args[1:]
+        return args[0], _train_command(cookbook.typed(args[0])), args[1:]
 
 
 verbs.add_typer(
@@ -253,7 +254,7 @@ def compare_latent(
     from aelab import layout, runs, sweep
     from aelab.tracking import Store
 
-    page = cookbook.find(recipe)
+    page = cookbook.typed(recipe)
     options = assignments(page, set_ or [])
     if "latent_dim" in options:
         raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)

@@ -1,10 +1,13 @@
 """Nobody gets in: nothing that is read executes, leads elsewhere or unfolds, and no secret leaves."""
 
 import gzip
+import importlib.util
 import io
 import json
+import os
 import pickle
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -14,6 +17,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -230,6 +234,145 @@ def test_a_run_of_a_tracker_never_has_its_code_executed(aelab, here, server, tal
     assert "there is no recipe 'mine'" in process.err
     assert not (here / "executed").exists()
     tally("code in a tracker's run")
+
+
+# A run that a stranger made: whatever its configuration names as its recipe is not executed
+
+VICTIM = ("--data", "digits", "-q")
+
+
+@pytest.fixture
+def theirs(cli, here):
+    """A run of `linear`, what it is tampered with, and whether anything of the stranger's was executed."""
+    assert cli("train", "linear", *DIGITS, "--max-steps", 2, "--name", "theirs").code == 0
+    folder = run_folder("theirs")
+
+    def config(**changes):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return SimpleNamespace(folder=folder, config=config, marker=here / "executed")
+
+
+def evil(path, marker):
+    """The linear recipe with a line that gives itself away."""
+    source = Path(__file__).parents[2].joinpath("recipes", "linear.py").read_text()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{source}\nimport pathlib\npathlib.Path({str(marker)!r}).touch()\n")
+    return path
+
+
+OPENERS = {
+    "eval": ("eval", "theirs", "--plain"),
+    "sample": ("sample", "theirs"),
+    "interpolate": ("interpolate", "theirs", "--pairs", 1),
+    "export": ("runs", "export", "theirs", "out"),
+    "resume": ("resume", "theirs", "--epochs", 90, "--force"),
+    "train --resume": ("train", "--resume", "theirs", "--epochs", 90),
+    "train RECIPE --resume": ("train", "linear", "--resume", "theirs", "--epochs", 90),
+    "train --start": ("train", "linear", *VICTIM, "--max-steps", 1, "--start", "theirs"),
+    "compare --pictures": ("compare", "theirs", "--pictures", "sheets"),
+}
+
+
+@pytest.mark.parametrize("words", OPENERS.values(), ids=OPENERS)
+def test_a_recipe_that_only_a_run_names_is_not_executed(cli, here, theirs, tally, words):
+    page = evil(here / "elsewhere" / "mine.py", theirs.marker)
+    theirs.config(recipe=str(page))
+    answer = cli(*words)
+    assert not theirs.marker.exists()
+    assert answer.code in (1, 2) and "Traceback" not in answer.err
+    assert len(answer.err.splitlines()) <= 3 and f"aelab train {page}" in answer.err
+    tally("recipe that only a run names")
+
+
+@pytest.mark.parametrize("place", ["run", "other run", "export", "data", "recipe tag", "link"])
+def test_nor_one_in_another_run_an_export_a_data_folder_or_the_store(cli, here, theirs, tally, place):
+    if place == "run":
+        theirs.config(recipe=str(evil(theirs.folder / "recipe" / "linear.py", theirs.marker)))
+    elif place == "other run":
+        other = here / "mlruns" / "x" / ("b" * 32) / "artifacts" / "recipe" / "linear.py"
+        theirs.config(recipe=str(evil(other, theirs.marker)))
+    elif place == "export":
+        assert cli("runs", "export", "theirs", "out").code == 0
+        theirs.config(recipe=str(evil(here / "out" / "linear.py", theirs.marker)))
+    elif place == "data":
+        theirs.config(recipe=os.path.relpath(evil(here / "album" / "linear.py", theirs.marker)))
+    elif place == "recipe tag":  # the name in the store is a name, never a path
+        evil(here / "evil.py", theirs.marker)
+        theirs.config(recipe="gone.py")
+        store = Store()
+        store.client.set_tag(store.find("theirs").id, "aelab.recipe", "evil.py.py")
+    else:
+        (here / "recipe.py").symlink_to(evil(here / "elsewhere" / "evil.py", theirs.marker))
+        theirs.config(recipe="recipe.py")
+    answer = cli("eval", "theirs", "--plain")
+    assert not theirs.marker.exists()
+    assert answer.code in (1, 2) and "Traceback" not in answer.err and len(answer.err.splitlines()) <= 3
+    tally("recipe that only a run names")
+
+
+def test_a_sweep_that_goes_on_with_a_strangers_run_does_not_execute_its_recipe(cli, here, tally):
+    sweep = ("compare-latent", 2, "--recipe", "linear", *DIGITS, "--max-steps", 2)
+    assert cli(*sweep).code == 0
+    store, marker = Store(), here / "executed"
+    run = next(info for info in store.runs() if info.parent)
+    store.client.set_terminated(run.id, "KILLED")
+    path = store.folder(run) / "config.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"recipe": str(evil(here / "else" / "linear.py", marker))})
+    )
+    assert cli(*sweep).code == 1
+    assert not marker.exists()
+    tally("recipe that only a run names")
+
+
+def test_a_recipe_that_was_typed_is_remembered_byte_for_byte(cli, here, tally):
+    """`train ./mine.py`, then `eval mine`; after the least change it has to be typed again."""
+    marker = here / "executed"
+    source = Path(__file__).parents[2].joinpath("recipes", "linear.py").read_text()
+    (here / "mine.py").write_text(source)
+    assert cli("train", "./mine.py", *DIGITS, "--max-steps", 2).code == 0
+    assert cli("eval", "mine", "--plain").code == 0
+    evil(here / "mine.py", marker)
+    answer = cli("eval", "mine", "--plain")
+    assert answer.code == 2 and not marker.exists()
+    assert "aelab train" in answer.err and "mine.py --help" in answer.err
+    assert cli("train", "./mine.py", "--help").code == 0
+    assert marker.exists(), "typed"
+    assert cli("eval", "mine", "--plain").code == 0
+    (here / "moved").mkdir()
+    (here / "mine.py").rename(here / "moved" / "mine.py")
+    config = run_folder("mine") / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"recipe": str(here / "moved" / "mine.py")}))
+    assert cli("eval", "mine", "--plain").code == 2, "the same bytes at another place were not typed"
+    (here / "recipes").mkdir()
+    (here / "moved" / "mine.py").rename(here / "recipes" / "mine.py")
+    assert cli("eval", "mine", "--plain").code == 0
+    tally("recipe changed since it was typed")
+
+
+def test_compiled_code_beside_a_recipe_is_not_executed(cli, here, tally):
+    """Python would believe a .pyc whose header says that nobody need compare it with its source."""
+    marker, source = here / "executed", Path(__file__).parents[2].joinpath("recipes", "linear.py").read_text()
+    (here / "mine.py").write_text(source)
+    code = compile(f"{source}\nimport pathlib\npathlib.Path({str(marker)!r}).touch()\n", "mine.py", "exec")
+    cached = Path(importlib.util.cache_from_source(str(here / "mine.py")))
+    cached.parent.mkdir()
+    cached.write_bytes(importlib._bootstrap_external._code_to_hash_pyc(code, b"12345678", False))
+    assert cli("train", "./mine.py", *DIGITS, "--max-steps", 2).code == 0
+    assert cli("eval", "mine", "--plain").code == 0
+    assert not marker.exists()
+    tally("compiled code beside a recipe")
+
+
+def test_a_recipe_that_takes_the_name_of_a_built_in_one_is_said(cli, here, tally):
+    (here / "recipes").mkdir()
+    shutil.copy(Path(__file__).parents[2] / "recipes" / "linear.py", here / "recipes" / "linear.py")
+    for words in (("train", "linear", *DIGITS, "--max-steps", 2), ("eval", "linear", "--plain"), ("sample", "linear")):
+        answer = cli(*words)
+        assert answer.err.count("instead of the built-in") == 1, answer.err
+    tally("recipe with the name of a built-in one")
 
 
 def everything(folder):
