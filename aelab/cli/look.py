@@ -41,7 +41,7 @@ def evaluate(
     run: Names,
     samples: Annotated[
         int | None,
-        typer.Option(min=0, max=MANY, help="Importance samples an image for the likelihood.  (default: 500; 0 with --plain or --set)"),
+        typer.Option(min=0, max=MANY, help="Importance samples an image.  (default: 500; 0 with --plain or --set)"),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, max=MANY, help="Test images for these samples, evenly spread.  (default: all)")

@@ -64,8 +64,7 @@ def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet =
     }
     for name in ("health", "reason", "device", "version"):
         facts |= {name: tag} if (tag := info.tags.get(f"aelab.{name}")) else {}
-    commit = info.tags.get("mlflow.source.git.commit")
-    facts |= {"commit": commit + " and changes" * (info.tags.get("aelab.git_dirty") == "true")} if commit else {}
+    facts |= {"commit": commit} if (commit := info.tags.get("mlflow.source.git.commit")) else {}
     facts["files"] = info.artifacts.removeprefix("file://")
     screen.table([{"run": key, "": value} for key, value in facts.items()])
     screen.table([{"option": key, "value": value} for key, value in info.params.items()], " ")

@@ -3,7 +3,7 @@
 import getpass
 import os
 import platform
-import subprocess
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from aelab.problem import Problem
 
+SMALL = 1 << 24  # bytes; git's list of packed references is a file of text
 WITHOUT_A_WORD = "its process ended without a word"
 
 
@@ -80,13 +81,32 @@ def origin() -> dict[str, str]:
     tags = {"mlflow.source.name": "aelab", "mlflow.source.type": "LOCAL"}
     with suppress(OSError, KeyError, ImportError):  # an account without a name
         tags["mlflow.user"] = getpass.getuser()
-    try:
-        git = ["git", "rev-parse", "HEAD"]
-        tags["mlflow.source.git.commit"] = subprocess.run(
-            git, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        git = ["git", "status", "--porcelain", "--untracked-files=no"]
-        tags["aelab.git_dirty"] = str(bool(subprocess.run(git, capture_output=True, check=True).stdout)).lower()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+    if found := commit(Path.cwd()):
+        tags["mlflow.source.git.commit"] = found
     return tags
+
+
+def commit(folder: Path) -> str | None:
+    """The commit that is checked out in a folder, read from git's files; None where there is none.
+
+    git itself is not asked: it executes what the configuration in the folder names (core.fsmonitor, filters, hooks), and
+    the folder may be a stranger's. So whether files were changed since is not known; a run keeps its recipe's source.
+    """
+    place = next((p for parent in (folder, *folder.parents) if (p := parent / ".git").exists()), folder / ".git")
+    if place.is_file():  # of a worktree or submodule
+        place = place.parent / _text(place).removeprefix("gitdir: ").strip()
+    head = _text(place / "HEAD").strip()
+    if head.startswith("ref: refs/") and ".." not in head:
+        name = head.removeprefix("ref: ")
+        common = place / _text(place / "commondir").strip()  # the branches of a worktree are those of the repository
+        packed = (line.split(" ") for line in _text(common / "packed-refs").splitlines())
+        head = _text(common / name).strip() or next((line[0] for line in packed if line[1:] == [name]), "")
+    return head if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", head) else None
+
+
+def _text(path: Path) -> str:
+    """The text of a small regular file; nothing where there is none."""
+    with suppress(OSError, ValueError):
+        if path.is_file() and path.stat().st_size < SMALL:
+            return path.read_text(encoding="utf-8")
+    return ""

@@ -1,5 +1,6 @@
 """The tracking store: opened, searched, and asked for runs."""
 
+import hashlib
 import os
 import platform
 import re
@@ -22,6 +23,7 @@ from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_pro
 from aelab.tracking.run import Run
 
 EXPERIMENT = "aelab"
+LONGEST = 500  # name of an experiment that MLflow takes
 
 
 class Store:
@@ -102,13 +104,18 @@ class Store:
             raise Problem(f"the store {self.shown_uri} refuses: {reason_of(error)}") from error
 
     def experiment(self, name: str | None) -> str:
-        """The id of an experiment, created if need be with its artifacts beside the database."""
-        name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+        """The id of an experiment, created if need be with its artifacts beside the database.
+
+        Raises Problem for a name that is none.
+        """
+        if name is None:
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
         found = self.client.get_experiment_by_name(name)
         if found is None:
             root = self.database.parent if self.database else Path.cwd()
             served = self.uri.startswith(("http://", "https://"))
-            place = None if served else (root.resolve() / "mlruns" / re.sub(r"[^\w.-]+", "-", name)).as_uri()
+            folder = _folder_of(name)
+            place = None if served else (root.resolve() / "mlruns" / folder).as_uri()
             try:
                 return str(self.client.create_experiment(name, artifact_location=place))
             except MlflowException:  # another process was faster
@@ -297,3 +304,20 @@ class Store:
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in the UI, in the mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
+
+
+def _folder_of(experiment: str) -> str:
+    """The name of an experiment's folder: its own name, or one made of it with a digest, so that no two share a folder.
+
+    Raises Problem for a name that would lead elsewhere.
+    """
+    bare = experiment.strip(" .")
+    if not bare or not experiment.isprintable() or set(experiment) & set("/\\") or len(experiment) > LONGEST:
+        raise Problem(
+            f"'{experiment[:60]}' is no name for an experiment (--experiment, MLFLOW_EXPERIMENT_NAME).",
+            f"Give it letters or digits, at most {LONGEST} signs, no / and no \\", code=2,
+        )  # fmt: skip
+    plain = re.sub(r"[^\w.-]+", "-", experiment)
+    if plain == experiment and len(plain) <= 60 and not plain.startswith("."):
+        return plain
+    return f"{plain.lstrip('.')[:60]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"

@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
+import urllib.request
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from aelab import checkpoint
 from aelab.data.files import read_idx
 from aelab.problem import Problem, redacted
 from aelab.tracking import Store, served
+from aelab.tracking.owner import origin
 
 CANARY = "canary-7f3a91"
 WORDS = ("train", "linear", *DIGITS, "--epochs", 2)
@@ -373,6 +376,146 @@ def test_a_recipe_that_takes_the_name_of_a_built_in_one_is_said(cli, here, tally
         answer = cli(*words)
         assert answer.err.count("instead of the built-in") == 1, answer.err
     tally("recipe with the name of a built-in one")
+
+
+# An experiment's name becomes a folder
+
+
+@pytest.fixture
+def store(empty_store, here):
+    shutil.copy(empty_store, here / "mlflow.db")
+    return Store()
+
+
+@pytest.mark.parametrize("how", ["typed", "environment"])
+@pytest.mark.parametrize(
+    "name", [".", "..", "...", "", " ", " .. ", "/tmp/x", "/", "a/b", "../x", "a\\b", "a\x1b[2J", "a\nb", "x" * 501]
+)
+def test_an_experiment_does_not_choose_a_folder(monkeypatch, store, tally, name, how):
+    """Its runs would lie beside the database or above it, where `mlflow gc` deletes."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    if how == "environment" and not name:  # as if it were not set
+        assert store.experiment(None)
+        return
+    with pytest.raises(Problem, match="experiment") as caught:
+        store.experiment(name if how == "typed" else None)
+    assert caught.value.code == 2
+    assert [each.name for each in store.client.search_experiments()] == ["Default"]
+    tally("experiment that chooses a folder")
+
+
+def test_an_experiment_that_is_refused_costs_one_line(cli, store):
+    for verb in (("train", "linear"), ("compare-latent", 2)):
+        answer = cli(*verb, *DIGITS, "--max-steps", 1, "--experiment", "..")
+        assert answer.code == 2 and len(answer.err.splitlines()) <= 2 and "experiment" in answer.err
+
+
+def test_two_experiments_do_not_share_a_folder(here, store):
+    names = ["a b", "a-b", "a  b", "a:b", "ä.b", "…", "-", "..a", "y" * 200, "y" * 201, "ü" * 300]
+    places = [store.client.get_experiment(store.experiment(name)).artifact_location for name in names]
+    folders = [Path(urllib.request.url2pathname(place.removeprefix("file://"))) for place in places]
+    assert len(set(folders)) == len(names)
+    assert folders[1] == here.resolve() / "mlruns" / "a-b"
+    for folder in folders:
+        assert folder.resolve().parent == here.resolve() / "mlruns"
+        folder.mkdir(parents=True)
+
+
+# The folder that aelab works in belongs to someone else
+
+
+def git(*words, folder=None):
+    named = ("-c", "user.name=x", "-c", "user.email=x@x", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *named, *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(here):
+    """A repository whose configuration executes whatever git can be made to execute by asking how things are."""
+    git("init", "-q", "-b", "main")
+    (here / "a.txt").write_text("a\n")
+    git("add", "a.txt")
+    git("commit", "-qm", "first")
+    return git("rev-parse", "HEAD")
+
+
+HOOKS = {
+    "core.fsmonitor": ("core.fsmonitor", "{}"),
+    "filter": ("filter.x.clean", "{}"),
+    "process filter": ("filter.x.process", "{}"),
+    "hook": ("core.hooksPath", "hooks"),
+    "pager": ("core.pager", "{}"),
+    "text conversion": ("diff.x.textconv", "{}"),
+    "external diff": ("diff.x.command", "{}"),
+    "alias": ("alias.rev-parse", "!{}"),
+    "included": ("include.path", "../more"),
+}
+
+
+@pytest.mark.parametrize("key", HOOKS)
+def test_the_configuration_of_git_does_not_execute(here, repository, tally, key):
+    marker, script = here / "executed", here / "hooks" / "post-index-change"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    script.chmod(0o755)
+    (here / ".gitattributes").write_text("* filter=x diff=x\n")
+    (here / "more").write_text(f"[core]\n\tfsmonitor = {script}\n")
+    name, value = HOOKS[key]
+    git("config", name, value.format(script))
+    (here / "a.txt").write_text("b\n")
+    assert origin()["mlflow.source.git.commit"] == repository
+    assert not marker.exists()
+    tally("git configuration that executes")
+
+
+def test_the_commit_is_found_wherever_git_keeps_it(here, repository, monkeypatch):
+    def commit():
+        return origin().get("mlflow.source.git.commit")
+
+    (here / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(here / "deep" / "er")
+    assert commit() == repository, "above the working folder"
+    monkeypatch.chdir(here)
+    git("pack-refs", "--all")
+    assert not (here / ".git" / "refs" / "heads" / "main").exists()
+    assert commit() == repository, "packed"
+    (here / "a.txt").write_text("b\n")
+    git("commit", "-qam", "second")
+    second = git("rev-parse", "HEAD")
+    assert commit() == second, "newer than what is packed"
+    git("worktree", "add", "-q", "-b", "other", "tree", repository)
+    monkeypatch.chdir(here / "tree")
+    assert commit() == repository, "in a worktree"
+    git("pack-refs", "--all")
+    assert commit() == repository, "in a worktree, packed"
+    monkeypatch.chdir(here)
+    git("checkout", "-q", "--detach", repository)
+    assert commit() == repository, "detached"
+    git("checkout", "-q", "--orphan", "new")
+    assert commit() is None, "no commit yet"
+
+
+@pytest.mark.parametrize("head", ["fifo", "folder", "huge", "binary", "text", "out", "absolute", "missing", "loop"])
+def test_a_head_that_is_none_is_no_commit(here, head, tally):
+    path = here / ".git" / "HEAD"
+    path.parent.mkdir()
+    (here / "secret").write_text("c" * 40)
+    if head == "fifo":
+        os.mkfifo(path)
+    elif head == "folder":
+        path.mkdir()
+    elif head == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    elif head == "loop":
+        path.symlink_to(path)
+    elif head != "missing":
+        texts = {"binary": b"\xff\x00\xfe", "text": b"commit me\n", "out": b"ref: refs/../../secret\n"}
+        path.write_bytes(texts.get(head) or f"ref: {here}/secret\n".encode())
+    with little_memory(1 << 28):
+        assert "mlflow.source.git.commit" not in origin()
+    tally("HEAD that is none")
 
 
 def everything(folder):
