@@ -1,4 +1,7 @@
-"""The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich."""
+"""The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich.
+
+Names of runs, files, classes and figures come from anyone: everything that is shown goes through `visible`.
+"""
 
 import json
 import math
@@ -13,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+from aelab.problem import visible
 
 SOON, LONG = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
 
@@ -59,18 +64,26 @@ class Screen:
 
     def result(self, text: str) -> None:
         """A line of the answer, to stdout."""
-        self.out.print(Text(text))
+        self.out.print(Text(visible(text)))
+
+    def block(self, text: str) -> None:
+        """An answer of many lines, to stdout."""
+        for line in text.split("\n"):
+            self.result(line)
 
     def data(self, value: Any) -> None:
         """One JSON object, to stdout."""
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+        shown = (sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+        sys.stdout.write("".join(shown) + "\n")
 
     def note(self, text: str) -> None:
         if not self.quiet:
-            self.err.print(Text(text))
+            self.err.print(Text(visible(text)))
 
-    def warn(self, text: str) -> None:
-        self.err.print(Text(f"warning: {self._about}{text}", style="yellow"))
+    def warn(self, *lines: str) -> None:
+        shown = "\n".join(map(visible, lines))
+        self.err.print(Text(f"warning: {self._about}{shown}", style="yellow"))
 
     def once(self, text: str) -> None:
         """A warning that is not repeated."""
@@ -79,7 +92,7 @@ class Screen:
             self.warn(text)
 
     def error(self, text: str) -> None:
-        first, *rest = text.splitlines() or [""]
+        first, *rest = map(visible, text.split("\n"))
         self.err.print(Text(f"error: {first}", style="bold red"))
         for line in rest:
             self.err.print(Text(line))
@@ -93,9 +106,9 @@ class Screen:
         table = Table(header_style="bold", box=None, pad_edge=False)
         for name in rows[0]:
             figures = name in right or all(isinstance(row[name], (int, float, type(None))) for row in rows)
-            table.add_column(name, justify="right" if figures else "left", overflow="fold", no_wrap=figures)
+            table.add_column(visible(name), justify="right" if figures else "left", overflow="fold", no_wrap=figures)
         for row in rows:
-            table.add_row(*(Text(number(value)) for value in row.values()))
+            table.add_row(*(Text(visible(number(value))) for value in row.values()))
         self.out.print(table, soft_wrap=False)
 
     @contextmanager
@@ -104,7 +117,7 @@ class Screen:
 
         There one line says, with `foretell`, how long it will take, if that is more than LONG.
         """
-        visible = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
+        shown = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
         # On a narrow terminal the text is cut, and the rest stands.
         columns = (
             TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
@@ -114,10 +127,10 @@ class Screen:
             TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         )
         with Progress(
-            *columns, console=self.err, disable=not visible, transient=True, expand=True, refresh_per_second=8
+            *columns, console=self.err, disable=not shown, transient=True, expand=True, refresh_per_second=8
         ) as progress:
-            say = self.note if foretell and not visible else None
-            yield Bar(progress, progress.add_task(title, total=total, completed=done, text=""), say)
+            say = self.note if foretell and not shown else None
+            yield Bar(progress, progress.add_task(visible(title), total=total, completed=done, text=""), say)
 
     @contextmanager
     def fetching(self) -> "Iterator[Fetching]":
@@ -134,7 +147,7 @@ class Bar:
         self._first: tuple[float, float] | None = None  # when, and how much of it was done
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
-        fields = {key: value for key, value in (("description", title), ("text", text)) if value is not None}
+        fields = {key: visible(value) for key, value in (("description", title), ("text", text)) if value is not None}
         self._progress.update(self._task, completed=done, **fields)  # type: ignore[arg-type]  # rich's own **kwargs
         self._foretell()
 

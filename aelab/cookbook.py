@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import platformdirs
 
-from aelab.problem import Problem, no_memory, out_of_memory
+from aelab.problem import Problem, no_memory, out_of_memory, visible
 
 if TYPE_CHECKING:
     from aelab.recipe import Image, Recipe
@@ -57,9 +57,9 @@ class Page:
     def summary(self) -> str:
         """The first line of the docstring, or what is wrong with the file."""
         try:
-            return (ast.get_docstring(ast.parse(self.source)) or "no docstring").splitlines()[0]
+            return visible((ast.get_docstring(ast.parse(self.source)) or "no docstring").splitlines()[0])
         except (SyntaxError, ValueError, Problem) as error:
-            return f"cannot be read: {error}"
+            return visible(f"cannot be read: {error}")
 
 
 @dataclass(frozen=True)

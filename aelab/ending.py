@@ -25,7 +25,7 @@ def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> I
         try:
             run.close(status, hurry)
         except Problem as problem:
-            screen.warn(str(problem))
+            screen.warn(*str(problem).split("\n"))
 
     try:
         yield

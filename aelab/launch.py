@@ -57,7 +57,7 @@ def run(
         failures = {order.label: _try(order, store, screen, data, data_dir) for order in missing}
     for label, why in failures.items():
         if why:
-            screen.warn(f"{label}: {why}")
+            screen.warn(*f"{label}: {why}".split("\n"))
     return [failures.get(order.label, "") for order in orders]
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from aelab.console import number
 from aelab.metrics import definition
+from aelab.problem import visible
 
 Style = Literal["terminal", "markdown", "latex"]
 BEST = {"terminal": "{} *", "markdown": "**{}**", "latex": "\\textbf{{{}}}"}
@@ -88,4 +89,5 @@ def csv(frame: pd.DataFrame) -> str:
 
 
 def _escaped(text: str, style: Style) -> str:
+    text = visible(text)  # a line break in a name would be a row of its own
     return "".join(SPECIAL.get(sign, sign) for sign in text) if style == "latex" else text

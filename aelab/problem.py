@@ -10,8 +10,13 @@ class Problem(Exception):
     """
 
     def __init__(self, *lines: str, code: int = 1) -> None:
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(map(visible, lines)))
         self.code = code
+
+
+def visible(text: str) -> str:
+    """A line as it can be shown: what a terminal would obey instead (escapes, line breaks, reversed writing) is spelled out."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def redacted(text: str) -> str:

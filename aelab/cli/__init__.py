@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from aelab import __version__
 from aelab.cli import again, compare, look, runs, train
 from aelab.cli.options import EXIT_CODES, screen_for
-from aelab.problem import Problem, no_memory, out_of_memory, redacted
+from aelab.problem import Problem, no_memory, out_of_memory, redacted, visible
 
 ORDER = (
     "train",
@@ -107,7 +107,8 @@ def _fault(error: Exception) -> NoReturn:
     if out_of_memory(error):
         screen_for(False).error(str(no_memory()))
     else:
-        sys.stderr.write(redacted("".join(traceback.format_exception(error))))
+        lines = redacted("".join(traceback.format_exception(error))).split("\n")
+        sys.stderr.write("\n".join(map(visible, lines)))
     sys.exit(1)
 
 

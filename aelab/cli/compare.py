@@ -96,7 +96,7 @@ def compare(
         screen.data({"runs": layout.records(frame), "pictures": [str(path) for path in written]})
     elif csv or markdown or latex:
         text = layout.csv(frame) if csv else layout.markdown(frame, mark) if markdown else layout.latex(frame, mark)
-        screen.result(text.rstrip("\n"))
+        screen.block(text.rstrip("\n"))
     else:
         screen.table(layout.cells(frame, "terminal", mark), right=layout.figures(frame))
         for path in written:

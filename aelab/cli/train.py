@@ -46,7 +46,7 @@ from aelab.cli.options import (
     screen_for,
     short,
 )
-from aelab.problem import Problem
+from aelab.problem import Problem, visible
 
 if TYPE_CHECKING:
     from aelab.config import Config
@@ -94,7 +94,7 @@ def _shall_resume(name: str, run_id: str, screen: "Screen") -> bool:
             f"{name} of the same command was stopped; this is a new run. Go on with that: aelab resume {run_id[:8]}"
         )
         return False
-    return typer.confirm(f"{name} of the same command was stopped. Go on with it?", default=True, err=True)
+    return typer.confirm(f"{visible(name)} of the same command was stopped. Go on with it?", default=True, err=True)
 
 
 def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str, Any], typed: set[str]) -> None:

@@ -518,6 +518,85 @@ def test_a_head_that_is_none_is_no_commit(here, head, tally):
     tally("HEAD that is none")
 
 
+# What is shown on a terminal
+
+NASTY = "a\x1b[2J\x1b]0;title\x07b\rc\x9b31md\u202ee\nerror: faked\x85f\u2028g\x7fh\ud800i"
+OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def unharmed(answer):
+    """Nothing that a terminal obeys, no line that a name made up, and no traceback."""
+    for text in (answer.out, answer.err):
+        assert not OBEYED.search(text), repr(OBEYED.search(text))
+        assert not [line for line in text.splitlines() if line.startswith("error: faked")], text
+    assert "Traceback" not in answer.err + answer.out
+    return answer
+
+
+@pytest.fixture(scope="module")
+def storable():
+    return NASTY.replace("\ud800", "")
+
+
+def test_a_name_in_the_store_does_not_steer_the_terminal(cli, here, theirs, tally, storable):
+    store = Store()
+    info = store.find("theirs")
+    store.client.update_run(info.id, name=storable)
+    store.client.log_param(info.id, "p", storable)
+    store.client.log_metric(info.id, "val/x", 1.0)
+    for tag in ("health", "reason", "device", "version", "data"):
+        store.client.set_tag(info.id, f"aelab.{tag}", storable)
+    lines = (
+        ("runs",), ("runs", "show", info.id), ("eval", info.id, "--plain"), ("sample", info.id), ("resume", info.id),
+        ("compare",), ("compare", "--markdown"), ("compare", "--latex"), ("compare", "--group-by", "p"),
+        ("compare", "--curve", "nothing"), ("interpolate", info.id, "--pairs", 1), ("runs", "export", info.id, "out"),
+        ("runs", "register", info.id, "m"), ("runs", "rm", info.id),
+    )  # fmt: skip
+    for words in lines:
+        answer = unharmed(cli(*words))
+        assert answer.code in (0, 1, 2)
+    tally("name in the store that steers the terminal")
+
+
+def test_json_and_csv_hold_the_name_as_it_is(cli, here, theirs, storable):
+    store = Store()
+    info = store.find("theirs")
+    store.client.update_run(info.id, name=storable)
+    answer = unharmed(cli("runs", "--json"))
+    assert answer.json["runs"][0]["name"] == storable
+    assert unharmed(cli("runs", "show", info.id, "--json")).json["name"] == storable
+
+
+@pytest.mark.parametrize("words", [("train", NASTY), ("eval", NASTY), ("train", "linear", "--data", NASTY),
+                                   ("train", "linear", "--lr", NASTY), ("runs", "--filter", NASTY), (NASTY,),
+                                   ("eval", "x", NASTY), ("data", "--fetch", NASTY), ("train", "linear", f"--{NASTY}"),
+                                   ("train", f"{NASTY}.py"), ("compare", "--out", NASTY)])  # fmt: skip
+def test_nor_does_what_was_typed(cli, here, store, words, tally):
+    answer = unharmed(cli(*words))
+    assert answer.code == 2
+    tally("what is typed steers the terminal")
+
+
+def test_nor_do_names_of_files_folders_and_classes(cli, here, store, tally, storable):
+    name = storable.replace("/", "").encode()
+    for number in range(12):
+        folder = os.fsencode(here / "album") + b"/" + (name + b"\xff" if number % 2 else b"plain")
+        os.makedirs(folder, exist_ok=True)
+        (Path(os.fsdecode(folder)) / f"{number}.png").write_bytes(png(8, 8))
+    unharmed(cli("train", "linear", "--data", "album", "--max-steps", 2, "--name", "x"))
+    unharmed(cli("eval", "x"))
+    (Path(os.fsdecode(folder)) / f"{storable}.png").write_bytes(b"no picture")
+    answer = unharmed(cli("train", "linear", "--data", "album", "--max-steps", 2))
+    assert answer.code == 1 and "cannot be read as a picture" in answer.err
+    unharmed(cli("train", "linear", "--data", os.fsdecode(folder), "--max-steps", 2))
+    (here / "recipes").mkdir()
+    (here / "recipes" / f"{storable}.py").write_text("x = 1\n")
+    (here / "recipes" / "mine.py").write_text(f'"""{storable}"""\nraise ValueError({storable!r})\n')
+    for words in (("recipes",), ("train", "--help"), ("train", "mine"), ("train", "nothing"), ("recipes", "--json")):
+        unharmed(cli(*words))
+    tally("file name that steers the terminal")
+
+
 def everything(folder):
     """All bytes below a folder; SQLite's too."""
     return b"\0".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
