@@ -20,6 +20,7 @@ from aelab.data.memory import require
 from aelab.problem import Problem
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL knows more: for EPS it starts Ghostscript
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
 MOST_BYTES = 1 << 29  # of one IDX file: ten times MNIST
 COPIES = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
@@ -150,8 +151,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _look(path: Path) -> tuple[str, tuple[int, int]]:
     """The mode and the upright (width, height) of a picture, from its header."""
-    with _reading(path), Image.open(path) as picture:
+    with _reading(path), Image.open(path, formats=FORMATS) as picture:
         mode, (width, height) = picture.mode, picture.size
+        if not width * height:
+            raise Unreadable(f"{path} is empty: {width} x {height} pixels.")
         if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
             raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
@@ -159,7 +162,7 @@ def _look(path: Path) -> tuple[str, tuple[int, int]]:
 
 
 def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
-    with _reading(path), Image.open(path) as picture:
+    with _reading(path), Image.open(path, formats=FORMATS) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
             upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))

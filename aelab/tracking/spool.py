@@ -55,7 +55,7 @@ class Spool:
     def picture(self, name: str) -> Picture | None:
         """A kept picture; None where it is not whole."""
         try:
-            with PIL.Image.open(self.pictures / Path(name).name) as image:
+            with PIL.Image.open(self.pictures / Path(name).name, formats=("PNG",)) as image:
                 return np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError):
             return None

@@ -580,15 +580,15 @@ def test_nor_does_what_was_typed(cli, here, store, words, tally):
 def test_nor_do_names_of_files_folders_and_classes(cli, here, store, tally, storable):
     name = storable.replace("/", "").encode()
     for number in range(12):
-        folder = os.fsencode(here / "album") + b"/" + (name + b"\xff" if number % 2 else b"plain")
-        os.makedirs(folder, exist_ok=True)
-        (Path(os.fsdecode(folder)) / f"{number}.png").write_bytes(png(8, 8))
+        folder = here / "album" / os.fsdecode(name + b"\xff" if number % 2 else b"plain")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(png(8, 8))
     unharmed(cli("train", "linear", "--data", "album", "--max-steps", 2, "--name", "x"))
     unharmed(cli("eval", "x"))
-    (Path(os.fsdecode(folder)) / f"{storable}.png").write_bytes(b"no picture")
+    (folder / f"{storable}.png").write_bytes(b"no picture")
     answer = unharmed(cli("train", "linear", "--data", "album", "--max-steps", 2))
     assert answer.code == 1 and "cannot be read as a picture" in answer.err
-    unharmed(cli("train", "linear", "--data", os.fsdecode(folder), "--max-steps", 2))
+    unharmed(cli("train", "linear", "--data", folder, "--max-steps", 2))
     (here / "recipes").mkdir()
     (here / "recipes" / f"{storable}.py").write_text("x = 1\n")
     (here / "recipes" / "mine.py").write_text(f'"""{storable}"""\nraise ValueError({storable!r})\n')
