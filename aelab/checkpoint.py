@@ -168,9 +168,13 @@ def load(path: Path) -> Checkpoint:
             )
         if manifest["sha256"] != _digest(manifest):
             raise Problem(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
+        if path.name != f"{manifest['kind']}-{manifest['step']:08d}":
+            raise Problem(
+                f"checkpoint {path} has another name than its manifest: {manifest['kind']}, {manifest['step']}."
+            )
         files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
         weights = safetensors.torch.load(files["weights.safetensors"])
-        state = _state(path, files["state.pt"]) if "state.pt" in files else {}
+        state = _state(path, files["state.pt"]) if manifest["kind"] == "last" else {}
     except Problem:
         raise
     except Exception as error:  # json's, safetensors', zipfile's, pickle's: a crafted file may raise any
@@ -214,3 +218,33 @@ def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint 
         except Problem as problem:
             warn(f"{problem} {'Trying the one before it.' if number < len(paths) else 'There is none before it.'}")
     return None
+
+
+def misfit(there: object, here: object, name: str = "") -> str | None:
+    """What keeps a state that was read from being one like that which is `here`, in words; None if nothing does.
+
+    Keys, types, shapes and lengths must agree, and tensors be finite where those here are. Plain values may differ.
+    """
+    if isinstance(here, Mapping):
+        if not isinstance(there, Mapping):
+            return f"{name} is {there!r:.60}"
+        for key in dict.fromkeys([*here, *there]):
+            if key not in here or key not in there:
+                return f"{name}{key!r:.60} is {'missing' if key in here else 'too many'}"
+        return next((bad for key in here if (bad := misfit(there[key], here[key], f"{name}{key} "))), None)
+    if isinstance(here, (list, tuple)):
+        if not isinstance(there, (list, tuple)) or len(there) != len(here):
+            return f"{name}is {there!r:.60}"
+        return next(
+            (bad for k, pair in enumerate(zip(there, here, strict=True)) if (bad := misfit(*pair, f"{name}{k} "))), None
+        )
+    if isinstance(here, Tensor):
+        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (here.shape, here.dtype):
+            what = f"{tuple(there.shape)} {there.dtype}" if isinstance(there, Tensor) else f"{there!r:.60}"
+            return f"{name}is {what}, not {tuple(here.shape)} {here.dtype}"
+        return (
+            None if (torch.isfinite(there) | ~torch.isfinite(here).to(there.device)).all() else f"{name}is not finite"
+        )
+    number = (int, float)
+    alike = isinstance(there, number) and isinstance(here, number) and (type(there) is bool) == (type(here) is bool)
+    return None if alike or type(there) is type(here) else f"{name}is {there!r:.60}"

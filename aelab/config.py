@@ -16,7 +16,7 @@ from aelab.device import device_name
 from aelab.engine import Training
 from aelab.health import Diagnosis
 from aelab.metrics import definition
-from aelab.position import Settings
+from aelab.position import Settings, made
 
 PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
 
@@ -36,9 +36,14 @@ class Config:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
         keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
-        return cls(**{k: value[k] for k in keys if k in value}, settings=Settings(**value["settings"]), options=options)
+        plain = {k: value[k] for k in keys if k in value}
+        config = made(cls, {**plain, "settings": made(Settings, value["settings"]), "options": options})
+        if config.split_seed < 0 or (config.image_size is not None and config.image_size < 1):
+            raise ValueError("split_seed or image_size is out of range")
+        return config
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,18 +8,20 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from aelab import checkpoint, pictures
 from aelab.checkpoint import Checkpoint
 from aelab.console import Bar, Screen, number
 from aelab.data import Dataset, Split
 from aelab.evaluation import at_rest, evaluate
-from aelab.position import Position, Settings, rate_factor
+from aelab.position import Position, Settings, made, rate_factor
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
 from aelab.tracking import Run
@@ -31,6 +33,16 @@ MOST_PICTURES = 20  # of one slider, each of them two files: MLflow shows one an
 MOST_LINES = 200  # where there is no terminal
 SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
 SAMPLES = 64
+
+
+def stepped(optimizer: Optimizer) -> Optimizer:
+    """A copy of an optimizer, its parameters too, after a step with a gradient of nothing but zeros."""
+    copy = deepcopy(optimizer)
+    for group in copy.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    copy.step()
+    return copy
 
 
 class Interrupted(Exception):
@@ -94,17 +106,22 @@ class Training:
         }
 
     def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
-        """Goes back to a checkpoint. Raises Problem where it does not fit this recipe."""
+        """Goes back to a checkpoint. Raises Problem where it does not fit this recipe, or could not have been written by it."""
         try:
+            position = self._checked(last)
+            if best:
+                load(self.recipe, best.weights)
             load(self.recipe, last.weights)
             for phase, states in zip(self.phases, last.state["optimizers"], strict=True):
                 for name, optimizer in phase.optimizers.items():
                     optimizer.load_state_dict(states[name])
+                    if not all(torch.isfinite(p).all() for g in stepped(optimizer).param_groups for p in g["params"]):
+                        raise ValueError(f"the next step of {name} is not finite")
             if self.average:
                 self.average.load_state_dict(last.state["average"])
-        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise Problem(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
-        self.position = Position(**last.state["position"])
+        self.position = position
         self._extend(last)
         self.sums = last.state["sums"].to(self.device)
         self.window_sums = last.state["window_sums"].to(self.device)
@@ -118,9 +135,37 @@ class Training:
         if last.state.get("rng_mps") is not None and self.device.type == "mps":  # older ones lack it
             torch.mps.set_rng_state(last.state["rng_mps"])
 
+    def _checked(self, last: Checkpoint) -> Position:
+        """The position of a checkpoint. Raises ValueError where it, or another part of the state, cannot be of this training."""
+        state, like = last.state, self.state()
+        position = made(Position, state.get("position"))
+        sums = torch.zeros(len(position.names), dtype=self.sums.dtype)
+        like |= {"position": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
+        for phase, states in zip(self.phases, state.get("optimizers", ()), strict=True):
+            like["optimizers"].append({name: stepped(o).state_dict() for name, o in phase.optimizers.items()})
+            for name, now in like["optimizers"][-1].items():  # what has had no gradient yet has no state
+                now["state"] = {key: now["state"][key] for key in now["state"].keys() & states[name]["state"].keys()}
+                groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
+                if groups[0] != groups[1]:  # the step size is set before every step
+                    raise ValueError(f"the settings of {name} are not those of this recipe")
+        cuda = state.get("rng_cuda")
+        if cuda is None or (like["rng_cuda"] is None and isinstance(cuda, Tensor)):  # on another device
+            like["rng_cuda"] = cuda
+        if bad := checkpoint.misfit(state, like):
+            raise ValueError(bad)
+        if any(type(n) is not int or n > phase.epochs for n, phase in zip(state["epochs"], self.phases, strict=True)):
+            raise ValueError(f"its epochs are {state['epochs']}")
+        position.check(state["epochs"], self.batches, self.settings)
+        if position.step != last.manifest["step"]:
+            raise ValueError(f"its position is step {position.step}")
+        if self.average and int(state["average"]["n_averaged"]) != position.step:
+            raise ValueError(f"an average of {int(state['average']['n_averaged'])} steps")
+        torch.Generator().set_state(state["rng"])  # raises for a state that is none
+        return position
+
     def _extend(self, last: Checkpoint) -> None:
         """Takes up a finished training again where there are more epochs than it had. Raises Problem where that cannot be."""
-        at, before = self.position, last.state.get("epochs", [phase.epochs for phase in self.phases])
+        at, before = self.position, last.state["epochs"]
         current = min(at.phase, len(self.phases) - 1)
         now = [phase.epochs for phase in self.phases]
         if now[:current] != before[:current]:

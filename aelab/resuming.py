@@ -56,9 +56,11 @@ def resume(
             "recipe_sha256": info.tags.get("aelab.recipe_sha256"),
             "data_fingerprint": info.tags.get("aelab.data_fingerprint"),
         }
-        _check_same(
-            info, {**began, **(last.manifest if last else {})}, facts_of(config, page, data, device), screen, force
-        )
+        now = facts_of(config, page, data, device)
+        if last:
+            _check_same(info, last.manifest, now, screen, force)
+        else:
+            _check_same(info, began, {key: now[key] for key in began}, screen, force)
         run = store.reopen(info, begin=False)
         try:
             training = Training(recipe, data.to(device), config.settings, run, screen)
@@ -105,16 +107,15 @@ def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, dat
 
 def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], screen: Screen, force: bool) -> None:
     """Refuses, or warns of with `force`, what is not as it was when a run began. Another device is warned of only."""
-    before, now = (
-        {**facts, **facts.pop("options", {}), **facts.pop("versions", {})} for facts in (dict(before), dict(now))
-    )
-    now = json.loads(json.dumps(now))  # tuples are lists there
-    differing = [key for key in now if key in before and before[key] != now[key]]
+    before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # tuples are lists there
+    differing = [key for key in now if before.get(key) != now[key]]
     words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}
-    lines = [words.get(key) or f"{key}: {before[key]}, now {now[key]}" for key in differing if key != "device"]
+    lines = [
+        words.get(key) or f"{key}: {before.get(key)!s:.60}, now {now[key]}" for key in differing if key != "device"
+    ]
     if "device" in differing:
         screen.warn(
-            f"{info.name} began on {before['device']}; on {now['device']} its numbers may differ in the last bits."
+            f"{info.name} began on {before.get('device')!s:.60}; on {now['device']} its numbers may differ in the last bits."
         )
     if lines and not force:
         raise Problem(
@@ -123,6 +124,14 @@ def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any]
         )
     for line in lines:
         screen.warn(f"{line}; going on all the same.")
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The options and versions among the other facts."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunInfo | None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from aelab import __version__, checkpoint, cookbook, weights
+from aelab.checkpoint import Checkpoint
 from aelab.config import Config, environment, given, model_card
 from aelab.console import Screen
 from aelab.cookbook import Page
@@ -24,7 +25,7 @@ from aelab.engine import Training
 from aelab.evaluation import at_rest, evaluate
 from aelab.health import diagnose
 from aelab.problem import Problem
-from aelab.recipe import Recipe
+from aelab.recipe import Image, Recipe
 from aelab.report import Report
 from aelab.tracking import RunInfo, Store
 
@@ -273,8 +274,8 @@ def open_run(
         raise Problem(f"run {info.name} has no checkpoint ({info.status.lower()}).")
     if page.sha256 != info.tags.get("aelab.recipe_sha256"):
         screen.warn(f"{page.path.name} has changed since {info.name} was trained.")
-    image = tuple(found.manifest["image"])
-    recipe = cookbook.build(page, image, {**config.options, **(changed or {})}, found.manifest.get("classes", 0))
+    image, classes = _shape(info, found)
+    recipe = cookbook.build(page, image, {**config.options, **(changed or {})}, classes)
     recipe = recipe.to(pick_device(device))
     try:
         weights.load(recipe, found.weights)
@@ -282,7 +283,22 @@ def open_run(
         if changed:
             raise Problem(f"the weights of {info.name} do not fit these options: {error}.", code=2) from error
         raise Problem(f"the weights of {info.name} do not fit {page.path.name} as it is now: {error}.") from error
-    return Opened(info, config, page, recipe.eval(), image, found.manifest.get("classes", 0))
+    return Opened(info, config, page, recipe.eval(), image, classes)
+
+
+def _shape(info: RunInfo, found: Checkpoint) -> tuple[Image, int]:
+    """The shape of an image and the number of classes of a checkpoint. Raises Problem where they are none of this run's."""
+    image: Any = found.manifest.get("image")
+    classes: Any = found.manifest.get("classes")
+    plain = isinstance(image, list) and len(image) == 3 and all(type(size) is int for size in image)
+    if not plain or "x".join(map(str, image)) != info.params.get("image_size"):
+        raise Problem(
+            f"checkpoint {found.path} is of images {image!r:.60}, {info.name} of {info.params.get('image_size')}."
+        )
+    if type(classes) is not int or classes < 0:
+        raise Problem(f"checkpoint {found.path} has {classes!r:.60} classes.")
+    channels, height, width = image
+    return (channels, height, width), classes
 
 
 def run_data(opened: Opened, data_dir: Path | None, screen: Screen, force: bool = False) -> Dataset:

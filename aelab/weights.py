@@ -24,14 +24,18 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
 
 
 def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
-    """Loads weights into a recipe. Raises ValueError with the first one that does not fit, by name and shape."""
+    """Loads weights into a recipe. Raises ValueError with the first one that does not fit, or is not finite, by name."""
     wanted = recipe.state_dict()
     for name in dict.fromkeys([*wanted, *weights]):
         if name not in weights or name not in wanted:
             raise ValueError(f"{name} is {'missing' if name in wanted else 'too many'}")
         if (there := weights[name].shape) != (here := wanted[name].shape):
             raise ValueError(f"{name} is {' x '.join(map(str, there))} there and {' x '.join(map(str, here))} here")
+        if weights[name].dtype != wanted[name].dtype:
+            raise ValueError(f"{name} is {weights[name].dtype} there and {wanted[name].dtype} here")
     recipe.load_state_dict(weights)
+    if bad := not_finite(recipe):
+        raise ValueError(f"{bad} is not finite")
 
 
 def not_finite(recipe: Recipe) -> str | None:
