@@ -6,7 +6,7 @@ the samples is a function of the seed and the epoch, so the whole state is weigh
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -24,7 +24,7 @@ from aelab.evaluation import at_rest, evaluate
 from aelab.position import Position, Settings, made, rate_factor
 from aelab.problem import Problem
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
-from aelab.tracking import Run
+from aelab.tracking import Run, named_well
 from aelab.weights import average, load, not_finite
 
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
@@ -51,6 +51,16 @@ class Interrupted(Exception):
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped at step {step}")
         self.step = step
+
+
+def check_names(figures: Iterable[str], of: str) -> None:
+    """Raises Problem where the store would refuse the name of a recipe's figure."""
+    for name in figures:
+        if not named_well(f"train/{name}"):
+            raise Problem(
+                f"{of}: a figure cannot be called '{name}'.",
+                "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
+            )
 
 
 class Training:
@@ -284,6 +294,8 @@ class Training:
             return
         values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
         if not at.summed:
+            if at.names != list(figures):
+                check_names(figures, type(self.recipe).__name__)
             at.names, self.sums = list(figures), torch.zeros_like(values)
         if not at.windowed:
             self.window_sums = torch.zeros_like(values)

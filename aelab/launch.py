@@ -136,7 +136,7 @@ def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: 
     torch.set_num_threads(threads)
     screen = Screen(quiet=True, about=order.label)
     try:
-        store = Store(uri)
+        store = Store(uri, warn=screen.warn)
         data = open_config_data(order.config, data_dir, screen)
         why = _try(order, store, screen, data, data_dir)
     except Problem as problem:  # also Stopped

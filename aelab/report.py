@@ -5,6 +5,7 @@ Each function is asked for one capability. A figure is called test/NAME, that of
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ class Report:
 
     def under(self, changed: Mapping[str, object]) -> "Report":
         """The same, named after the options that were changed: test/NAME-VALUE/mse."""
-        parts = [f"{name}-{value}" for name, value in changed.items()]
+        parts = [f"{name}-{_in_a_name(value)}" for name, value in changed.items()]
         figures = {
             name.replace("test/", "/".join(["test", *parts, ""]), 1): value for name, value in self.figures.items()
         }
@@ -79,6 +80,11 @@ class Report:
             row["baseline / control"] = " / ".join(names) if names != ["-", "-"] else ""
             rows.append(row)
         return rows
+
+
+def _in_a_name(value: object) -> str:
+    """A value as part of a figure's name: 1e+16 is 1e16, (400, 200) is 400-200."""
+    return re.sub(r"[^\w.-]+", "-", str(value).replace("e+", "e")).strip("-" if isinstance(value, tuple) else "")
 
 
 def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split, screen: Screen) -> None:

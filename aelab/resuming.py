@@ -74,7 +74,6 @@ def resume(
         except BaseException:
             run.close()
             raise
-        run.warn = screen.warn
         with honest_status(run, screen, caught):
             screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
             validation, written = complete(training, config, page, caught)

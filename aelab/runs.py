@@ -5,7 +5,8 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from aelab.data import Dataset, open_data
 from aelab.data.memory import require
 from aelab.device import device_name, pick_device
 from aelab.ending import honest_status, signals
-from aelab.engine import Training
+from aelab.engine import Training, check_names
 from aelab.evaluation import at_rest, evaluate
 from aelab.health import diagnose
 from aelab.problem import Problem
@@ -79,6 +80,10 @@ def prepare(config: Config, page: Page, data: Dataset) -> Recipe:
         _refuse_single(recipe, page, data, config.settings.epochs)
     for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
         data.train.labelled(labels, config.settings.seed)  # raises before there is a run
+    names: Iterable[str] = ()
+    with at_rest(recipe), suppress(Exception):  # whatever else is wrong with the loss, the training will say
+        names = recipe.loss(*(part.to(device) for part in data.val.batch(slice(0, 2))))[1]
+    check_names(names, page.path.name)
     return recipe
 
 
@@ -170,7 +175,6 @@ def start(
             },
             parent=parent,
         )  # fmt: skip
-        run.warn = screen.warn
         with honest_status(run, screen, caught):
             facts = {**asdict(config), "options": every, "run_id": run.id, "data_fingerprint": data.fingerprint}
             run.json("config.json", facts)

@@ -1,11 +1,11 @@
 """The verbs that take something up again: `resume` and `sync`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, farewell, screen_for
+from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, farewell, screen_for, store_for
+from aelab.problem import Problem
 
 verbs = typer.Typer()
 
@@ -32,9 +32,8 @@ def resume(
     one too; under --schedule cosine it then ends otherwise than a run that was so long from the start.
     """
     from aelab import resuming
-    from aelab.tracking import Store
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     info = resuming.chosen(run, store, screen, longer=epochs is not None)
     farewell(resuming.resume(info, store, screen, data_dir, epochs, force), store, screen)
 
@@ -45,10 +44,21 @@ def sync(tracking_uri: Uri = None, quiet: Quiet = False) -> None:
 
     What it has already is left out.
     """
-    from aelab.tracking import Store, push, replay
+    from aelab.tracking import NoStoreError, push, replay
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
-    here = Store(offline=True) if Path("mlflow.db").exists() else None
-    sent = push(here, store, screen.note) if here and here.uri != store.uri else 0
-    sent += replay(store, screen.note)
-    screen.result(f"{sent} runs sent to {store.shown_uri}")
+    store = store_for(screen := screen_for(quiet), tracking_uri)
+    sent, problems = 0, []
+    try:
+        here = store_for(screen, None, offline=True)
+        sent += push(here, store, screen.note) if here.uri != store.uri else 0
+    except NoStoreError:
+        pass  # nothing was trained offline here
+    except Problem as problem:
+        problems.append(problem)
+    try:
+        sent += replay(store, screen.note)
+    except Problem as problem:
+        problems.append(problem)
+    screen.result(f"{sent} run{'s' * (sent != 1)} sent to {store.shown_uri}")
+    if problems:
+        raise problems[0]

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from aelab import cookbook
-from aelab.cli.options import DataDir, Device, Filter, Json, OfRecipe, Quiet, Seed, Uri, destination, screen_for, short
+from aelab.cli.options import (
+    DataDir,
+    Device,
+    Filter,
+    Json,
+    OfRecipe,
+    Quiet,
+    Seed,
+    Uri,
+    destination,
+    screen_for,
+    short,
+    store_for,
+)
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
@@ -65,14 +78,13 @@ def compare(
     from aelab import layout
     from aelab.compare import comparison, labels, markable
     from aelab.pictures import DRAWN
-    from aelab.tracking import Store
 
     if out and not curve:
         raise Problem("--out is for --curve.", code=2)
     if json + csv + markdown + latex > 1:
         raise Problem("give one of --json, --csv, --markdown, --latex.", code=2)
     out = destination(out, DRAWN)
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     chosen = _chosen(store, run or [], recipe, filter_)
     frame = _frame(chosen, store, screen, metric or [], group_by or [], rows, columns, table)
     written = _drawn(chosen, curve, out, store) if curve else []

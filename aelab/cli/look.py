@@ -23,6 +23,7 @@ from aelab.cli.options import (
     destination,
     screen_for,
     short,
+    store_for,
 )
 from aelab.problem import Problem
 
@@ -72,9 +73,8 @@ def evaluate(
     from aelab.health import said_by_test
     from aelab.metrics import generation
     from aelab.report import report_of
-    from aelab.tracking import Store
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     answers = []
     extractor = generation.inception(inception, pick_device(device)) if inception else None
     for info in [store.find(name) for name in run]:
@@ -206,7 +206,7 @@ def ui(
 
     from aelab import tracking
 
-    screen, store = screen_for(False), tracking.Store(tracking_uri)
+    store = store_for(screen := screen_for(False), tracking_uri)
     if store.uri.startswith(("http://", "https://")):
         screen.result(page := store.page(store.experiment(None), store.uri))
         if browser:
@@ -226,9 +226,8 @@ def ui(
 
 def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tuple[Screen, Store, RunInfo, Opened]":
     from aelab.runs import open_run
-    from aelab.tracking import Store
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     info = store.find(run)
     return screen, store, info, open_run(info, store, screen, device)
 

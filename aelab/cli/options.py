@@ -154,6 +154,13 @@ def screen_for(quiet: bool) -> "Screen":
     return Screen(quiet)
 
 
+def store_for(screen: "Screen", uri: str | None, offline: bool = False, create: bool = False) -> "Store":
+    """The store that a verb works on; only a training creates one."""
+    from aelab.tracking import Store
+
+    return Store(uri, offline, create, screen.warn)
+
+
 def short(path: Path) -> str:
     """A path as one would type it here."""
     try:

@@ -1,12 +1,13 @@
 """The runs that are tracked: listed, shown, removed, exported, registered."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short
+from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short, store_for
 from aelab.problem import Problem
 
 if TYPE_CHECKING:
@@ -27,9 +28,16 @@ def runs(
     if ctx.invoked_subcommand:
         return
     from aelab.compare import overview, row
-    from aelab.tracking import Store
+    from aelab.tracking import NoStoreError
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    screen = screen_for(quiet)
+    try:
+        store = store_for(screen, tracking_uri)
+    except NoStoreError as none:
+        if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+            raise
+        screen.data({"runs": []}) if json else screen.note(str(none).capitalize())
+        return
     store.mark_dead()
     found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
     if json:
@@ -51,9 +59,9 @@ def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet =
 
     from aelab.compare import row
     from aelab.metrics import definition
-    from aelab.tracking import Store
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
+    store.mark_dead()
     info = store.find(run)
     if json:
         screen.data(asdict(info))
@@ -82,9 +90,8 @@ def rm(
     tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Remove runs from the lists; of a sweep all its runs too. MLflow keeps them until `mlflow gc` is typed."""
-    from aelab.tracking import Store
-
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
+    store.mark_dead()
     wanted: dict[str, RunInfo] = {}
     for word, info in zip(run, map(store.find, run), strict=True):
         if word == info.recipe and word != info.name:
@@ -101,7 +108,7 @@ def rm(
     for info in wanted.values():
         store.remove(info)
         screen.result(f"removed {info.name}")
-        screen.note(f"back again with: mlflow runs restore --run-id {info.id}")
+        screen.note(f"back again with: {store.restoring(info)}")
 
 
 @group.command()
@@ -118,9 +125,8 @@ def export(
     The card holds the lines that load it in plain PyTorch.
     """
     from aelab.export import export as write
-    from aelab.tracking import Store
 
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     for path in write(store.find(run), store, screen, folder, programs=programs, data_dir=data_dir):
         screen.result(short(path))
 
@@ -133,9 +139,7 @@ def register(
     tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Register a run's model in MLflow under a name and an alias; every verb then takes models:/NAME@ALIAS for the run."""
-    from aelab.tracking import Store
-
-    screen, store = screen_for(quiet), Store(tracking_uri)
+    store = store_for(screen := screen_for(quiet), tracking_uri)
     info = store.find(run)
     if info.tags.get("aelab.kind") != "run":
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)

@@ -45,6 +45,7 @@ from aelab.cli.options import (
     farewell,
     screen_for,
     short,
+    store_for,
 )
 from aelab.problem import Problem, visible
 
@@ -61,14 +62,13 @@ verbs = typer.Typer()
 def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
     """Trains a recipe: `values` are the engine's options and the recipe's, of which some were `typed`."""
     from aelab import resuming, runs
-    from aelab.tracking import Store
 
     screen = screen_for(values.pop("quiet"))
     resumed, offline = values.pop("resume"), values.pop("offline")
     epochs = values["epochs"] if "epochs" in typed else None
     places = {key: values.pop(key) for key in ("tracking_uri", "experiment", "name", "data_dir")}
     if resumed:
-        store = Store(places["tracking_uri"], offline)
+        store = store_for(screen, places["tracking_uri"], offline)
         info = resuming.chosen(resumed, store, screen, longer=epochs is not None)
         named = places["name"] if "name" in typed else info.name
         before = runs.configuration(info, store, screen)[0]
@@ -79,7 +79,7 @@ def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
     data = runs.open_config_data(config, places["data_dir"], screen)
     if epochs is None:
         config = replace(config, settings=config.settings.long_enough(len(data.train)))
-    store = Store(places["tracking_uri"], offline)
+    store = store_for(screen, places["tracking_uri"], offline, create=True)
     left = resuming.unfinished(config, page, data, store)
     if left and _shall_resume(left.name, left.id, screen):
         return farewell(resuming.resume(left, store, screen, places["data_dir"]), store, screen)
@@ -252,7 +252,6 @@ def compare_latent(
     import pandas as pd
 
     from aelab import layout, runs, sweep
-    from aelab.tracking import Store
 
     page = cookbook.typed(recipe)
     options = assignments(page, set_ or [])
@@ -273,7 +272,7 @@ def compare_latent(
     opened = runs.open_config_data(config, data_dir, screen)
     if epochs is None:
         config = replace(config, settings=config.settings.long_enough(len(opened.train)))
-    store = Store(tracking_uri, offline)
+    store = store_for(screen, tracking_uri, offline, create=True)
     unique = list(dict.fromkeys(dimensions))
     every = range(seed, seed + seeds)
     done = sweep.compare_latent(

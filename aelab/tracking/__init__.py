@@ -7,15 +7,29 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its default blocks for four minutes
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # an hour, if a server says so
 
 from aelab.tracking.info import RunInfo, cache_folder
+from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD
-from aelab.tracking.run import Run, Status
+from aelab.tracking.run import Run, Status, named_well
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
 
-__all__ = ["WITHOUT_A_WORD", "Run", "RunInfo", "Status", "Store", "cache_folder", "push", "replay", "served"]
+__all__ = [
+    "WITHOUT_A_WORD",
+    "NoStoreError",
+    "Run",
+    "RunInfo",
+    "Status",
+    "Store",
+    "cache_folder",
+    "named_well",
+    "push",
+    "replay",
+    "served",
+]
 
 for _name in ("mlflow", "alembic"):  # what they raise is said in our own words, once
     logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -8,7 +8,8 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from aelab.problem import Problem
-from aelab.tracking.info import RunInfo, cache_folder, reason_of
+from aelab.tracking.info import RunInfo, cache_folder
+from aelab.tracking.trouble import reason_of
 
 
 def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import platformdirs
 
-from aelab.problem import Problem, redacted
+from aelab.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,3 @@ def local_path(uri: str) -> Path | None:
 def cache_folder(run_id: str) -> Path:
     """Where a run that is tracked by a server keeps its files on this machine."""
     return Path(platformdirs.user_cache_dir("aelab")) / "runs" / run_id
-
-
-def reason_of(error: BaseException) -> str:
-    """The first line of what a library raised, without passwords."""
-    return redacted((str(error).strip() or type(error).__name__).splitlines()[0])[:200]

@@ -15,20 +15,24 @@ SMALL = 1 << 24  # bytes; git's list of packed references is a file of text
 WITHOUT_A_WORD = "its process ended without a word"
 
 
+class HeldError(Problem):
+    """Another process is writing the run."""
+
+
 def lock_path(folder: Path) -> Path:
     """The lock of a run's folder, beside it."""
     return folder.with_name(folder.name + ".lock")
 
 
 def hold(folder: Path, name: str, who: str = "") -> FileLock:
-    """Takes the lock of a run, which ends with this process however that ends. Raises Problem if another one has it."""
+    """Takes the lock of a run, which ends with this process however that ends. Raises HeldError if another one has it."""
     lock = FileLock(lock_path(folder), timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout as error:
         host, number, *_ = [*who.split(), "", ""]
         other = f" (process {number} on {host})" if number else ""
-        raise Problem(
+        raise HeldError(
             f"{name} is being written by another process{other}.", "Wait for it, or stop it first."
         ) from error
     except OSError as error:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import PIL.Image
 from mlflow.entities import Metric, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.pictures import Picture
@@ -21,14 +23,31 @@ from aelab.problem import Problem, redacted
 from aelab.tracking.info import RunInfo, cache_folder, local_path
 from aelab.tracking.owner import hold
 from aelab.tracking.spool import Entry, Spool
+from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FLUSH_SECONDS = 2.0
-HURRY_SECONDS = 5.0  # what a process that was told to stop gives the store
+FLUSH_SECONDS = 2.0  # between two sendings; up to 16 times that while the store is away
+END_SECONDS = 20.0  # what a store that takes nothing gets at the end of a run
+RETRY_SECONDS = 0.5  # between two attempts then
+HURRY_SECONDS = 5.0  # what it gets of a process that was told to stop
+SLOWEST = 250_000.0  # bytes a second at which a file may still arrive
 MOST_METRICS = 1000  # that one log_batch takes
+MOST_LETTERS = 250  # of a name
+KINDS = {"metric": "figure", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+def named_well(name: str) -> bool:
+    """Whether MLflow takes this as the name of a figure."""
+    plain = re.fullmatch(r"[\w.\- :]+(/[\w.\- :]+)*", name) and len(name) <= MOST_LETTERS
+    return bool(plain) and not name.startswith("..") and not {".", ".."} & set(name.split("/"))
+
+
+def restoring(client: MlflowClient, run_id: str) -> str:
+    """The command that brings a deleted run back."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(redacted(client.tracking_uri))} mlflow runs restore --run-id {run_id}"
 
 
 class Run:
@@ -37,7 +56,7 @@ class Run:
     Each entry is written to a spool on this disk first and sent once; a point or picture that the store has already is
     dropped. What the store does not take stays in the spool, for the next resume or `aelab sync`. With `training` the
     run's lock is held until it is closed; otherwise figures are added to a run that another process may be writing.
-    `again` takes up what is in the spool.
+    `again` takes up what is in the spool. What the store refuses is set aside in `refused.jsonl`. `warn` hears of both.
     """
 
     def __init__(
@@ -48,8 +67,9 @@ class Run:
         again: bool = False,
         spool: Path | None = None,
         ended: bool = False,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.id, self.name, self.info = info.id, info.name, info
+        self.id, self.name, self.info, self.warn = info.id, info.name, info, warn
         self._client = client
         self.local = local_path(info.artifacts)
         self.folder = self.local or cache_folder(info.id)
@@ -60,9 +80,13 @@ class Run:
         self._held = hold(self.folder, info.name, info.tags.get("aelab.process", "")) if training else None
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._queue: list[Entry] = []
-        self._stopping = self._sent = False
+        self._stopping = self._given_up = self._sent = False
+        self._moved = time.monotonic()  # when the store last took something
+        self._allowed = END_SECONDS  # how long what is being sent may take
         self.trouble = ""  # why the last attempt to send failed
-        self.warn: Callable[[str], None] = lambda text: None  # hears of an outage and of its end
+        self._deleted = ""  # what can be done about it, where the run was deleted in MLflow
+        self._refused: set[str] = set()  # the names of what was set aside
+        self._aside: set[str] = set()  # and all of it
         self._spool = Spool(spool or self.folder / ("unsent.jsonl" if training else f"unsent-{os.getpid()}.jsonl"))
         self._logged: dict[str, set[int]] = {}
         self._drawn: set[tuple[str, int]] = set()
@@ -169,25 +193,35 @@ class Run:
         return target
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        self._put("tags", {key: redacted(str(value)) for key, value in tags.items()})
+        """Queues tags, without passwords; what is not text, as in the name of a file, becomes a question mark."""
+        self._put("tags", {key: redacted(str(value)).encode(errors="replace").decode() for key, value in tags.items()})
 
     # the thread
 
     def _work(self) -> None:
+        failed = 0
         while not self._stopping:
-            self._wake.wait(FLUSH_SECONDS)
-            self._send()
-        self._sent = self._send() or self._send()
+            self._wake.wait(FLUSH_SECONDS * 2 ** min(failed, 4))
+            failed = 0 if self._send() else failed + 1
+        told = False
+        while not (self._given_up or self._sent):
+            self._sent = self._send()
+            if self._deleted:
+                break
+            if not (self._sent or told):  # what is in its way stays; the status is told all the same
+                told = True
+                for entry in self._queue:
+                    if entry[0] == "end":
+                        with suppress(Exception):
+                            self._client.set_terminated(self.id, *entry[1:])
+            if not self._sent:
+                time.sleep(RETRY_SECONDS)
         if self._sent:
             self._spool.remove()
-        for entry in self._queue:  # what is in its way stays; the status is told all the same
-            if entry[0] == "end":
-                with suppress(Exception):
-                    self._client.set_terminated(self.id, *entry[1:])
 
     def _send(self) -> bool:
         """Sends all that is queued; what fails stays queued. True if nothing is left."""
-        while True:
+        while not self._given_up:
             with self._lock:
                 metrics = list(itertools.takewhile(lambda entry: entry[0] == "metric", self._queue[:MOST_METRICS]))
                 batch = metrics or self._queue[:1]
@@ -195,19 +229,63 @@ class Run:
                 if not batch:
                     self._heard("")
                     return True
-                self._log(batch)
+                self._deliver(batch)
             except Exception as error:  # noqa: BLE001  # whatever the store, the network or the disk raises: later, then
-                self._heard(redacted((str(error).strip() or type(error).__name__).splitlines()[0]))
+                self._heard(str(error) if isinstance(error, Problem) else reason_of(error))
                 return False
             with self._lock:
                 del self._queue[: len(batch)]
+            self._moved, self._allowed = time.monotonic(), END_SECONDS
+        return False
+
+    def _deliver(self, batch: list[Entry]) -> None:
+        """Sends a batch, or what the store takes of it; what it refuses is set aside, and more of that name unasked."""
+        rest = []
+        for entry in batch:
+            if entry[0] == "metric" and entry[1] in self._refused and not named_well(entry[1]):
+                self._set_aside(entry, "its name")
+            else:
+                rest.append(entry)
+        if rest and rest[0][0] == "tags":
+            rest = [["tags", {key: value}] for key, value in rest[0][1].items()]
+        deliver(rest, self._log, self._look, self._set_aside)
+
+    def _look(self) -> None:
+        """Raises where the store is away, or has the run no more: then it has refused nothing of what was sent."""
+        try:
+            if self._client.get_run(self.id).info.lifecycle_stage != "deleted":
+                return
+            self._deleted = f"Restore it with: {restoring(self._client, self.id)}; then: aelab sync"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._deleted = "MLflow cannot restore it."
+        raise Problem(f"{self.name} has been deleted in MLflow")
+
+    def _set_aside(self, entry: Entry, why: str) -> None:
+        """Writes what the store refuses beside the run's files, and says so once for each name."""
+        kind, name = entry[0], next(iter(entry[1])) if entry[0] == "tags" else str(entry[1])
+        path, line = self.folder / "refused.jsonl", json.dumps({"entry": entry, "why": why})
+        with suppress(OSError):
+            if line not in self._aside:  # not a second time, where the store went away meanwhile
+                self._aside.add(line)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            if kind == "picture" and isinstance(entry[3], str):
+                kept = self._spool.pictures / Path(entry[3]).name
+                kept.rename(self.folder / f"refused-{kept.name}")
+        if name not in self._refused:
+            self._refused.add(name)
+            self.warn(f"the store refuses the {KINDS[kind]} '{name}' of {self.name}: {why}. It is kept in {path}.")
 
     def _heard(self, trouble: str) -> None:
         before, self.trouble = self.trouble, trouble
-        if trouble and not before:
-            self.warn(
-                f"the store does not answer: {trouble[:200]} Training goes on; what it logs is kept and sent later."
-            )
+        if not trouble:
+            self._deleted = ""
+        if self._deleted and trouble != before:
+            self.warn(f"{trouble}; what is logged is kept. {self._deleted}")
+        elif trouble and not before:
+            self.warn(f"the store does not answer: {trouble}. What is logged is kept and sent later.")
         elif before and not trouble and not self._stopping:
             self.warn("the store answers again and has what was kept for it.")
 
@@ -215,10 +293,12 @@ class Run:
         match batch[0]:
             case ["metric", *_]:
                 self._client.log_batch(self.id, metrics=[Metric(*entry[1:]) for entry in batch])
-            case ["tags", tags]:
-                self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+            case ["tags", _]:
+                tags = [RunTag(key, value) for _, each in batch for key, value in each.items()]
+                self._client.log_batch(self.id, tags=tags)
             case ["file", path]:
                 if (source := self._inside(path)).exists():
+                    self._moved, self._allowed = time.monotonic(), END_SECONDS + source.stat().st_size / SLOWEST
                     self._client.log_artifact(self.id, str(source), path.rpartition("/")[0] or None)
             case ["picture", key, step, kept]:
                 if self.trouble and (key, step) in self._pictures():
@@ -229,8 +309,9 @@ class Run:
                 if isinstance(kept, str):
                     self._spool.forget(kept)
             case ["end", status, stamp]:
-                if not self.local and (checkpoints := self.folder / "checkpoints").is_dir():
-                    self._client.log_artifacts(self.id, str(checkpoints), "checkpoints")
+                for path in [] if self.local else sorted(self.folder.glob("checkpoints/*/*")):
+                    file = str(path.relative_to(self.folder))
+                    deliver([["file", file]], self._log, self._look, self._set_aside)
                 self._client.set_terminated(self.id, status, stamp)
 
     def _inside(self, path: str) -> Path:
@@ -243,22 +324,37 @@ class Run:
     def close(self, status: Status | None = None, hurry: Callable[[], bool] = bool) -> None:
         """Sends what is left and ends the run with a status, or leaves its status as it is.
 
-        Once there is a `hurry` the store gets a few seconds more. Raises Problem if it does not take everything; what
-        is missing then stays in the spool, the status too.
+        A store that takes nothing for twenty seconds is given up, earlier once there is a `hurry`. Raises Problem if it
+        does not take everything; what is missing then stays in the spool, the status too.
         """
         if status:
             self._put("end", status, int(time.time() * 1000))
+        begun = time.monotonic()
+        self._moved = begun
         self._stopping = True
         self._wake.set()
-        left = HURRY_SECONDS
-        while self._thread.is_alive() and left > 0:
+        left, said = HURRY_SECONDS, False
+        while self._thread.is_alive() and left > 0 and time.monotonic() - self._moved < self._allowed:
             self._thread.join(0.1)
             left -= 0.1 * hurry()
+            if not said and time.monotonic() - begun > SILENCE_SECONDS:
+                said = True
+                self.warn(
+                    f"waiting for the store to take the last of {self.name}; after {self._allowed:.0f} s without an answer "
+                    "it is kept for aelab sync."
+                )
+        self._given_up = True
         self._release()
+        if self._deleted:
+            raise Problem(
+                f"{self.name} has been deleted in MLflow.",
+                f"Its files, and what it has logged since, are in {self.folder}",
+                self._deleted,
+            )
         if not self._sent:
             why = self.trouble or "it did not answer in time"
             raise Problem(
-                f"the store did not take everything of run {self.name}: {why}",
+                f"the store did not take everything of run {self.name}: {why}.",
                 f"What is missing is kept in {self._spool.path}" + (f"; {t}" if (t := self._spool.trouble) else ""),
                 "Send it with: aelab sync",
             )

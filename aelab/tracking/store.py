@@ -4,23 +4,23 @@ import hashlib
 import os
 import platform
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import Timeout
 from mlflow.entities import Dataset, DatasetInput, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.problem import Problem, redacted
-from aelab.tracking import copies, registry
-from aelab.tracking.info import RunInfo, cache_folder, local_path, reason_of, run_info
+from aelab.tracking import copies, opening, registry
+from aelab.tracking.info import RunInfo, cache_folder, local_path, run_info
+from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
-from aelab.tracking.run import Run
+from aelab.tracking.run import Run, restoring
+from aelab.tracking.trouble import reason_of, refused, waiting
 
 EXPERIMENT = "aelab"
 LONGEST = 500  # name of an experiment that MLflow takes
@@ -29,79 +29,80 @@ LONGEST = 500  # name of an experiment that MLflow takes
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    `offline` is that last one whatever the others say; its runs are marked for `aelab sync`.
+    `offline` is that last one whatever the others say; its runs are marked for `aelab sync`. A database that is not there
+    is created, unless `create` is false: then NoStoreError is raised. `warn` hears of long waits and of outages.
     """
 
-    def __init__(self, uri: str | None = None, offline: bool = False) -> None:
+    def __init__(
+        self,
+        uri: str | None = None,
+        offline: bool = False,
+        create: bool = True,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
         here = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-        self.uri = here if offline else uri or os.environ.get("MLFLOW_TRACKING_URI") or here
-        self.offline = offline
-        self.database = Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
-        if self.database and any(sign in str(self.database) for sign in "?%'\""):
-            raise Problem(
-                f"MLflow cannot keep a database at {self.database}: a path with any of ? % ' \" is no address to it.",
-                "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
+        typed = None if offline else uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri, self.offline, self.warn = opening.checked(typed or here), offline, warn
+        self._asking = False
+        self.database = opening.database_of(self.uri)
+        if self.database and not create and not opening.holds_something(self.database):
+            if typed:
+                raise NoStoreError(
+                    f"there is no store at {self.shown_uri}.", "It is made by the first training there: aelab train vae "
+                    f"--tracking-uri {self.shown_uri}", code=2,
+                )  # fmt: skip
+            raise NoStoreError(
+                "there are no runs in this folder: runs are kept per folder, in its mlflow.db.",
+                "Go to the folder that you trained in, name its store with --tracking-uri, or start here: aelab train vae",
                 code=2,
             )
-        if self.uri.startswith(("http://", "https://")):
-            self._knock()
+        with waiting(f"the store {self.shown_uri}", warn):
+            self._open()
+
+    def _open(self) -> None:
+        if opening.served(self.uri):
+            opening.knock(self.uri)
         try:
-            if self.database:  # processes that create one SQLite store at once would break its migration
-                with self._creator():
-                    if not self.database.exists():
-                        self._create_database()
-                    self.client = MlflowClient(self.uri)
-                    self.client.search_experiments(max_results=1)
+            if self.database:
+                with opening.creator(self.database):
+                    if not opening.holds_something(self.database):
+                        opening.create(self.database)
+                    opening.look_into(self.database)
+                    self.client = self._connect()
             else:
-                self.client = MlflowClient(self.uri)
-                self.client.search_experiments(max_results=1)
-        except OSError as error:
-            raise Problem(f"cannot open the store {self.shown_uri}: {redacted(str(error))}") from error
+                self.client = self._connect()
+        except Problem:
+            raise
+        except Timeout as error:
+            raise Problem(f"cannot open the store {self.shown_uri}: another process is making it.") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
-            advice = ["Put a copy of it in its place, or name another one: --tracking-uri"] if self.database else []
-            raise Problem(f"cannot open the store {self.shown_uri}: {reason_of(error)}", *advice) from error
+            raise opening.unopened(self.uri, error) from error
 
-    def _create_database(self) -> None:
-        """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
-        assert self.database
-        part = self.database.with_name(f"{self.database.name}.part")
-        for left in self.database.parent.glob(f"{part.name}*"):
-            left.unlink()
-        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
-        part.replace(self.database)
-
-    def _creator(self) -> AbstractContextManager[Any]:
-        """The lock of a database; none where it is there and its folder cannot be written to, to read what is there."""
-        assert self.database
-        read_only = self.database.exists() and not os.access(self.database.parent, os.W_OK)
-        return nullcontext() if read_only else FileLock(f"{self.database}.lock", timeout=60)
+    def _connect(self) -> MlflowClient:
+        client = MlflowClient(self.uri)
+        client.search_experiments(max_results=1)
+        return client
 
     @property
     def shown_uri(self) -> str:
         """The address without a password."""
         return redacted(self.uri)
 
-    def _knock(self) -> None:
-        try:
-            with urllib.request.urlopen(self.shown_uri.rstrip("/") + "/health", timeout=5):
-                return
-        except urllib.error.HTTPError:
-            return  # someone answers; MLflow will say what is wrong
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise Problem(
-                f"no MLflow server answers at {self.shown_uri}: {reason}",
-                "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
-                "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
-            ) from error
-
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """What the store raises as a Problem."""
-        try:
+        """What the store raises as a Problem; a line where it takes long."""
+        if self._asking:
             yield
+            return
+        self._asking = True
+        try:
+            with waiting(f"the store {self.shown_uri}", self.warn):
+                yield
         except (MlflowException, OSError) as error:
-            raise Problem(f"the store {self.shown_uri} refuses: {reason_of(error)}") from error
+            verb = "refuses" if refused(error) else "does not answer"
+            raise Problem(f"the store {self.shown_uri} {verb}: {reason_of(error)}.") from error
+        finally:
+            self._asking = False
 
     def experiment(self, name: str | None) -> str:
         """The id of an experiment, created if need be with its artifacts beside the database.
@@ -113,7 +114,7 @@ class Store:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             root = self.database.parent if self.database else Path.cwd()
-            served = self.uri.startswith(("http://", "https://"))
+            served = opening.served(self.uri)
             folder = _folder_of(name)
             place = None if served else (root.resolve() / "mlruns" / folder).as_uri()
             try:
@@ -155,10 +156,11 @@ class Store:
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
                     self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
-                return Run(self.client, self.get(run_id))
-            except BaseException:
-                with suppress(Exception):
-                    self.client.set_terminated(run_id, "FAILED")
+                return Run(self.client, self.get(run_id), warn=self.warn)
+            except BaseException as error:
+                if self.database or isinstance(error, Problem) or refused(error):  # else it does not answer
+                    with suppress(Exception):
+                        self.client.set_terminated(run_id, "FAILED")
                 raise
 
     def reopen(self, info: RunInfo, begin: bool = True) -> Run:
@@ -167,7 +169,7 @@ class Store:
         Raises Problem if another process is writing it.
         """
         with self.asking():
-            run = Run(self.client, info, again=True)
+            run = Run(self.client, info, again=True, warn=self.warn)
             if begin:
                 self.begin(run)
             return run
@@ -216,7 +218,7 @@ class Store:
 
     def annotate(self, info: RunInfo) -> Run:
         """Opens a run to add figures and pictures to it; its status stays what it is."""
-        return Run(self.client, info, training=False)
+        return Run(self.client, info, training=False, warn=self.warn)
 
     def add_figures(self, info: RunInfo, figures: Mapping[str, float]) -> None:
         """Logs figures of a finished run at step 0, only those that it does not have."""
@@ -225,7 +227,8 @@ class Store:
         run.close()
 
     def get(self, run_id: str) -> RunInfo:
-        return run_info(self.client.get_run(run_id))
+        with self.asking():
+            return run_info(self.client.get_run(run_id))
 
     def newest(self, **tags: str) -> RunInfo | None:
         """The newest run with these of aelab's tags, such as identity="...", whatever became of it."""
@@ -234,24 +237,33 @@ class Store:
 
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
         """All points (step, value) of a figure in the order of its steps."""
-        return sorted((point.step, point.value) for point in self.client.get_metric_history(info.id, metric))
+        with self.asking():
+            return sorted((point.step, point.value) for point in self.client.get_metric_history(info.id, metric))
 
-    def runs(self, filter_string: str = "", experiment: str | None = None) -> list[RunInfo]:
-        """The store's aelab runs, newest first. Raises Problem where MLflow does not understand the filter."""
-        experiments = [e for e in self.client.search_experiments() if experiment in (None, e.name)]
+    def runs(
+        self, filter_string: str = "", experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY
+    ) -> list[RunInfo]:
+        """The store's aelab runs, newest first; the deleted ones in another `view`.
+
+        Raises Problem where MLflow does not understand the filter.
+        """
         found, token = [], None
-        while experiments:
-            try:
-                page = self.client.search_runs(
-                    [e.experiment_id for e in experiments], filter_string, ViewType.ACTIVE_ONLY, 1000,
-                    ["attributes.start_time DESC"], token,
-                )  # fmt: skip
-            except MlflowException as error:
-                raise Problem(f"MLflow does not accept this filter: {str(error).splitlines()[0]}", code=2) from error
-            found += [run_info(run) for run in page]
-            token = page.token
-            if not token:
-                break
+        with self.asking():
+            experiments = [e for e in self.client.search_experiments() if experiment in (None, e.name)]
+            while experiments:
+                try:
+                    page = self.client.search_runs(
+                        [e.experiment_id for e in experiments], filter_string, view, 1000,
+                        ["attributes.start_time DESC"], token,
+                    )  # fmt: skip
+                except MlflowException as error:
+                    if not (filter_string and refused(error)):
+                        raise
+                    raise Problem(f"MLflow does not accept this filter: {reason_of(error)}.", code=2) from error
+                found += [run_info(run) for run in page]
+                token = page.token
+                if not token:
+                    break
         return [run for run in found if run.recipe]
 
     def find(self, name: str) -> RunInfo:
@@ -282,13 +294,15 @@ class Store:
 
     def remove(self, info: RunInfo) -> None:
         """Takes a run from the lists, and what it is registered as. MLflow keeps its files until its garbage is collected."""
-        for name, version in registry.versions_of(self.client, info):
-            self.client.delete_model_version(name, version)
-        self.client.delete_run(info.id)
+        with self.asking():
+            for name, version in registry.versions_of(self.client, info):
+                self.client.delete_model_version(name, version)
+            self.client.delete_run(info.id)
 
     def models(self, info: RunInfo) -> list[str]:
         """The addresses of the models that a run is registered as: models:/NAME/VERSION."""
-        return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
+        with self.asking():
+            return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
 
     def register(self, info: RunInfo, name: str, alias: str) -> str:
         """Makes a run's files a version of a model in MLflow's registry and points the alias to it; returns the version.
@@ -304,6 +318,10 @@ class Store:
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in the UI, in the mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
+
+    def restoring(self, info: RunInfo) -> str:
+        """The command that brings a removed run back."""
+        return restoring(self.client, info.id)
 
 
 def _folder_of(experiment: str) -> str:

@@ -1,14 +1,21 @@
 """What a store has not had yet: spools that an outage left, and runs that were trained offline."""
 
+import platform
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from mlflow.entities import DatasetInput, Metric, Param, RunTag
+from filelock import FileLock, Timeout
+from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
 from aelab.problem import Problem
 from aelab.tracking.info import RunInfo, cache_folder, local_path
-from aelab.tracking.owner import hold
+from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.run import MOST_METRICS, Run
+from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
+from aelab.tracking.trouble import deliver
+
+MADE: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 
 
 def replay(store: Store, note: Callable[[str], None]) -> int:
@@ -23,66 +30,130 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
         for spool in sorted(folder.glob("unsent*.jsonl")):
             training = spool.name == "unsent.jsonl"
             try:
-                with hold(folder, info.name, info.tags.get("aelab.process", "")):
-                    run = Run(store.client, info, training, again=True, spool=spool, ended=True)
+                with hold(folder, info.name, info.tags.get("aelab.process", "")), store.asking():
+                    if not spool.exists():
+                        continue  # another process has just sent it
+                    run = Run(store.client, info, training, again=True, spool=spool, ended=True, warn=store.warn)
                     run.close()
+            except HeldError:
+                note(f"{info.name}  is being written: what it has to send is left to that process")
             except Problem as problem:
                 failed.append(f"{info.name}: {problem}")
             else:
                 sent += 1
                 note(f"{info.name}  sent what was kept in {spool.name}")
-    if failed:
-        raise Problem(f"{len(failed)} runs were not sent.", *failed[:2])
+    for info in store.runs(view=ViewType.DELETED_ONLY):
+        folder = local_path(info.artifacts) or cache_folder(info.id)
+        if list(folder.glob("unsent*.jsonl")):
+            note(
+                f"{info.name}  is deleted in MLflow; what it has not had waits. To restore it: {store.restoring(info)}"
+            )
+    _raise(failed)
     return sent
 
 
 def push(local: Store, store: Store, note: Callable[[str], None]) -> int:
     """Copies the runs that were trained offline to another store, and what is new of those copied before.
 
-    A run keeps its name, times, figures, tags and files, and gets a new id. Returns how many were sent.
+    A run keeps its name, times, status, figures, tags and files, and gets a new id. Returns how many were sent; one that is
+    still being trained is not. Raises Problem where another process is doing the same.
     """
+    assert local.database
+    only = FileLock(f"{local.database}.sync.lock", timeout=0)
+    try:
+        only.acquire()
+    except Timeout as error:
+        raise Problem("another aelab sync is sending the runs of this folder.", "Wait for it to end.") from error
+    except OSError as error:
+        raise Problem(f"cannot write to {local.database.parent}: {error.strerror or error}.") from error
+    try:
+        replay(local, note)
+        return _push(local, store, note)
+    finally:
+        only.release()
+
+
+def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
     copies: dict[str, str] = {}
+    failed: list[str] = []
     waiting = [info for info in local.runs() if info.tags.get("aelab.offline")]
     waiting.sort(key=lambda info: (info.parent is not None, info.started))  # parents first
     sent = 0
     for info in waiting:
         if info.tags["aelab.offline"] != "yes":
             copies[info.id] = info.tags["aelab.offline"].split()[-1]
-        elif info.status != "RUNNING":
-            copies[info.id] = _copy(local, store, info, copies)
-            local.client.log_batch(info.id, tags=[RunTag("aelab.offline", f"sent {copies[info.id]}")])
-            note(f"{info.name}  sent as {copies[info.id][:8]}")
+        elif info.status == "RUNNING":
+            host = info.tags.get("aelab.process", "").partition(" ")[0]
+            where = "" if host == platform.node() else f" on {host or 'another machine'}, by what the store says"
+            note(f"{info.name}  is running{where}: it is sent by a later aelab sync")
+        else:
+            try:
+                copies[info.id] = _copy(local, store, info, copies)
+                with local.asking():
+                    local.client.log_batch(info.id, tags=[RunTag("aelab.offline", f"sent {copies[info.id]}")])
+            except Problem as problem:
+                failed.append(f"{info.name}: {problem}")
+                continue
+            note(f"{info.name}  sent as {copies[info.id][:8]} ({info.status.lower()})")
             sent += 1
+    _raise(failed)
     return sent
+
+
+def _raise(failed: list[str]) -> None:
+    if failed:
+        raise Problem(f"{len(failed)} runs were not sent.", *failed[:2])
 
 
 def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) -> str:
     """One run copied, or its copy completed. Returns the id of the copy."""
-    client, source = store.client, local.client.get_run(info.id)
+    client = store.client
     own = {"aelab.offline", "mlflow.parentRunId"}
     tags = {key: value for key, value in info.tags.items() if key not in own} | {"aelab.offline_id": info.id}
     if info.parent and info.parent in copies:
         tags["mlflow.parentRunId"] = copies[info.parent]
+    refused: dict[str, str] = {}
+    folder = local.folder(info)
     with store.asking():
+        source = local.client.get_run(info.id)
         before = store.newest(offline_id=info.id)
         if before:
             target = before.id
         else:
             name = local.client.get_experiment(info.experiment_id).name
             created = client.create_run(
-                store.experiment(name), start_time=int(info.started * 1000), run_name=info.name, tags=tags
+                store.experiment(name),
+                start_time=int(info.started * 1000),
+                run_name=info.name,
+                tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # what it is found by
             )
             target = created.info.run_id
-        client.log_batch(target, params=[Param(key, value) for key, value in source.data.params.items()],
-                         tags=[RunTag(key, value) for key, value in tags.items()])  # fmt: skip
-        if not before and source.inputs:
+
+        def post(batch: list[Entry]) -> None:
+            if batch[0][0] == "file":
+                path = batch[0][1]
+                client.log_artifact(target, str(folder / path), path.rpartition("/")[0] or None)
+                return
+            made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in MADE.items()}
+            client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
+
+        def send(batch: list[Entry], at_once: int = MOST_METRICS) -> None:
+            for start in range(0, len(batch), at_once):
+                deliver(batch[start : start + at_once], post, lambda: client.get_run(target),
+                        lambda entry, why: refused.setdefault(entry[1], why))  # fmt: skip
+
+        send([["param", key, value] for key, value in source.data.params.items()])
+        send([["tag", key, value] for key, value in tags.items()])
+        there_already = client.get_run(target).inputs
+        if source.inputs and not (there_already and there_already.dataset_inputs):
             client.log_inputs(target, [DatasetInput(each.dataset, each.tags) for each in source.inputs.dataset_inputs])
         for key in info.metrics:
             there = {(p.step, p.timestamp) for p in client.get_metric_history(target, key)} if before else set()
             points = local.client.get_metric_history(info.id, key)
-            new = [Metric(key, p.value, p.timestamp, p.step) for p in points if (p.step, p.timestamp) not in there]
-            for start in range(0, len(new), MOST_METRICS):
-                client.log_batch(target, metrics=new[start : start + MOST_METRICS])
-        client.log_artifacts(target, str(local.folder(info)))
+            send([["metric", key, p.value, p.timestamp, p.step] for p in points if (p.step, p.timestamp) not in there])
+        paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        send([["file", path] for path in paths], at_once=1)
         client.set_terminated(target, info.status, int(info.ended * 1000) if info.ended else None)
+    for key, why in refused.items():
+        store.warn(f"{store.shown_uri} refuses '{key}' of {info.name}: {why}. Everything else is sent.")
     return target

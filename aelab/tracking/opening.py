@@ -1,0 +1,139 @@
+"""Whether a store can be opened: its address, its server, its database; and a new database, made whole or not at all."""
+
+import http.client
+import os
+import re
+import sqlite3
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from mlflow.tracking import MlflowClient
+
+from aelab.problem import Problem, redacted
+from aelab.tracking.trouble import reason_of
+
+LOCKED_SECONDS = 10.0  # what a database that another program has locked gets to be free
+KNOCK_SECONDS = 5.0  # what a server gets to answer at all
+ATTEMPTS = 3  # at connecting to a database; MLflow's own ten take 100 seconds
+
+
+class NoStoreError(Problem):
+    """There is no store at this address, and what was typed only reads."""
+
+
+def checked(uri: str) -> str:
+    """An address that MLflow understands, its scheme in small letters. Raises Problem where it can be none."""
+    scheme, colon, rest = uri.strip().partition(":")
+    uri = scheme.lower() + colon + rest
+    shown = redacted(uri)
+    if served(uri):
+        try:
+            parts = urllib.parse.urlsplit(uri)
+            good = bool(parts.hostname) and not re.search(r"[\s\x00-\x1f\x7f]", uri) and (parts.port or 1) > 0
+        except ValueError:
+            good = False
+        if not good:
+            raise Problem(f"'{shown}' is no address of a server.", "Write it as in http://127.0.0.1:5000", code=2)
+    database = database_of(uri)
+    if scheme.lower().startswith("sqlite") and (database is None or str(database) in (".", ":memory:")):
+        raise Problem(f"'{shown}' names no file.", "Write it as in sqlite:////home/me/runs/mlflow.db", code=2)
+    if database and any(sign in str(database) for sign in "?%'\""):
+        raise Problem(
+            f"MLflow cannot keep a database at {database}: a path with any of ? % ' \" is no address to it.",
+            "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
+            code=2,
+        )
+    if database and os.path.isdir(database):  # noqa: PTH112  # Path's raises where it may not look
+        raise Problem(
+            f"{database} is a folder, no database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
+        )
+    if "://" not in uri and not uri.startswith(("file:", "databricks")):
+        raise Problem(f"'{shown}' is no address of a store.", f"Of a database: sqlite:///{shown}", code=2)
+    return uri
+
+
+def holds_something(database: Path) -> bool:
+    """Whether a file is there that is not empty: MLflow would make a database of an empty one. Raises Problem."""
+    try:
+        return database.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Problem(f"cannot open the store sqlite:///{database}: {error.strerror}.") from error
+
+
+def served(uri: str) -> bool:
+    """Whether a server is at an address."""
+    return uri.startswith(("http://", "https://"))
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a SQLite store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def knock(uri: str) -> None:
+    """Raises Problem where no server answers in a few seconds."""
+    try:
+        with urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=KNOCK_SECONDS):
+            return
+    except urllib.error.HTTPError:
+        return  # someone answers; MLflow will say what is wrong
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+            reason = "what answers there is no web server"
+        raise Problem(
+            f"no MLflow server answers at {redacted(uri)}: {reason}",
+            "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
+            "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
+        ) from error
+
+
+def look_into(database: Path) -> None:
+    """Raises Problem, in seconds, where a database cannot be read: MLflow would try ten times."""
+    try:
+        address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise unopened(f"sqlite:///{database}", error) from error
+
+
+def unopened(uri: str, error: BaseException) -> Problem:
+    """What is said of a store that cannot be opened."""
+    reason = reason_of(error)
+    advice = []
+    if database_of(uri) and "locked" in reason:
+        advice = ["Wait for that program, or end it, and type the command again."]
+    elif database_of(uri) and "damaged" in reason:
+        advice = ["Put a copy of it in its place, or name another one: --tracking-uri"]
+    return Problem(f"cannot open the store {redacted(uri)}: {reason}.", *advice)
+
+
+def create(database: Path) -> None:
+    """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
+    part = database.with_name(f"{database.name}.part")
+    for left in database.parent.glob(f"{part.name}*"):
+        left.unlink()
+    try:
+        MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+        part.replace(database)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def creator(database: Path) -> AbstractContextManager[Any]:
+    """The lock of a database: processes that create one at once would break its migration.
+
+    None where it is there and its folder cannot be written to, to read what is there.
+    """
+    read_only = database.exists() and not os.access(database.parent, os.W_OK)
+    return nullcontext() if read_only else FileLock(f"{database}.lock", timeout=60)

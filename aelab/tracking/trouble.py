@@ -1,0 +1,97 @@
+"""What a store raises: in our own words, and whether it refuses what it was given or is away."""
+
+import errno
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aelab.problem import redacted
+from aelab.tracking.spool import Entry
+
+SILENCE_SECONDS = 5.0  # of waiting before a line says so
+WORDS = [  # what libraries say, and what is said instead
+    (r"database( table)? is locked", "it is locked by another program"),
+    (r"database or disk is full|No space left|Errno 28", "its disk is full"),
+    (r"readonly database|Read-only file system", "it cannot be written to, it is read only"),
+    (r"Can't locate revision", "a newer MLflow has written it; update MLflow"),
+    (r"out-of-date database schema", "an older MLflow has written it; copy it, then: mlflow db upgrade URI"),
+    (r"not a database|malformed|disk I/O error", "it is damaged, or no database"),
+    (r"unable to open database file", "the file cannot be opened"),
+    (r"too many (\d+) error responses", r"it answers with HTTP error \1"),
+    (r"failed with error code (\d+)", r"it answers with HTTP error \1"),
+    (r"not in a valid JSON format|Failed to parse", "what answers there is no MLflow server"),
+    (r"timed out|timeout exception", "it does not answer in time"),
+    (r"Names may only contain", "a name may hold letters, digits, spaces and _ - . : / only"),
+    (r"Connection refused", "nothing listens there"),
+    (r"Failed to resolve|NameResolutionError|Name or service not known", "there is no host of that name"),
+    (r"Connection reset|Connection aborted|RemoteDisconnected|Max retries exceeded", "the connection breaks"),
+]
+TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses that may be another one tomorrow
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library raised in one line: in our words where we have some, else its first line, without passwords."""
+    text = str(error).strip()
+    for pattern, words in WORDS:
+        if match := re.search(pattern, text):
+            return match.expand(words)
+    return redacted((text or type(error).__name__).splitlines()[0])[:200].rstrip(".")
+
+
+def refused(error: BaseException) -> bool:
+    """Whether what was sent is at fault, and not the store or the way to it: the same would be refused again."""
+    if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+        return True
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    if match := re.search(r"failed with error code (\d+)", str(error)):
+        status = int(match[1])
+    if status:
+        return 400 <= status < 500 and status not in TRANSIENT
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, OSError):  # also what requests raises, of which some are ValueErrors too
+            return cause.errno == errno.ENAMETOOLONG
+        if isinstance(cause, (ValueError, TypeError, OverflowError)):
+            return True
+        if type(cause).__name__ in ("IntegrityError", "DataError"):  # SQLAlchemy's
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def deliver(
+    batch: list[Entry],
+    post: Callable[[list[Entry]], Any],
+    check: Callable[[], Any],
+    refuse: Callable[[Entry, str], Any],
+) -> None:
+    """Posts a batch, or in halves what the store takes of it; `refuse` hears of each entry that it refuses, and why.
+
+    `check` is asked after each refusal. It and `post` raise where the store is away.
+    """
+    if not batch:
+        return
+    try:
+        post(batch)
+    except Exception as error:
+        if not refused(error):
+            raise
+        check()
+        if len(batch) == 1:
+            refuse(batch[0], reason_of(error))
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]) if len(batch) > 1 else ():
+            deliver(half, post, check, refuse)
+
+
+@contextmanager
+def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Says after five seconds what is still waited for."""
+    timer = threading.Timer(SILENCE_SECONDS, say, [f"still waiting for {what}; Ctrl-C ends it."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
