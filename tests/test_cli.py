@@ -583,7 +583,7 @@ def test_samples_are_judged_by_a_classifier(cli):
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()
 
 
-def test_a_store_that_was_half_made_is_made_anew(cli, here):
+def test_a_store_that_was_half_made_is_made_anew(here):
     (here / "mlflow.db.part").write_bytes(b"half")
-    assert cli("runs").code == 0
+    Store()
     assert not (here / "mlflow.db.part").exists() and (here / "mlflow.db").exists()

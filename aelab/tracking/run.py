@@ -34,15 +34,8 @@ RETRY_SECONDS = 0.5  # between two attempts then
 HURRY_SECONDS = 5.0  # what it gets of a process that was told to stop
 SLOWEST = 250_000.0  # bytes a second at which a file may still arrive
 MOST_METRICS = 1000  # that one log_batch takes
-MOST_LETTERS = 250  # of a name
 KINDS = {"metric": "figure", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-
-def named_well(name: str) -> bool:
-    """Whether MLflow takes this as the name of a figure."""
-    plain = re.fullmatch(r"[\w.\- :]+(/[\w.\- :]+)*", name) and len(name) <= MOST_LETTERS
-    return bool(plain) and not name.startswith("..") and not {".", ".."} & set(name.split("/"))
 
 
 def restoring(client: MlflowClient, run_id: str) -> str:
@@ -235,20 +228,13 @@ class Run:
                 return False
             with self._lock:
                 del self._queue[: len(batch)]
-            self._moved, self._allowed = time.monotonic(), END_SECONDS
         return False
 
     def _deliver(self, batch: list[Entry]) -> None:
-        """Sends a batch, or what the store takes of it; what it refuses is set aside, and more of that name unasked."""
-        rest = []
-        for entry in batch:
-            if entry[0] == "metric" and entry[1] in self._refused and not named_well(entry[1]):
-                self._set_aside(entry, "its name")
-            else:
-                rest.append(entry)
-        if rest and rest[0][0] == "tags":
-            rest = [["tags", {key: value}] for key, value in rest[0][1].items()]
-        deliver(rest, self._log, self._look, self._set_aside)
+        """Sends a batch, or what the store takes of it; what it refuses is set aside."""
+        if batch[0][0] == "tags":
+            batch = [["tags", {key: value}] for key, value in batch[0][1].items()]
+        deliver(batch, self._log, self._look, self._set_aside, self._refused)
 
     def _look(self) -> None:
         """Raises where the store is away, or has the run no more: then it has refused nothing of what was sent."""
@@ -274,6 +260,7 @@ class Run:
             if kind == "picture" and isinstance(entry[3], str):
                 kept = self._spool.pictures / Path(entry[3]).name
                 kept.rename(self.folder / f"refused-{kept.name}")
+        self._moved = time.monotonic()
         if name not in self._refused:
             self._refused.add(name)
             self.warn(f"the store refuses the {KINDS[kind]} '{name}' of {self.name}: {why}. It is kept in {path}.")
@@ -313,6 +300,7 @@ class Run:
                     file = str(path.relative_to(self.folder))
                     deliver([["file", file]], self._log, self._look, self._set_aside)
                 self._client.set_terminated(self.id, status, stamp)
+        self._moved, self._allowed = time.monotonic(), END_SECONDS
 
     def _inside(self, path: str) -> Path:
         """A file of the run's folder."""

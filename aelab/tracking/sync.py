@@ -140,7 +140,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
         def send(batch: list[Entry], at_once: int = MOST_METRICS) -> None:
             for start in range(0, len(batch), at_once):
                 deliver(batch[start : start + at_once], post, lambda: client.get_run(target),
-                        lambda entry, why: refused.setdefault(entry[1], why))  # fmt: skip
+                        lambda entry, why: refused.setdefault(entry[1], why), refused)  # fmt: skip
 
         send([["param", key, value] for key, value in source.data.params.items()])
         send([["tag", key, value] for key, value in tags.items()])

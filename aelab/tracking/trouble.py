@@ -3,7 +3,7 @@
 import errno
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,12 @@ WORDS = [  # what libraries say, and what is said instead
     (r"database or disk is full|No space left|Errno 28", "its disk is full"),
     (r"readonly database|Read-only file system", "it cannot be written to, it is read only"),
     (r"Can't locate revision", "a newer MLflow has written it; update MLflow"),
-    (r"out-of-date database schema", "an older MLflow has written it; copy it, then: mlflow db upgrade URI"),
+    (
+        r"out-of-date database schema",
+        "it is of another version of MLflow; of an older one, copy it, then: mlflow db upgrade URI",
+    ),
     (r"not a database|malformed|disk I/O error", "it is damaged, or no database"),
+    (r"no such table", "it is no database of MLflow's, or damaged"),
     (r"unable to open database file", "the file cannot be opened"),
     (r"too many (\d+) error responses", r"it answers with HTTP error \1"),
     (r"failed with error code (\d+)", r"it answers with HTTP error \1"),
@@ -26,8 +30,12 @@ WORDS = [  # what libraries say, and what is said instead
     (r"Names may only contain", "a name may hold letters, digits, spaces and _ - . : / only"),
     (r"Connection refused", "nothing listens there"),
     (r"Failed to resolve|NameResolutionError|Name or service not known", "there is no host of that name"),
-    (r"Connection reset|Connection aborted|RemoteDisconnected|Max retries exceeded", "the connection breaks"),
+    (
+        r"Connection reset|Connection broken|Connection aborted|RemoteDisconnected|Max retries exceeded",
+        "the connection breaks",
+    ),
 ]
+MOST_LETTERS = 250  # of a name
 TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses that may be another one tomorrow
 
 
@@ -38,6 +46,12 @@ def reason_of(error: BaseException) -> str:
         if match := re.search(pattern, text):
             return match.expand(words)
     return redacted((text or type(error).__name__).splitlines()[0])[:200].rstrip(".")
+
+
+def named_well(name: str) -> bool:
+    """Whether MLflow takes this as the name of a figure."""
+    plain = re.fullmatch(r"[\w.\- :]+(/[\w.\- :]+)*", name) and len(name) <= MOST_LETTERS
+    return bool(plain) and not name.startswith("..") and not {".", ".."} & set(name.split("/"))
 
 
 def refused(error: BaseException) -> bool:
@@ -66,12 +80,20 @@ def deliver(
     post: Callable[[list[Entry]], Any],
     check: Callable[[], Any],
     refuse: Callable[[Entry, str], Any],
+    refused_names: Container[str] = (),
 ) -> None:
     """Posts a batch, or in halves what the store takes of it; `refuse` hears of each entry that it refuses, and why.
 
-    `check` is asked after each refusal. It and `post` raise where the store is away.
+    More figures of a bad name that it has refused are not posted. `check` is asked after each refusal; it and `post` raise
+    where the store is away.
     """
-    if not batch:
+    rest = []
+    for entry in batch:
+        if entry[0] == "metric" and entry[1] in refused_names and not named_well(entry[1]):
+            refuse(entry, "its name")
+        else:
+            rest.append(entry)
+    if not (batch := rest):
         return
     try:
         post(batch)
@@ -82,7 +104,7 @@ def deliver(
         if len(batch) == 1:
             refuse(batch[0], reason_of(error))
         for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]) if len(batch) > 1 else ():
-            deliver(half, post, check, refuse)
+            deliver(half, post, check, refuse, refused_names)
 
 
 @contextmanager

@@ -113,3 +113,20 @@ def test_a_store_on_a_read_only_disk_can_be_read(aelab, here, tally):
         process = aelab.run("train", "linear", *DIGITS, "--tracking-uri", uri, code=1)
         assert 1 <= len(process.err.splitlines()) <= 3 and "Traceback" not in process.err
     tally("SQLite read only")
+
+
+def test_a_full_disk_under_a_new_database_is_said_to_be_full(aelab, here, tally):
+    with small_disk(here / "db", "256k") as disk:
+        process = aelab.run("train", "linear", *DIGITS, "--tracking-uri", f"sqlite:///{disk}/mlflow.db", code=1)
+        assert "disk is full" in process.err and len(process.err.splitlines()) <= 3
+        assert not list(disk.glob("mlflow.db*.part*")) and not (disk / "mlflow.db").exists()
+    tally("disk full under a new database")
+
+
+def test_a_place_that_cannot_be_written_for_a_new_database(aelab, here, tally):
+    with small_disk(here / "db", "256k") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for words, code in ((("train", "linear", *DIGITS), 1), (("runs",), 2)):
+            process = aelab.run(*words, "--tracking-uri", f"sqlite:///{disk}/new/mlflow.db", code=code)
+            assert 1 <= len(process.err.splitlines()) <= 3 and "Traceback" not in process.err
+    tally("new database on a read-only disk", 2)

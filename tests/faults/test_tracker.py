@@ -48,7 +48,7 @@ aelab.engine.Training.fit = told
 
 
 class Middle(ThreadingHTTPServer):
-    """Stands between a run and its server, and answers as it is told: pass, 500, 403, slow, cut (done, but not answered)."""
+    """Stands between a run and its server, and answers as it is told: pass, a status, slow, cut (done, but not answered)."""
 
     daemon_threads = True
 
@@ -67,7 +67,7 @@ class Hop(BaseHTTPRequestHandler):
     def hop(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         mode = self.server.mode
-        if mode in ("500", "403"):
+        if mode in ("500", "403", "429", "503"):
             self.answer(int(mode), b"no")
             return
         if mode == "slow":
@@ -89,6 +89,8 @@ class Hop(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind or "text/plain")
         self.send_header("Content-Length", str(len(content)))
+        if status in (429, 503):
+            self.send_header("Retry-After", "3600")
         self.end_headers()
         self.wfile.write(content)
 
@@ -158,13 +160,13 @@ def test_offline_and_then_sync(aelab, here, server, tally):
     assert len([info for info in Store().runs() if info.parent == sweep.id]) == 2
     assert len(Store().runs()) == others + 4
     aelab.run("resume", "alone", "--epochs", 16, "-q", "--tracking-uri", local.uri)
-    assert "1 runs sent" in aelab.run("sync").stdout
+    assert "1 run sent" in aelab.run("sync").stdout
     complete("alone", 16)
     assert len(Store().runs()) == others + 4, "the same copy has become longer"
     tally("trained offline, then synced", 4)
 
 
-@pytest.mark.parametrize("mode", ["stopped", "frozen", "500", "403", "slow", "cut"])
+@pytest.mark.parametrize("mode", ["stopped", "frozen", "500", "403", "429", "503", "slow", "cut"])
 def test_trouble_in_the_middle_costs_nothing(aelab, here, server, tally, mode):
     middle = Middle(server.port)
     url = f"http://127.0.0.1:{middle.server_address[1]}"
@@ -199,10 +201,84 @@ def test_away_to_the_end_it_is_sent_by_sync(aelab, here, server, tally):
     assert process.wait() == 1
     assert "aelab sync" in process.err and "does not answer" in process.err and "Traceback" not in process.err
     server.start()
-    assert "1 runs sent" in aelab.run("sync").stdout
+    assert "1 run sent" in aelab.run("sync").stdout
     assert complete("run").status == "FINISHED"
     assert "0 runs sent" in aelab.run("sync").stdout
     tally("tracker away to the end, then synced")
+
+
+@pytest.mark.parametrize("mode", ["frozen", "429"])
+def test_a_tracker_that_is_lost_at_the_end_is_waited_for_and_given_up(aelab, here, server, tally, mode):
+    middle = Middle(server.port)
+    short = PACED + "\naelab.tracking.run.END_SECONDS = 8"
+    url = f"http://127.0.0.1:{middle.server_address[1]}"
+    process = aelab.start(*WORDS, "--name", "run", patch=short, MLFLOW_TRACKING_URI=url)
+    in_its_third_epoch(process, here / "cache")
+    if mode == "frozen":
+        server.signal(signal.SIGSTOP)
+    else:
+        middle.mode = mode
+    (here / "go").touch()
+    begun = time.monotonic()
+    assert process.wait() == 1
+    assert time.monotonic() - begun < 40
+    assert "waiting for the store to take the last" in process.err and "aelab sync" in process.err
+    server.signal(signal.SIGCONT)
+    middle.mode = "pass"
+    assert "1 run sent" in aelab.run("sync", MLFLOW_TRACKING_URI=url).stdout
+    assert complete("run").status == "FINISHED"
+    middle.shutdown()
+    tally(f"tracker lost at the end: {mode}")
+
+
+def test_a_run_that_is_deleted_on_the_server_is_restored(aelab, here, server, tally):
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED)
+    in_its_third_epoch(process, here / "cache")
+    store = Store()
+    info = store.find("run")
+    store.client.delete_run(info.id)
+    until(lambda: "has been deleted in MLflow" in process.err, process=process)
+    (here / "go").touch()
+    assert process.wait() == 1
+    assert f"mlflow runs restore --run-id {info.id}" in process.err and "Traceback" not in process.err
+    store.client.restore_run(info.id)
+    assert "1 run sent" in aelab.run("sync").stdout
+    assert complete("run").status == "FINISHED"
+    tally("run deleted in mid-training, then restored")
+
+
+def test_a_bad_name_over_http_keeps_nothing_back(aelab, here, server, tally):
+    bad = """
+begin = aelab.engine.Training._end_epoch
+def more(self, title):
+    self.run.metrics({'KL(q||p)': 1.0}, self.position.epochs)
+    self.run.tags({'ba(d': 'x'})
+    begin(self, title)
+aelab.engine.Training._end_epoch = more
+"""
+    process = aelab.run(*WORDS, "--name", "run", patch=bad)
+    assert process.err.count("refuses the figure 'KL(q||p)'") == 1
+    assert complete("run").status == "FINISHED"
+    assert not list(here.glob("cache/aelab/runs/*/unsent*"))
+    assert "0 runs sent" in aelab.run("sync").stdout
+    tally("name refused by a server")
+
+
+def test_two_syncs_at_once_and_a_killed_offline_run(aelab, here, server, tally):
+    aelab.run(*WORDS, "--offline", "--name", "alone")
+    process = aelab.start(*WORDS, "--offline", "--name", "dead", patch=PACED)
+    until(lambda: [p for p in here.glob("mlruns/*/*/artifacts/unsent.jsonl") if '"val/loss", ' in p.read_text()])
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    both = [aelab.start("sync"), aelab.start("sync")]
+    codes = sorted(process.wait() for process in both)
+    assert codes in ([0, 0], [0, 1]), [process.err for process in both]
+    assert codes == [0, 0] or any("another aelab sync" in process.err for process in both)
+    runs = Store().runs()
+    assert sorted((info.name, info.status) for info in runs) == [("alone", "FINISHED"), ("dead", "FAILED")]
+    assert history("dead") == history("dead", Store(offline=True)) and "val/loss" in Store().find("dead").metrics
+    tally("two syncs at once", 2)
+    tally("offline run killed, then synced")
 
 
 def test_killed_while_the_tracker_is_away(aelab, here, server, tally):

@@ -1,0 +1,508 @@
+"""The door to MLflow: what a store refuses, a store that is away, one that is not there, and what waits to be sent."""
+
+import json
+import platform
+import shutil
+import socket
+import sqlite3
+import threading
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_metric_name
+
+from aelab import report
+from aelab.problem import Problem
+from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, run, trouble
+from aelab.tracking.owner import lock_path
+
+TAGS = {"aelab.recipe": "linear", "aelab.kind": "run"}
+DEAD = f"{platform.node()} 4194304 1"  # no process has this number
+BAD = "train/KL(q||p)"
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def store(here, empty_database):
+    """An empty store in the working directory; `store.said` is what it warned of."""
+    shutil.copy(empty_database, here / "mlflow.db")
+    said = []
+    store = Store(warn=said.append)
+    store.said = said
+    return store
+
+
+def begin(store, name="run", **tags):
+    return store.create(None, name, params={"a": 1}, tags={**TAGS, **tags})
+
+
+def left_alone(store, name="run", spool=(), **tags):
+    """A run whose process died, with a spool."""
+    begun = begin(store, name, **tags)
+    begun._stopping = True
+    begun._wake.set()
+    begun._thread.join()
+    begun._release()
+    store.client.log_batch(begun.id, tags=[run.RunTag("aelab.process", DEAD)])
+    if spool:
+        (begun.folder / "unsent.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in spool))
+    return begun
+
+
+def steps(store, key, name="run"):
+    return [point.step for point in store.client.get_metric_history(store.find(name).id, key)]
+
+
+# what a store refuses
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["loss", "a b", "a/b", "a:b", "ü", "a/b-1e16/c", "a-b", "KL(q||p)", "a+b", "a=b", "", "/a", "a/", "a//b", "a/./b",
+     "a/../b", "..", ".", "..a", "a..b", "a/..b", "x\ty", "a|b", "a,b", "a'b", "a%b", "日本"],
+)  # fmt: skip
+def test_a_name_is_judged_as_by_mlflow(name):
+    try:
+        _validate_metric_name(name)
+    except MlflowException:
+        assert not named_well(name)
+    else:
+        assert named_well(name)
+    assert named_well("a" * 250) and not named_well("a" * 251)
+
+
+def test_of_a_thousand_one_is_refused():
+    batch, taken, refused, posts = [["metric", str(k)] for k in range(1000)], [], [], []
+
+    def post(part):
+        posts.append(len(part))
+        if ["metric", "617"] in part:
+            raise MlflowException("no", 1)
+        taken.extend(part)
+
+    with pytest.raises(MlflowException):  # an internal error is no refusal
+        trouble.deliver(batch, post, lambda: None, refused.append)
+    assert not refused and len(posts) == 1
+
+    def post_refusing(part):
+        try:
+            post(part)
+        except MlflowException:
+            raise MlflowException.invalid_parameter_value("no") from None
+
+    trouble.deliver(batch, post_refusing, lambda: None, lambda entry, why: refused.append((entry, why)))
+    assert refused == [(["metric", "617"], "no")] and len(posts) <= 22
+    assert taken == [entry for entry in batch if entry[1] != "617"]
+
+
+def test_what_is_refused_is_set_aside_and_all_else_arrives(store):
+    being = begin(store)
+    for step in range(1500):
+        being.metrics({"train/loss": 1.0, BAD: 2.0}, step)
+    being.tags({"good": "1", "ba(d": "2", "also": "a\udcffb"})
+    being.stepwise_image("wor(se", np.zeros((8, 8, 3), np.uint8), 1)
+    being.stepwise_image("good", np.zeros((8, 8, 3), np.uint8), 1)
+    being.close("FINISHED")
+    info = store.find("run")
+    assert info.status == "FINISHED" and set(info.metrics) == {"train/loss"}
+    assert steps(store, "train/loss") == list(range(1500))
+    assert info.tags["good"] == "1" and info.tags["also"] == "a?b"
+    assert being._pictures() == {("good", 1)}
+    assert sum(BAD in line for line in store.said) == 1 and "refuses the figure" in store.said[0]
+    assert len(store.said) == 3, store.said
+    kept = [json.loads(line)["entry"] for line in (being.folder / "refused.jsonl").read_text().splitlines()]
+    assert [entry[4] for entry in kept if entry[1] == BAD] == list(range(1500))
+    assert list(being.folder.glob("refused-*.png")) and not list(being.folder.glob("unsent*"))
+
+
+def test_an_old_spool_comes_free(store, cli):
+    stamp = 1_700_000_000_000
+    spool = [
+        ["metric", BAD, 1.0, stamp, 1], ["metric", "a", 1.0, stamp, 10**30], ["metric", "a", 10**400, stamp, 3],
+        ["tags", {"ba(d": "x", "good": "y"}], ["metric", "train/loss", 2.0, stamp, 1], ["metric", BAD, 1.0, stamp, 2],
+        ["end", "FINISHED", stamp],
+    ]  # fmt: skip
+    left_alone(store, spool=spool)
+    answer = cli("sync")
+    assert answer.code == 0 and "1 run sent" in answer.out, answer.err
+    assert answer.err.count("refuses the figure") == 2 and "refuses the tag" in answer.err
+    info = store.find("run")
+    assert info.status == "FINISHED" and info.metrics == {"train/loss": 2.0} and info.tags["good"] == "y"
+    assert "0 runs sent" in cli("sync").out
+
+
+@pytest.mark.parametrize("content", [b"rubbish" * 100, b"SQLite format 3\0" + bytes(500)])
+def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkeypatch):
+    monkeypatch.setattr(run, "END_SECONDS", 0.3)
+    being = begin(store)
+    being.metrics({"train/loss": 1.0}, 1)
+    good = (here / "mlflow.db").read_bytes()
+    (here / "mlflow.db").write_bytes(content)
+    with pytest.raises(Problem, match="aelab sync"):
+        being.close("FINISHED")
+    assert not (being.folder / "refused.jsonl").exists()
+    (here / "mlflow.db").write_bytes(good)
+    assert replay(Store(), print) == 1 and steps(Store(), "train/loss") == [1]
+
+
+@pytest.mark.parametrize(("where", "runs"), [("loss", 0), ("step", 1)])
+def test_a_recipe_that_names_a_figure_badly_hears_of_it_at_once(cli, store, here, where, runs):
+    parts = {"loss": "{}", "step": "{}", where: "{'KL(q||p)': loss}"}
+    (here / "mine.py").write_text(f'''"""Names (2026)."""
+from torch import nn
+from aelab.recipe import Recipe, descend
+
+class Mine(Recipe):
+    def __init__(self, image, *, lr: float = 1e-3) -> None:
+        super().__init__()
+        self.lr, self.net = lr, nn.Conv2d(image[0], image[0], 3, padding=1)
+    def loss(self, x, y):
+        loss = (self.net(x) - x).square().mean()
+        return loss, {parts["loss"]}
+    def step(self, x, y, adam):
+        loss, _ = self.loss(x, y)
+        descend(loss, adam)
+        return {{"loss": loss, **{parts["step"]}}}
+''')
+    answer = cli("train", "./mine.py", "--data", "digits", "--epochs", 1)
+    assert answer.code == 1 and "cannot be called 'KL(q||p)'" in answer.err and "Traceback" not in answer.err
+    assert "epoch" not in answer.err
+    assert [info.status for info in Store().runs()] == ["FAILED"] * runs
+
+
+def test_the_value_of_an_option_is_part_of_a_name():
+    values = (1e16, 1e-16, -1.0, 0.5, (400, 200), "a b/(c)")
+    names = [next(iter(report.Report({"test/loss": 1.0}).under({"beta": value}).figures)) for value in values]
+    assert all(map(named_well, names)) and len(set(names)) == len(names), names
+    assert names[0] == "test/beta-1e16/loss" and names[3] == "test/beta-0.5/loss"
+
+
+# a store that is away
+
+
+class Strange(BaseHTTPRequestHandler):
+    """Answers as its server is told."""
+
+    def any(self):
+        self.server.asked += 1
+        for line in self.server.answer:
+            self.wfile.write(line)
+        if self.server.hangs:
+            self.server.free.wait(30)
+        if self.server.resets:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close_connection = True
+
+    do_GET = do_POST = do_PATCH = do_PUT = any  # noqa: N815  # what http.server calls
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def strange_server(*answer, hangs=False, resets=False):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Strange) as server:
+        server.daemon_threads, server.answer, server.hangs, server.resets = True, answer, hangs, resets
+        server.asked, server.free = 0, threading.Event()
+        server.handle_error = lambda *arguments: None
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server, f"http://127.0.0.1:{server.server_address[1]}"
+        server.free.set()
+        server.shutdown()
+
+
+def refusing(status, retry):
+    return f"HTTP/1.1 {status} No\r\nRetry-After: {retry}\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno".encode()
+
+
+STRANGE = {
+    "429, in an hour": ([refusing(429, 3600)], "HTTP error 429"),
+    "429, at a date": ([refusing(429, "Fri, 31 Dec 2099 23:59:59 GMT")], "HTTP error 429"),
+    "503, in an hour": ([refusing(503, 3600)], "HTTP error 503"),
+    "404": ([refusing(404, 1)], "HTTP error 404"),
+    "garbage": ([b"\x00\xff garbage\r\n"], "no web server"),
+    "a web page": ([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"], "no MLflow server"),
+    "half a number": ([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1"], "connection breaks|no MLflow server"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_strange_server_is_named_at_once(kind, cli):
+    answer, words = STRANGE[kind]
+    with strange_server(*answer) as (server, url):
+        said = cli("train", "linear", "--data", "digits", "--tracking-uri", url)
+        assert server.asked <= 4
+    assert said.code == 1 and url in said.err and "Traceback" not in said.err and len(said.err.splitlines()) <= 3
+    assert any(word in said.err for word in words.split("|")), said.err
+
+
+def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
+    monkeypatch.setattr(opening, "KNOCK_SECONDS", 0.2)
+    monkeypatch.setattr(trouble, "SILENCE_SECONDS", 0.05)
+    said = []
+    for how in ({"hangs": True}, {"resets": True}):
+        with strange_server(**how) as (_, url), pytest.raises(Problem, match="no MLflow server answers") as caught:
+            Store(url, warn=said.append)
+        assert caught.value.code == 1
+    assert "still waiting for the store http://127.0.0.1" in said[0], "a line after five seconds"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(run, "END_SECONDS", 0.4)
+    monkeypatch.setattr(run, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(run, "RETRY_SECONDS", 0.05)
+
+
+def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
+    being, free = begin(store), threading.Event()
+    real = being._client.log_batch
+    being._client.log_batch = lambda *arguments, **named: (free.wait(30), real(*arguments, **named))
+    being.metrics({"train/loss": 1.0}, 1)
+    with pytest.raises(Problem, match="it did not answer in time") as caught:
+        being.close("FINISHED")
+    assert "aelab sync" in str(caught.value) and any(
+        "waiting for the store to take the last" in line for line in store.said
+    )
+    free.set()
+    being._thread.join()
+    assert replay(Store(), print) == 1
+    assert store.find("run").status == "FINISHED" and steps(store, "train/loss") == [1]
+
+
+def test_a_store_that_comes_back_at_the_end_has_everything(store, impatient, monkeypatch):
+    being, tries = begin(store), []
+    real = being._client.log_batch
+
+    def away_twice(*arguments, **named):
+        tries.append(1)
+        if len(tries) < 3:
+            raise MlflowException("API request to x failed with exception: too many 429 error responses")
+        real(*arguments, **named)
+
+    monkeypatch.setattr(being._client, "log_batch", away_twice)
+    being.metrics({"train/loss": 1.0}, 1)
+    being.close("FINISHED")
+    assert steps(store, "train/loss") == [1] and "HTTP error 429" in store.said[0]
+
+
+def test_a_run_that_is_deleted_in_the_middle_can_be_had_back(store, impatient, cli):
+    being = begin(store)
+    being.metrics({"train/loss": 1.0}, 1)
+    being.text("note.txt", "kept")
+    store.client.delete_run(being.id)
+    being.metrics({"train/loss": 1.0}, 2)
+    with pytest.raises(Problem, match="has been deleted in MLflow") as caught:
+        being.close("FINISHED")
+    assert f"mlflow runs restore --run-id {being.id}" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
+    assert (being.folder / "note.txt").exists() and not (being.folder / "refused.jsonl").exists()
+    waits = cli("sync")
+    assert waits.code == 0 and "0 runs sent" in waits.out and "deleted" in waits.err
+    store.client.restore_run(being.id)
+    assert "1 run sent" in cli("sync").out
+    assert steps(store, "train/loss") == [1, 2] and store.find("run").status == "FINISHED"
+
+
+def test_a_run_that_is_gone_for_good_is_said_to_be(store, impatient):
+    being = begin(store)
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        for table in ("tags", "params", "runs"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [being.id])
+        database.commit()
+    being.metrics({"train/loss": 1.0}, 1)
+    with pytest.raises(Problem, match="cannot restore it"):
+        being.close("FINISHED")
+    assert (being.folder / "unsent.jsonl").exists()
+
+
+# what waits to be sent
+
+
+@pytest.fixture
+def other(here, empty_database):
+    (here / "other").mkdir()
+    shutil.copy(empty_database, here / "other" / "mlflow.db")
+    return f"sqlite:///{here}/other/mlflow.db"
+
+
+def test_an_offline_run_that_was_killed_is_sent_with_its_true_status(store, other, here):
+    local = Store(offline=True)
+    left_alone(local, "dead", [["metric", "train/loss", 1.0, 1_700_000_000_000, 7]])
+    alive, far = begin(local, "alive"), begin(local, "far")
+    far.close()
+    local.client.log_batch(far.id, tags=[run.RunTag("aelab.process", "elsewhere 1 1")])
+    said = []
+    there = Store(other)
+    assert push(local, there, said.append) == 1
+    assert there.find("dead").status == "FAILED" and steps(there, "train/loss", "dead") == [7]
+    assert there.find("dead").tags["aelab.reason"].startswith("its process ended")
+    assert any(line.startswith("alive  is running:") for line in said), said
+    assert any("far  is running on elsewhere" in line for line in said), said
+    alive.close("FINISHED")
+    assert push(local, there, said.append) == 1 and {info.name for info in there.runs()} == {"dead", "alive"}
+
+
+def test_two_syncs_at_once_do_not_copy_twice(store, other, cli):
+    being = begin(Store(offline=True))
+    being.close("FINISHED")
+    with FileLock("mlflow.db.sync.lock"):  # another process has it
+        answer = cli("sync", "--tracking-uri", other)
+    assert answer.code == 1 and "another aelab sync" in answer.err and not Store(other).runs()
+    assert "1 run sent" in cli("sync", "--tracking-uri", other).out
+    assert "0 runs sent" in cli("sync", "--tracking-uri", other).out and len(Store(other).runs()) == 1
+
+
+def test_what_another_store_refuses_does_not_keep_the_rest_from_it(store, other, monkeypatch):
+    local = Store(offline=True)
+    for name in ("first", "second"):
+        being = begin(local, name)
+        being.metrics({"train/loss": 1.0, "odd": 2.0}, 1)
+        being.text("big.txt", "too big")
+        being.close("FINISHED")
+    said = []
+    there = Store(other, warn=said.append)
+    post, file = there.client.log_batch, there.client.log_artifact
+
+    def picky(run_id, metrics=(), **named):
+        if any(metric.key == "odd" for metric in metrics):
+            raise MlflowException.invalid_parameter_value("no odd ones")
+        post(run_id, metrics=metrics, **named)
+
+    def small(run_id, path, folder):
+        if path.endswith("big.txt"):
+            raise MlflowException("API request to endpoint x failed with error code 413 != 200. Response body: ''")
+        file(run_id, path, folder)
+
+    monkeypatch.setattr(there.client, "log_batch", picky)
+    monkeypatch.setattr(there.client, "log_artifact", small)
+    assert push(local, there, print) == 2
+    assert {info.name: set(info.metrics) for info in there.runs()} == {
+        "first": {"train/loss"},
+        "second": {"train/loss"},
+    }
+    assert sum("'odd'" in line for line in said) == 2 and sum("'big.txt'" in line for line in said) == 2
+
+
+def test_a_killed_run_is_not_called_running(store, cli):
+    left_alone(store, "dead")
+    assert "failed" in cli("runs", "show", "dead").out.lower()
+    left_alone(store, "second")
+    answer = cli("runs", "rm", "second")
+    assert answer.code == 0 and "mlflow runs restore" in answer.err, answer.err
+    being = begin(store, "alive")
+    assert "is running" in cli("runs", "rm", "alive").err
+    being.close("FINISHED")
+
+
+def test_a_run_that_another_process_writes_does_not_keep_others_from_the_store(store, cli):
+    writing = left_alone(store, "writing", [["metric", "train/loss", 1.0, 1_700_000_000_000, 1]])
+    left_alone(store, "waiting", [["metric", "train/loss", 1.0, 1_700_000_000_000, 1]])
+    with FileLock(lock_path(writing.folder)):
+        answer = cli("sync")
+    assert answer.code == 0 and "1 run sent" in answer.out and "writing  is being written" in answer.err
+    assert "1 run sent" in cli("sync").out
+
+
+# a store that is not there, or cannot be opened
+
+READING = [
+    ("compare",), ("eval", "vae"), ("sample", "vae"), ("interpolate", "vae"), ("runs", "show", "vae"), ("runs", "rm", "vae"),
+    ("resume", "vae"), ("sync",), ("ui", "--no-browser"), ("train", "vae", "--resume", "vae"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_verbs_that_read_create_no_store(words, cli, here):
+    answer = cli(*words)
+    assert answer.code == 2 and "runs are kept per folder" in answer.err and not list(here.iterdir())
+    answer = cli(*words, "--tracking-uri", f"sqlite:///{here}/new/mlflow.db")
+    assert answer.code == 2 and "there is no store at" in answer.err and not list(here.iterdir())
+    assert len(answer.err.splitlines()) <= 3
+
+
+def test_a_list_of_no_runs_creates_no_store(cli, here):
+    answer = cli("runs")
+    assert answer.code == 0 and "runs are kept per folder" in answer.err
+    assert cli("runs", "--json").json == {"runs": []}
+    assert cli("runs", "--tracking-uri", "sqlite:///x.db").code == 2 and not list(here.iterdir())
+
+
+def newer(database):
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+
+
+BROKEN = {
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), 2, "is a folder"),
+    "garbage": (lambda path: path.write_bytes(b"garbage" * 500), 1, "damaged, or no database"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:5000]), 1, "damaged"),
+    "of another MLflow": (newer, 1, "another version of MLflow"),
+    "empty": (lambda path: path.write_bytes(b""), 2, "there is no store"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_database_that_cannot_be_opened(kind, store, cli, here):
+    spoil, code, words = BROKEN[kind]
+    shutil.copy(here / "mlflow.db", here / "other.db")  # MLflow keeps the other one open
+    spoil(here / "other.db")
+    answer = cli("runs", "--tracking-uri", f"sqlite:///{here}/other.db")
+    assert answer.code == code and words in answer.err and "Traceback" not in answer.err, answer.err
+    assert len(answer.err.splitlines()) <= 3 and "sqlite3" not in answer.err
+
+
+def test_a_locked_database_is_said_to_be_locked(store, cli, here, monkeypatch):
+    monkeypatch.setattr(opening, "LOCKED_SECONDS", 0.1)
+    with closing(sqlite3.connect(here / "mlflow.db")) as other_program:
+        other_program.execute("BEGIN EXCLUSIVE")
+        answer = cli("runs")
+    assert answer.code == 1 and "locked by another program" in answer.err and len(answer.err.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://a b", "http://", "http://a:99999", "http://[::1", "https://a\tb", "sqlite://", "sqlite:///", "sqlite:///:memory:",
+     "mlflow.db", "SQLite:///a%20b.db", "./mlruns"],
+)  # fmt: skip
+def test_what_can_be_no_address(address, cli, here):
+    answer = cli("train", "linear", "--data", "digits", "--tracking-uri", address)
+    assert answer.code == 2 and "Traceback" not in answer.err and 1 <= len(answer.err.splitlines()) <= 3, answer.err
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("(sqlite3.OperationalError) database is locked\n[SQL: x]", "locked by another program"),
+        ("(sqlite3.OperationalError) database or disk is full\n[SQL: x]", "disk is full"),
+        ("[Errno 28] No space left on device", "disk is full"),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", "read only"),
+        ("API request to x failed with timeout exception HTTPConnectionPool: Read timed out.", "not answer in time"),
+        (
+            "failed with exception Max retries exceeded (Caused by NewConnectionError: Connection refused)",
+            "nothing listens",
+        ),
+        ("postgresql://me:secret@host/x", "postgresql://host/x"),
+    ],
+)
+def test_what_libraries_say_in_our_words(text, words):
+    reason = trouble.reason_of(MlflowException(text))
+    assert words in reason and "secret" not in reason and "sqlite3" not in reason
+
+
+def test_a_missing_store_is_an_error_of_its_own(here, empty_database):
+    with pytest.raises(NoStoreError):
+        Store(create=False)
+    shutil.copy(empty_database, here / "mlflow.db")
+    assert Store(create=False).runs() == []
