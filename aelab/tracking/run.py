@@ -285,7 +285,7 @@ class Run:
                 self._client.log_batch(self.id, tags=tags)
             case ["file", path]:
                 if (source := self._inside(path)).exists():
-                    self._moved, self._allowed = time.monotonic(), END_SECONDS + source.stat().st_size / SLOWEST
+                    self._allowed = END_SECONDS + source.stat().st_size / SLOWEST
                     self._client.log_artifact(self.id, str(source), path.rpartition("/")[0] or None)
             case ["picture", key, step, kept]:
                 if self.trouble and (key, step) in self._pictures():
