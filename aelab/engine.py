@@ -142,12 +142,12 @@ class Training:
         torch.set_rng_state(last.state["rng"])
         if last.state["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
-        if last.state.get("rng_mps") is not None and self.device.type == "mps":  # older ones lack it
+        if last.state.get("rng_mps") is not None and self.device.type == "mps":
             torch.mps.set_rng_state(last.state["rng_mps"])
 
     def _checked(self, last: Checkpoint) -> Position:
         """The position of a checkpoint. Raises ValueError where it, or another part of the state, cannot be of this training."""
-        state, like = last.state, self.state()
+        state, like = {"rng_mps": None, **last.state}, self.state()  # older checkpoints lack it
         position = made(Position, state.get("position"))
         sums = torch.zeros(len(position.names), dtype=self.sums.dtype)
         like |= {"position": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
@@ -158,9 +158,10 @@ class Training:
                 groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
                 if groups[0] != groups[1]:  # the step size is set before every step
                     raise ValueError(f"the settings of {name} are not those of this recipe")
-        cuda = state.get("rng_cuda")
-        if cuda is None or (like["rng_cuda"] is None and isinstance(cuda, Tensor)):  # on another device
-            like["rng_cuda"] = cuda
+        for name in ("rng_cuda", "rng_mps"):
+            there = state.get(name)
+            if there is None or (like[name] is None and isinstance(there, Tensor)):  # on another device
+                like[name] = there
         if bad := checkpoint.misfit(state, like):
             raise ValueError(bad)
         if any(type(n) is not int or n > phase.epochs for n, phase in zip(state["epochs"], self.phases, strict=True)):

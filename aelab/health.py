@@ -203,7 +203,7 @@ def said_by_test(figures: Mapping[str, float]) -> list[str]:
     """What the figures of a report say is wrong: worse than PCA, and classes that its classifier misses among the samples."""
     found = []
     error, pca = figures.get("test/mse", math.nan), figures.get("test/pca_mse", math.nan)
-    if error > WORSE * pca:
+    if pca > 0 and error > WORSE * pca:  # a PCA as long as an image errs by nothing
         found.append(f"worse than PCA: mse {number(error)} against {number(pca)}; try more --epochs or another --lr")
     made, there = figures.get("test/classes", math.nan), figures.get("test/real_classes", math.nan)
     listens = figures.get("test/kl", math.inf) >= COLLAPSED  # else that is the cause, and was said after training

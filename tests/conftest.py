@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 
 # One thread, here and in the processes that tests start: models are tiny, and threads that wait for each other cost most.
@@ -14,6 +15,9 @@ import aelab  # before torch: it sets how OpenMP waits
 from aelab.cli import main
 
 assert aelab.__version__
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell's background ignores it, and children would inherit that
 
 
 @dataclass

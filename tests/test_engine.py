@@ -373,7 +373,7 @@ def test_the_random_state_of_apples_gpu_is_in_the_checkpoint(kept, digits, tmp_p
     drawn = torch.rand(3, generator=generator)
     if not kept:
         del state["rng_mps"]
-    checkpoint.save(tmp_path, "last", 1, fit.recipe.state_dict(), state, {})
+    checkpoint.save(tmp_path, "last", 0, fit.recipe.state_dict(), state, {})
     last = checkpoint.newest(tmp_path, "last", pytest.fail)
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)
     fit.restore(last, None)

@@ -25,7 +25,7 @@ def stopped(cli, monkeypatch, *words):
 
 def test_a_recipe_or_nothing_means_the_newest_run_that_was_stopped(cli, monkeypatch):
     answer = cli("resume")
-    assert answer.code == 2 and "there is no run" in answer.err
+    assert answer.code == 2 and "there are no runs in this folder" in answer.err
     stopped(cli, monkeypatch, "train", "linear", "--name", "first")
     stopped(cli, monkeypatch, "train", "linear", "--name", "second", "--seed", 1)
     stopped(cli, monkeypatch, "train", "stacked", "--name", "other")
