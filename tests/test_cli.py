@@ -335,7 +335,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     words = ("train", "vae", "--data", "digits", "--epochs", "60", "--seed", "4", "-q")
     command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(here.glob("mlruns/aelab/*/artifacts/unsent/*-1.png")):  # it is in its second epoch at least
+    while not list(here.glob("mlruns/aelab/*/artifacts/unsent/*-3.png")):  # it is in its fourth epoch at least
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
