@@ -489,7 +489,7 @@ def test_a_locked_database_is_said_to_be_locked(store, cli, here, monkeypatch):
 @pytest.mark.parametrize(
     "address",
     ["http://a b", "http://", "http://a:99999", "http://[::1", "https://a\tb", "sqlite://", "sqlite:///", "sqlite:///:memory:",
-     "mlflow.db", "SQLite:///a%20b.db", "./mlruns"],
+     "mlflow.db", "sqlite:////dev/null", "SQLite:///a%20b.db", "./mlruns"],
 )  # fmt: skip
 def test_what_can_be_no_address(address, cli, here):
     answer = cli("train", "linear", "--data", "digits", "--tracking-uri", address)

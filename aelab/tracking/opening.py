@@ -52,6 +52,8 @@ def checked(uri: str) -> str:
         raise Problem(
             f"{database} is a folder, no database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
         )
+    if database and os.path.exists(database) and not os.path.isfile(database):  # noqa: PTH110, PTH113
+        raise Problem(f"{database} is no file.", "Name another place for the database: --tracking-uri", code=2)
     if "://" not in uri and not uri.startswith(("file:", "databricks")):
         raise Problem(f"'{shown}' is no address of a store.", f"Of a database: sqlite:///{shown}", code=2)
     return uri
@@ -93,6 +95,13 @@ def knock(uri: str) -> None:
             "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
             "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
         ) from error
+
+
+def hasten() -> None:
+    """Lets MLflow try three times to reach a database, not ten."""
+    from mlflow.store.db import utils
+
+    utils.MAX_RETRY_COUNT = ATTEMPTS
 
 
 def look_into(database: Path) -> None:

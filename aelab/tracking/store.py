@@ -62,6 +62,8 @@ class Store:
     def _open(self) -> None:
         if opening.served(self.uri):
             opening.knock(self.uri)
+        else:
+            opening.hasten()
         try:
             if self.database:
                 with opening.creator(self.database):
