@@ -105,6 +105,12 @@ class Option:
                     raise ValueError(f"{number:g} is not {sign} {bound:g}")
         return value
 
+    def check(self, value: object) -> None:
+        """Raises ValueError for a value that nobody could have typed: a configuration may hold any."""
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if self.parse(text) != value or isinstance(value, bool) != (self.type is bool):
+            raise ValueError(f"{value!r:.60} is not of its type")
+
 
 COMPARE: Mapping[str, Callable[[float, float], bool]] = {
     ">=": lambda a, b: a >= b,
@@ -305,6 +311,10 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
             close = get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
             raise Problem(f"{page.name} has no option '{name}'.{hint}", code=2)
+        try:
+            known[name].check(values[name])
+        except ValueError as error:
+            raise Problem(f"{page.name} does not accept these options: {name}: {error}", code=2) from error
     channels, height, width = image
     if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
         raise Problem(

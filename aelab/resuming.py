@@ -107,7 +107,7 @@ def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, dat
 def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], screen: Screen, force: bool) -> None:
     """Refuses, or warns of with `force`, what is not as it was when a run began. Another device is warned of only."""
     before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # tuples are lists there
-    differing = [key for key in now if before.get(key) != now[key]]
+    differing = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]  # 1.0 and true are not 1
     words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}
     lines = [
         words.get(key) or f"{key}: {before.get(key)!s:.60}, now {now[key]}" for key in differing if key != "device"

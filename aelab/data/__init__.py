@@ -168,15 +168,23 @@ def open_data(
         raw = BUNDLED[name]()
     elif name in DOWNLOADABLE:
         raw = obtain(DOWNLOADABLE[name], data_dir, advance)
-    elif Path(name).is_dir():
+    elif _is_folder(name):
         raw = folder(Path(name), image_size, advance, skip_bad)
     else:
         raise _unknown(name)
-    if image_size and not Path(name).is_dir() and raw.train[0].shape[2:] != (image_size, image_size):
+    if image_size and not _is_folder(name) and raw.train[0].shape[2:] != (image_size, image_size):
         raise Problem(
             f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
         )
     return split(name, raw, split_seed, note or raw.note)
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name is that of a folder; a name that is too long for one is not."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _unknown(name: str) -> Problem:

@@ -4,6 +4,7 @@ import re
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class RunInfo:
     def seconds(self) -> float | None:
         """What the training took, or from start to end where it did not say; None as long as it runs."""
         if "aelab.seconds" in self.tags:
-            return float(self.tags["aelab.seconds"])
+            with suppress(ValueError):  # anyone may have written it
+                return float(self.tags["aelab.seconds"])
         return round(self.ended - self.started, 1) if self.ended else None
 
     @property
@@ -68,4 +70,6 @@ def local_path(uri: str) -> Path | None:
 
 def cache_folder(run_id: str) -> Path:
     """Where a run that is tracked by a server keeps its files on this machine."""
+    if not re.fullmatch("[0-9a-f]{32}", run_id):
+        raise Problem(f"the store says that a run has the id {run_id[:60]}; that is no id of MLflow's.")
     return Path(platformdirs.user_cache_dir("aelab")) / "runs" / run_id

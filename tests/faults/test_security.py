@@ -157,7 +157,7 @@ class Crafted(BaseHTTPRequestHandler):
     """A tracker that lists artifacts whose paths lead out, and says that a run lives in a folder of its choice."""
 
     def do_GET(self):
-        run = {"info": {"run_id": "a" * 32, "run_uuid": "a" * 32, "run_name": "r", "status": "FINISHED", "experiment_id": "1",
+        run = {"info": {"run_id": self.server.id, "run_uuid": self.server.id, "run_name": "r", "status": "FINISHED", "experiment_id": "1",
                         "start_time": 1, "artifact_uri": self.server.place},
                "data": {"tags": [{"key": "aelab.recipe", "value": "linear"}, {"key": "aelab.kind", "value": "run"}]}}  # fmt: skip
         answers = {
@@ -183,9 +183,9 @@ class Crafted(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def crafted(place, path):
+def crafted(place, path, run_id="a" * 32):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Crafted)
-    server.place, server.path = place, path
+    server.place, server.path, server.id = place, path, run_id
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -210,6 +210,16 @@ def test_a_tracker_does_not_choose_where_a_run_is_written(aelab, here, tally):
     assert "that is no folder of MLflow's" in process.err
     assert not list(target.iterdir())
     tally("run in a folder that is none of MLflow's")
+
+
+def test_nor_by_the_id_of_a_run(aelab, here, tally):
+    """Files of a run on a server are kept in the cache folder, under its id."""
+    with crafted("mlflow-artifacts:/1/" + "a" * 32 + "/artifacts", "config.json", "../../../precious") as uri:
+        for verb in ("eval", "resume", "sample"):
+            process = aelab.run(verb, "r", "--tracking-uri", uri, code=1)
+            assert "that is no id of MLflow's" in process.err and len(process.err.splitlines()) == 1
+    assert not list(here.rglob("*precious*"))
+    tally("run with an id that leads out")
 
 
 def test_a_run_of_a_tracker_never_has_its_code_executed(aelab, here, server, tally):
