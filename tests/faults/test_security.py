@@ -157,7 +157,8 @@ class Crafted(BaseHTTPRequestHandler):
     """A tracker that lists artifacts whose paths lead out, and says that a run lives in a folder of its choice."""
 
     def do_GET(self):
-        run = {"info": {"run_id": self.server.id, "run_uuid": self.server.id, "run_name": "r", "status": "FINISHED", "experiment_id": "1",
+        own = {"run_id": self.server.id, "run_uuid": self.server.id, "run_name": "r"}
+        run = {"info": {**own, "status": "FINISHED", "experiment_id": "1",
                         "start_time": 1, "artifact_uri": self.server.place},
                "data": {"tags": [{"key": "aelab.recipe", "value": "linear"}, {"key": "aelab.kind", "value": "run"}]}}  # fmt: skip
         answers = {
