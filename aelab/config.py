@@ -79,7 +79,7 @@ def model_card(
         "| validation | value | unit |", "|---|---|---|", *rows, "",
         f"Health: {health.text}.", *(f"Note: {note}." for note in health.notes), "",
         "Again:", "", f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
-        "", "Use:", "", f"    aelab eval {run.name}", "",
+        "", "Use:", "", f"    aelab eval {shlex.quote(run.name)}", "",
         f"The weights are in checkpoints/, the recipe's source in recipe/{page.path.name}.", "",
     ))  # fmt: skip
 

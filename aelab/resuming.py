@@ -1,6 +1,7 @@
 """A run that goes on: refused where it is not what it was, and as long as another process writes it."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -38,8 +39,8 @@ def resume(
             raise Problem(f"--epochs {epochs}: {info.name} is one of {config.settings.epochs} epochs.", code=2)
         if info.status == "FINISHED" and not longer:
             raise Problem(
-                f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {info.name}",
-                f"Train it longer: aelab resume {info.name} --epochs N, more than {config.settings.epochs}", code=2,
+                f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {shlex.quote(info.name)}",
+                f"Train it longer: aelab resume {shlex.quote(info.name)} --epochs N, more than {config.settings.epochs}", code=2,
             )  # fmt: skip
         if epochs is not None:
             config = replace(config, settings=replace(config.settings, epochs=epochs))
@@ -171,7 +172,9 @@ def chosen(name: str | None, store: Store, screen: Screen, longer: bool = False)
     newest = trained[0]
     raise Problem(
         f"no run{of} was stopped so that it could go on; the newest, {newest.name}, {_what_became_of(newest)}.",
-        f"Make it longer: aelab resume {newest.name} --epochs N" if newest.status == "FINISHED" else "See: aelab runs",
+        f"Make it longer: aelab resume {shlex.quote(newest.name)} --epochs N"
+        if newest.status == "FINISHED"
+        else "See: aelab runs",
         code=2,
     )
 

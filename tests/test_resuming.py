@@ -1,6 +1,7 @@
 """Which run a resume means, and what a run says of itself once it is longer."""
 
 import os
+import shlex
 import signal
 
 from aelab.engine import Interrupted
@@ -80,3 +81,13 @@ def test_a_run_that_has_become_longer_shows_the_epochs_that_it_has(cli):
     assert cli("resume", "longer", "--epochs", 6).code == 0
     info = Store().find("longer")
     assert info.params["epochs"] == "6" and Store().client.get_run(info.id).data.params["epochs"] == "2"
+
+
+def test_what_is_to_be_typed_next_can_be_pasted_whatever_the_name(cli):
+    name = "$(touch pasted) it's"
+    answer = cli("train", "linear", "--data", "digits", "--max-steps", 1, "--name", name)
+    assert shlex.quote(name) in answer.err and f"eval {name}" not in answer.err
+    answer = cli("resume", name)
+    assert answer.code == 2 and answer.err.count(shlex.quote(name)) == 2
+    card = Store().find(name).tags["mlflow.note.content"]
+    assert f"aelab eval {shlex.quote(name)}" in card

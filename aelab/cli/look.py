@@ -1,5 +1,6 @@
 """The verbs that look at what is there: eval, sample, interpolate, recipes, data, ui."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -123,7 +124,11 @@ def sample(
     out = destination(out, pictures.WRITTEN)
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     if not isinstance(opened.recipe, Generates):
-        can = f"; this one can: aelab interpolate {info.name}" if isinstance(opened.recipe, Autoencodes) else ""
+        can = (
+            f"; this one can: aelab interpolate {shlex.quote(info.name)}"
+            if isinstance(opened.recipe, Autoencodes)
+            else ""
+        )
         what = f"{info.name} cannot sample: {info.recipe} has no prior to draw codes from."
         raise Problem(what, f"Sample a vae or a gan{can}", code=2)
     with at_rest(opened.recipe, seed):

@@ -1,6 +1,7 @@
 """The options that several verbs share, and small things that every verb needs."""
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -199,7 +200,7 @@ def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
     from aelab.recipe import Autoencodes, Generates
 
     name = outcome.info.name
-    known_as = name if sum(run.name == name for run in store.runs()) == 1 else outcome.info.id[:8]
+    known_as = shlex.quote(name) if sum(run.name == name for run in store.runs()) == 1 else outcome.info.id[:8]
     figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
     screen.result(f"{name} finished  {figures}")
     for path in outcome.pictures:

@@ -1,6 +1,7 @@
 """The verbs that train: `train`, with one command a recipe made from its signature, and `compare-latent`."""
 
 import inspect
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -289,6 +290,6 @@ def compare_latent(
         screen.table(layout.cells(table, "terminal"), title, right=layout.figures(table))
         for picture in done.pictures:
             screen.result(f"picture  {short(picture)}")
-        screen.note(f"next     aelab compare {done.info.name}   aelab ui")
+        screen.note(f"next     aelab compare {shlex.quote(done.info.name)}   aelab ui")
     if done.failed:
         raise Problem(f"{len(done.failed)} of {len(unique) * seeds} points failed.", *done.failed[:2])
