@@ -1,6 +1,7 @@
 """The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich.
 
-Names of runs, files, classes and figures come from anyone: everything that is shown goes through `visible`.
+Names of runs, files, classes and figures come from anyone: everything that is shown goes through `visible`, and no text is
+read as rich's markup.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -106,7 +107,8 @@ class Screen:
         table = Table(header_style="bold", box=None, pad_edge=False)
         for name in rows[0]:
             figures = name in right or all(isinstance(row[name], (int, float, type(None))) for row in rows)
-            table.add_column(visible(name), justify="right" if figures else "left", overflow="fold", no_wrap=figures)
+            justify: JustifyMethod = "right" if figures else "left"
+            table.add_column(Text(visible(name)), justify=justify, overflow="fold", no_wrap=figures)
         for row in rows:
             table.add_row(*(Text(visible(number(value))) for value in row.values()))
         self.out.print(table, soft_wrap=False)
@@ -120,11 +122,13 @@ class Screen:
         shown = self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
         # On a narrow terminal the text is cut, and the rest stands.
         columns = (
-            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=len(title))),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title))),
             BarColumn(16, table_column=Column(min_width=8)),
             TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4)),
             TimeRemainingColumn(compact=True, table_column=Column(min_width=5)),
-            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            TextColumn(
+                "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
         )
         with Progress(
             *columns, console=self.err, disable=not shown, transient=True, expand=True, refresh_per_second=8

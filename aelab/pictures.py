@@ -110,7 +110,7 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
 
     first = next(iter(columns.values()))
     wide = 2
-    figure = Figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9), layout="constrained", dpi=150)
+    figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9), layout="constrained", dpi=150)
     figure.suptitle(title, fontsize=10)
     for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
         axes.imshow(grid(images, wide), interpolation="nearest")
@@ -128,10 +128,9 @@ def curve(
     errors: Mapping[str, Sequence[float]] | None = None,
 ) -> "Figure":
     """Lines over x, which is drawn on a logarithmic axis with its own values as ticks; bars of `errors` up and down."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
-    figure = Figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
     axes = figure.subplots()
     for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
         (line,) = axes.plot(x, y, style, label=name)
@@ -148,9 +147,7 @@ def curve(
 
 def bars(heights: Mapping[str, float], label: str) -> "Figure":
     """A bar for each name; a line where all of them are equal."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
     axes = figure.subplots()
     axes.bar(list(heights), list(heights.values()))
     axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
@@ -161,10 +158,9 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
 
 def descending(heights: Sequence[float], label: str) -> "Figure":
     """A bar for each value, the largest first."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
     axes = figure.subplots()
     axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -174,9 +170,7 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
 
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
     """One line a run through its points (step, value), on a logarithmic axis where all values are positive."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 3.8), layout="constrained", dpi=150)
+    figure = _figure(figsize=(6.5, 3.8), layout="constrained", dpi=150)
     axes = figure.subplots()
     for label, points in lines.items():
         steps, values = zip(*points, strict=True)

@@ -1,0 +1,32 @@
+"""What is shown is shown as it is: no text of others is read as markup."""
+
+import io
+
+import pytest
+
+from aelab.console import Screen
+
+MARKUP = ["[/b]", "[/x]", "[link=https://evil.example]zz[/link]", "[bold]fat[/bold]", ":smile:"]
+
+
+class Tty(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_a_table_shows_markup_as_text(text, capsys):
+    Screen().table([{text: text, "figure": 1.0}], title=text, right=[text])
+    title, head, row = capsys.readouterr().out.splitlines()
+    assert title == text and head.split()[0] == text.split()[0] and row.split()[0] == text.split()[0]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_so_does_a_bar(text, monkeypatch):
+    monkeypatch.setattr("sys.stderr", sent := Tty())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    with Screen().progress(f"classifier of {text}, once", 3) as bar:
+        bar.update(1, text=f"at {text}")
+        bar._progress.refresh()
+    assert f"classifier of {text}, once" in sent.getvalue() and f"at {text}" in sent.getvalue()
