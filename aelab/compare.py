@@ -18,11 +18,15 @@ PLUMBING = {
 
 
 def overview(runs: Sequence[RunInfo]) -> list[RunInfo]:
-    """Runs newest first, those of a sweep behind their parent in the order in which they ran."""
-    known = {run.id for run in runs}
+    """Runs newest first, those of a sweep behind their parent in the order in which they ran; each run once.
+
+    A parent stands first itself: a run of its own, or of one that has a parent, is none of a sweep.
+    """
+    known = {run.id: run for run in runs}
+    first = {run.id for run in runs if run.parent not in known}
     children: dict[str | None, list[RunInfo]] = {}
     for run in runs:
-        children.setdefault(run.parent if run.parent in known else None, []).append(run)
+        children.setdefault(run.parent if run.parent in first else None, []).append(run)
     return [each for run in children.get(None, []) for each in (run, *reversed(children.get(run.id, [])))]
 
 
@@ -34,7 +38,7 @@ def row(run: RunInfo) -> dict[str, object]:
         "recipe": run.recipe,
         "status": run.status.lower(),
         "data": run.tags.get("aelab.data", ""),
-        "started": datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
+        "started": "" if run.started is None else datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
         "seconds": run.seconds,
         "kept/loss": run.metrics.get("kept/loss"),
     }
@@ -79,7 +83,8 @@ def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataF
         row: dict[str, object] = {"run": run.name, "recipe": run.recipe}
         row |= {name: key_of(run, name) for name in shown}
         row |= {name: run.metrics.get(name) for name in names}
-        row["parameters"] = int(run.params["parameters"]) if "parameters" in run.params else None
+        count = value_of(run.params.get("parameters"))
+        row["parameters"] = count if isinstance(count, int) else None
         row["seconds"] = run.seconds
         rows.append(row)
     return pd.DataFrame(rows).astype(object)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -104,13 +104,24 @@ def walks(recipe: Decodes, starts: Tensor, ends: Tensor, steps: int, path: str) 
     return grid(recipe.decode(torch.cat(codes)), steps)
 
 
-def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
-    """The same test images (N, C, H, W) side by side as each column shows them, under the column's name."""
+def _figure(**how: Any) -> "Figure":
+    """An empty figure. The names in it come from anyone: they are drawn as they are, never as mathematics or by LaTeX.
+
+    A matplotlibrc, which matplotlib reads in the working folder too, counts for nothing.
+    """
+    import matplotlib
     from matplotlib.figure import Figure
 
+    matplotlib.rcdefaults()
+    matplotlib.rcParams["text.parse_math"] = False
+    return Figure(layout="constrained", dpi=150, **how)
+
+
+def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
+    """The same test images (N, C, H, W) side by side as each column shows them, under the column's name."""
     first = next(iter(columns.values()))
     wide = 2
-    figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9), layout="constrained", dpi=150)
+    figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9))
     figure.suptitle(title, fontsize=10)
     for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
         axes.imshow(grid(images, wide), interpolation="nearest")
@@ -130,7 +141,7 @@ def curve(
     """Lines over x, which is drawn on a logarithmic axis with its own values as ticks; bars of `errors` up and down."""
     from matplotlib.ticker import NullLocator
 
-    figure = _figure(figsize=(5.5, 3.8), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.8))
     axes = figure.subplots()
     for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
         (line,) = axes.plot(x, y, style, label=name)
@@ -147,7 +158,7 @@ def curve(
 
 def bars(heights: Mapping[str, float], label: str) -> "Figure":
     """A bar for each name; a line where all of them are equal."""
-    figure = _figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.0))
     axes = figure.subplots()
     axes.bar(list(heights), list(heights.values()))
     axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
@@ -160,7 +171,7 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
     """A bar for each value, the largest first."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(figsize=(5.5, 3.0), layout="constrained", dpi=150)
+    figure = _figure(figsize=(5.5, 3.0))
     axes = figure.subplots()
     axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -170,13 +181,17 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
 
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
     """One line a run through its points (step, value), on a logarithmic axis where all values are positive."""
-    figure = _figure(figsize=(6.5, 3.8), layout="constrained", dpi=150)
+    from matplotlib.ticker import LogFormatter
+
+    figure = _figure(figsize=(6.5, 3.8))
     axes = figure.subplots()
     for label, points in lines.items():
         steps, values = zip(*points, strict=True)
         axes.plot(steps, values, "o-" if len(points) == 1 else "-", linewidth=1, label=label)
     if all(value > 0 for points in lines.values() for _, value in points):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())  # the usual one writes mathematics
     axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8)

@@ -90,7 +90,11 @@ def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     pairs; draws that only one arm has are counted as unpaired and enter only where there is no pair. The error is test/error
     where all the runs have been evaluated, else val/error.
     """
-    chosen = [run for run in runs if "val/error" in run.metrics and run.params.get("finetune", "0") != "0"]
+    chosen = [
+        run for run in runs
+        if "val/error" in run.metrics and run.params.get("finetune", "0") != "0" and {"seed", "pretrain"} <= run.params.keys()
+        and isinstance(value_of(run.params.get("labels")), int)
+    ]  # fmt: skip
     if not chosen:
         return pd.DataFrame()
     metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from aelab import layout
-from aelab.compare import comparison, differences, grouped, judged_alike, markable, mixed, pivot
+from aelab.compare import comparison, differences, grouped, judged_alike, markable, mixed, overview, pivot
 from aelab.problem import Problem
 from aelab.tables import labels_table, latent_table, losses_table, models_table, noise_table
 from aelab.tracking import RunInfo
@@ -212,6 +212,15 @@ def test_no_model_is_the_best_for_its_longer_code():
     assert "test/sse" in markable(infos[:2], columns)
     longer = replace(infos[2], metrics={"test/loss": 1.0})
     assert "test/sse" in markable([*infos[:2], longer], columns), "a run without the figure is in nobody's way"
+
+
+def test_a_parent_that_is_none_hides_no_run():
+    runs = [
+        replace(run(name), tags={**run(name).tags, "mlflow.parentRunId": parent * 4})
+        for name, parent in (("a", "a"), ("b", "c"), ("c", "b"), ("d", "e"), ("e", "f"), ("f", "x"), ("g", "f"))
+    ]
+    assert sorted(info.name for info in overview(runs)) == list("abcdefg")
+    assert [info.name for info in overview(runs)][-3:] == ["f", "g", "e"]
 
 
 # the verbs

@@ -1,10 +1,12 @@
+import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from matplotlib.text import Text
 
 from aelab import pictures
-from aelab.pictures import GAP, contact_sheet, curve, grid, linear, spherical
+from aelab.pictures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
 from aelab.problem import Problem
 
 
@@ -210,3 +212,29 @@ def test_curve_of_one_point_is_drawn(tmp_path):
 def test_curve_draws_every_line():
     figure = curve([1, 2], {str(k): [1.0, 2.0] for k in range(5)}, "x", "y", "title")
     assert len(figure.axes[0].lines) == 5
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "$\\alpha$ 100 %"])
+@pytest.mark.parametrize("rc", [{}, {"text.usetex": True, "text.parse_math": True}])
+def test_a_name_is_drawn_as_it_is_never_as_mathematics(name, rc, tmp_path, monkeypatch):
+    for key, value in rc.items():
+        monkeypatch.setitem(matplotlib.rcParams, key, value)
+    figures = {
+        "bars": bars({name: 1.0, "b": 2.0}, name),
+        "sheet": contact_sheet({name: torch.zeros(2, 1, 8, 8)}, name),
+        "curve": curve([1.0, 2.0], {name: [1.0, 2.0]}, name, name, name),
+        "curves": curves({name: [(1, 1.0), (2, 30.0)]}, name),
+    }
+    for stem, figure in figures.items():
+        save(tmp_path / f"{stem}.png", figure)
+        shown = [text for text in figure.findobj(Text) if name in text.get_text()]
+        assert shown and not any(text.get_parse_math() or text.get_usetex() for text in shown), stem
+
+
+def test_the_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path):
+    for values in ((1e-3, 20.0), (2.0, 3.0)):
+        figure = curves({"a": list(enumerate(values))}, "kept/loss")
+        save(tmp_path / "a.png", figure)
+        axis = figure.axes[0].yaxis
+        texts = [label.get_text() for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))]
+        assert any(texts) and all(float(text.replace("\N{MINUS SIGN}", "-")) > 0 for text in texts if text)

@@ -1,5 +1,6 @@
 """What the store knows of a run, and where its files are on this machine."""
 
+import math
 import re
 import urllib.parse
 import urllib.request
@@ -13,6 +14,8 @@ import platformdirs
 
 from aelab.problem import Problem
 
+LATEST = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -22,7 +25,7 @@ class RunInfo:
     name: str
     status: str
     experiment_id: str
-    started: float  # seconds since 1970
+    started: float | None  # seconds since 1970; None where the store has no such time
     ended: float | None
     params: Mapping[str, str]  # with the epochs that it has now
     tags: Mapping[str, str]
@@ -36,10 +39,10 @@ class RunInfo:
     @property
     def seconds(self) -> float | None:
         """What the training took, or from start to end where it did not say; None as long as it runs."""
-        if "aelab.seconds" in self.tags:
-            with suppress(ValueError):  # anyone may have written it
-                return float(self.tags["aelab.seconds"])
-        return round(self.ended - self.started, 1) if self.ended else None
+        with suppress(KeyError, ValueError):  # anyone may have written it
+            if math.isfinite(seconds := float(self.tags["aelab.seconds"])):
+                return seconds
+        return round(self.ended - self.started, 1) if self.ended and self.started is not None else None
 
     @property
     def parent(self) -> str | None:
@@ -50,11 +53,16 @@ def run_info(run: Any) -> RunInfo:
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
-    ended = info.end_time / 1000 if info.end_time else None
     return RunInfo(
-        info.run_id, info.run_name or "", info.status, info.experiment_id, info.start_time / 1000, ended,
+        info.run_id, info.run_name or "", info.status, info.experiment_id, _time(info.start_time), _time(info.end_time),
         params, data.tags, data.metrics, info.artifact_uri,
     )  # fmt: skip
+
+
+def _time(milliseconds: object) -> float | None:
+    """A time of the store in seconds since 1970; None where there is none, or none before the year 9999."""
+    whole = isinstance(milliseconds, int) and 0 <= milliseconds < LATEST
+    return milliseconds / 1000 if whole else None  # type: ignore[operator]
 
 
 def local_path(uri: str) -> Path | None:

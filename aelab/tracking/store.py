@@ -101,7 +101,8 @@ class Store:
             with waiting(f"the store {self.shown_uri}", self.warn):
                 yield
         except (MlflowException, OSError) as error:
-            verb = "refuses" if refused(error) else "does not answer"
+            unread = "cannot be read" if "cannot be None" in str(error) else "does not answer"  # a fault of a row
+            verb = "refuses" if refused(error) else unread
             raise Problem(f"the store {self.shown_uri} {verb}: {reason_of(error)}.") from error
         finally:
             self._asking = False
@@ -209,7 +210,11 @@ class Store:
         """Marks the runs as FAILED whose process on this machine ended without a word, and returns them."""
         dead = []
         for info in self.runs("attributes.status = 'RUNNING'"):
-            folder = local_path(info.artifacts) or cache_folder(info.id)
+            try:
+                folder = local_path(info.artifacts) or cache_folder(info.id)
+            except Problem as problem:  # of one run: the others are listed
+                self.warn(f"{info.name or info.id[:8]}: {problem}")
+                continue
             if is_gone(info.tags.get("aelab.process", ""), folder):
                 reason = f"{WITHOUT_A_WORD}: killed, out of memory, or the machine went down"
                 with suppress(MlflowException):  # a store that is read only

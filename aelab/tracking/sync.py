@@ -77,7 +77,7 @@ def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
     copies: dict[str, str] = {}
     failed: list[str] = []
     waiting = [info for info in local.runs() if info.tags.get("aelab.offline")]
-    waiting.sort(key=lambda info: (info.parent is not None, info.started))  # parents first
+    waiting.sort(key=lambda info: (info.parent is not None, info.started or 0.0))  # parents first
     sent = 0
     for info in waiting:
         if info.tags["aelab.offline"] != "yes":
@@ -123,7 +123,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
             name = local.client.get_experiment(info.experiment_id).name
             created = client.create_run(
                 store.experiment(name),
-                start_time=int(info.started * 1000),
+                start_time=None if info.started is None else int(info.started * 1000),
                 run_name=info.name,
                 tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # what it is found by
             )

@@ -21,6 +21,7 @@ WORDS = [  # what libraries say, and what is said instead
         "it is of another version of MLflow; of an older one, copy it, then: mlflow db upgrade URI",
     ),
     (r"not a database|malformed|disk I/O error", "it is damaged, or no database"),
+    (r"start_time cannot be None", "a run in it has no start time"),
     (r"no such table", "it is no database of MLflow's, or damaged"),
     (r"unable to open database file", "the file cannot be opened"),
     (r"too many (\d+) error responses", r"it answers with HTTP error \1"),

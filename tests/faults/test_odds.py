@@ -2,10 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -210,3 +211,35 @@ aelab.engine.Training.step = cut
     assert process.wait(timeout=120) == 0
     assert Store().find("cut").status == "FINISHED" and len(Store().runs()) == 1
     assert run_folder("cut").exists()
+
+
+def test_a_store_may_hold_numbers_that_are_none(cli, here):
+    store = Store(f"sqlite:///{here}/mlflow.db", create=True)
+    tags = {"aelab.kind": "run", "aelab.recipe": "vae", "aelab.seconds": "abc"}
+    names = ("late", "never", "elsewhere", "fine")
+    params = {"parameters": "abc", "latent_dim": "9" * 5000, "seed": "abc", "labels": "abc", "finetune": "x"}
+    made = {
+        name: store.client.create_run(store.experiment(None), run_name=name, tags=tags).info.run_id for name in names
+    }
+    for name in names[:2]:
+        for key, value in params.items():
+            store.client.log_param(made[name], key, value)
+        store.client.log_metric(made[name], "val/error", 1.0)
+        store.client.set_terminated(made[name])
+    with closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        database.execute("update runs set start_time = 9999999999999999 where run_uuid = ?", (made["late"],))
+        database.execute("update runs set start_time = -1 where run_uuid = ?", (made["never"],))
+        database.execute("update runs set artifact_uri = '/etc' where run_uuid = ?", (made["elsewhere"],))
+    answer = cli("runs")
+    assert answer.code == 0 and all(name in answer.out for name in names)
+    assert "warning: elsewhere: " in answer.err and "/etc" in answer.err and len(answer.err.splitlines()) == 1
+    assert {row["seconds"] for row in cli("runs", "--json").json["runs"] if row["name"] != "late"} == {None}
+    answer = cli("compare", "--json")
+    assert answer.code == 0 and [row["parameters"] for row in answer.json["runs"]] == [None, None]
+    assert cli("compare", "--table", "labels").code == 1
+    for name in names[:2]:
+        assert cli("runs", "show", name).code == 0
+    with closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        database.execute("update runs set start_time = null where run_uuid = ?", (made["never"],))
+    answer = cli("runs")
+    assert answer.code == 1 and "cannot be read: a run in it has no start time" in answer.err

@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import urllib.request
 import zipfile
 import zlib
@@ -679,3 +680,20 @@ def test_the_lock_has_a_hash_for_every_package():
     packages = [line for line in text.splitlines() if re.match(r"[a-zA-Z0-9]", line)]
     assert len(packages) > 50 and all("--hash=sha256:" in line for line in packages)
     assert "://" not in text
+
+
+def test_a_matplotlibrc_of_the_working_folder_starts_no_latex(tmp_path):
+    marker, latex = tmp_path / "started", tmp_path / "bin" / "latex"
+    latex.parent.mkdir()
+    latex.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    latex.chmod(0o755)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    code = "from pathlib import Path\nfrom aelab.pictures import bars, save\nsave(Path('a.png'), bars({'$x_{$': 1.0}, 'share'))"
+    usual = "from matplotlib.figure import Figure\nFigure().suptitle('a').figure.savefig('b.png')"
+    path = os.pathsep.join([str(latex.parent), os.environ["PATH"]])
+    for text, started in ((code, False), (usual, True)):
+        environment = {**os.environ, "PATH": path}
+        words = [sys.executable, "-c", text]
+        done = subprocess.run(words, check=False, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        assert marker.exists() is started, done.stderr.decode()[-500:]
+    assert (tmp_path / "a.png").exists()
