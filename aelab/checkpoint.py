@@ -154,7 +154,7 @@ def _is_best(path: Path) -> bool:
     """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
     try:
         return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["best"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -198,7 +198,12 @@ def _state(path: Path, content: bytes) -> dict[str, Any]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
             raise Problem(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
-    state = torch.load(io.BytesIO(content), weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # torch's text advises to load it in the way that executes code
+        raise Problem(
+            f"checkpoint {path / 'state.pt'} cannot be read: it is damaged, or holds what aelab never writes."
+        ) from error
     if not isinstance(state, dict):
         raise Problem(f"checkpoint {path / 'state.pt'} holds no state of a training.")
     return state

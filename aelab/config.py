@@ -36,8 +36,16 @@ class Config:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
-        """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none."""
+        """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none.
+
+        The options are plain here; `cookbook.build` checks them against their types and bounds.
+        """
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
+        for name, option in options.items():
+            if not all(
+                isinstance(part, (str, int, float)) for part in (option if isinstance(option, tuple) else (option,))
+            ):
+                raise ValueError(f"the option {name} is no plain value")
         keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
         plain = {k: value[k] for k in keys if k in value}
         config = made(cls, {**plain, "settings": made(Settings, value["settings"]), "options": options})

@@ -58,8 +58,15 @@ class Page:
         """The first line of the docstring, or what is wrong with the file."""
         try:
             return visible((ast.get_docstring(ast.parse(self.source)) or "no docstring").splitlines()[0])
-        except (SyntaxError, ValueError, Problem) as error:
-            return visible(f"cannot be read: {error}")
+        except (
+            SyntaxError,
+            ValueError,
+            LookupError,
+            RecursionError,
+            MemoryError,
+            Problem,
+        ) as error:  # odd or nested text
+            return visible(f"cannot be read: {str(error) or type(error).__name__}")
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,11 @@ class Training:
         position = made(Position, state.get("position"))
         sums = torch.zeros(len(position.names), dtype=self.sums.dtype)
         like |= {"position": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
+        empty = []  # phases none of whose optimizers has a state that it would have after a step
         for phase, states in zip(self.phases, state.get("optimizers", ()), strict=True):
             like["optimizers"].append({name: stepped(o).state_dict() for name, o in phase.optimizers.items()})
+            would = any(now["state"] for now in like["optimizers"][-1].values())
+            empty.append(would and not any(states[name]["state"] for name in phase.optimizers))
             for name, now in like["optimizers"][-1].items():  # what has had no gradient yet has no state
                 now["state"] = {key: now["state"][key] for key in now["state"].keys() & states[name]["state"].keys()}
                 groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
@@ -167,6 +170,10 @@ class Training:
         if any(type(n) is not int or n > phase.epochs for n, phase in zip(state["epochs"], self.phases, strict=True)):
             raise ValueError(f"its epochs are {state['epochs']}")
         position.check(state["epochs"], self.batches, self.settings)
+        done = position.epoch * self.batches + position.batch if position.phase < len(self.phases) else 0
+        begun = empty[position.phase] if done > position.skipped else False
+        if begun or (empty and all(empty) and position.step > position.skipped):
+            raise ValueError("its optimizers have no state after steps that they took")
         if position.step != last.manifest["step"]:
             raise ValueError(f"its position is step {position.step}")
         if self.average and int(state["average"]["n_averaged"]) != position.step:

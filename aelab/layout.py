@@ -84,8 +84,22 @@ def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
 
 
 def csv(frame: pd.DataFrame) -> str:
-    """A table in CSV, figures in full and deviations in columns of their own."""
-    return frame.to_csv(index=False)
+    """A table in CSV, figures in full and deviations in columns of their own.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    return frame.rename(columns=_inert).map(_inert).to_csv(index=False)
+
+
+def _inert(value: object) -> object:
+    """A value as a spreadsheet shows it: a formula becomes text, a number stays one."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def _escaped(text: str, style: Style) -> str:

@@ -39,8 +39,10 @@ class Settings:
             "skip_nonfinite": 0,
         }
         for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} {value} is less than {least}")
+            if (value := getattr(self, name)) is not None and not least <= value < 2**63:
+                raise ValueError(
+                    f"{name} {value!s:.60} is {'less than ' + str(least) if value < least else 'too large'}"
+                )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema {self.ema} is not in [0, 1)")
         for name, words in (("schedule", ("constant", "cosine")), ("precision", ("float32", "tf32", "bfloat16"))):
@@ -125,7 +127,8 @@ def _is(value: object, hint: Any) -> bool:
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_is(each, get_args(hint)[0]) for each in value)
     if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63  # more fits nowhere
+        return whole or (hint is float and isinstance(value, float))
     return isinstance(value, get_origin(hint) or hint)
 
 

@@ -30,6 +30,8 @@ from aelab.recipe import Image, Recipe
 from aelab.report import Report
 from aelab.tracking import RunInfo, Store
 
+LARGEST = 100_000  # pixels on a side that an image can have, and classes
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -251,7 +253,7 @@ def configuration(info: RunInfo, store: Store, screen: Screen) -> tuple[Config, 
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     try:
         config = Config.from_json(json.loads((store.folder(info) / "config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Problem(f"the configuration of run {info.name} cannot be read: {error}") from error
     page = cookbook.of_run(config.recipe, info.recipe)
     say_shadowed(page, screen)
@@ -294,12 +296,16 @@ def _shape(info: RunInfo, found: Checkpoint) -> tuple[Image, int]:
     """The shape of an image and the number of classes of a checkpoint. Raises Problem where they are none of this run's."""
     image: Any = found.manifest.get("image")
     classes: Any = found.manifest.get("classes")
-    plain = isinstance(image, list) and len(image) == 3 and all(type(size) is int for size in image)
+    plain = (
+        isinstance(image, list)
+        and len(image) == 3
+        and all(type(size) is int and 1 <= size <= LARGEST for size in image)
+    )
     if not plain or "x".join(map(str, image)) != info.params.get("image_size"):
         raise Problem(
             f"checkpoint {found.path} is of images {image!r:.60}, {info.name} of {info.params.get('image_size')}."
         )
-    if type(classes) is not int or classes < 0:
+    if type(classes) is not int or not 0 <= classes <= LARGEST:
         raise Problem(f"checkpoint {found.path} has {classes!r:.60} classes.")
     channels, height, width = image
     return (channels, height, width), classes
