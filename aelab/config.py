@@ -16,7 +16,7 @@ from aelab.device import device_name
 from aelab.engine import Training
 from aelab.health import Diagnosis
 from aelab.metrics import definition
-from aelab.position import Settings, made
+from aelab.position import MOST, Settings, made
 
 PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
 
@@ -49,7 +49,9 @@ class Config:
         keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
         plain = {k: value[k] for k in keys if k in value}
         config = made(cls, {**plain, "settings": made(Settings, value["settings"]), "options": options})
-        if config.split_seed < 0 or (config.image_size is not None and config.image_size < 1):
+        if not 0 <= config.split_seed <= MOST["seed"] or (
+            config.image_size is not None and not 1 <= config.image_size <= 100_000
+        ):
             raise ValueError("split_seed or image_size is out of range")
         return config
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+MOST = {"seed": 2**32 - 1}  # what the command line takes
 FEWEST_STEPS = 2000  # of a training whose epochs nobody chose
 
 
@@ -39,7 +40,7 @@ class Settings:
             "skip_nonfinite": 0,
         }
         for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and not least <= value < 2**63:
+            if (value := getattr(self, name)) is not None and not least <= value <= MOST.get(name, 2**63):
                 raise ValueError(
                     f"{name} {value!s:.60} is {'less than ' + str(least) if value < least else 'too large'}"
                 )

@@ -223,6 +223,12 @@ def test_a_parent_that_is_none_hides_no_run():
     assert [info.name for info in overview(runs)][-3:] == ["f", "g", "e"]
 
 
+def test_csv_holds_no_formula():
+    frame = pd.DataFrame({"run": ["=1+1", "@x", "+a", "-b", "-1.5", "a=b"], "=2": [-1.0, 2.0, -3.0, 0.5, -0.25, None]})
+    lines = layout.csv(frame).splitlines()
+    assert lines == ["run,'=2", "'=1+1,-1.0", "'@x,2.0", "'+a,-3.0", "'-b,0.5", "-1.5,-0.25", "a=b,"]
+
+
 # the verbs
 
 

@@ -1,3 +1,4 @@
+import math
 import re
 import sys
 from importlib.util import find_spec
@@ -78,6 +79,13 @@ def test_unreadable_file_does_not_spoil_the_listing(content):
     Path("recipes/bad.py").write_bytes(content)
     assert cookbook.pages()["bad"].summary.startswith("cannot be read")
     assert cookbook.pages()["linear"].summary.startswith("Linear")
+
+
+@pytest.mark.parametrize("content", ["# coding: zlib\n", "x = " + "-" * 300_000 + "1\n", "x = " + "(" * 50_000])
+def test_neither_does_one_that_python_cannot_parse(content):
+    put("recipes/bad.py", content)
+    summary = cookbook.pages()["bad"].summary
+    assert summary.startswith("cannot be read: ") and not summary.endswith(": ")
 
 
 def test_file_without_docstring_says_so():
@@ -323,3 +331,16 @@ def test_recipe_with_another_signature_is_a_problem():
     page = put("mine.py", f"{HEAD}\n\nclass Mine(Recipe):\n    def __init__(self):\n        super().__init__()\n")
     with pytest.raises(Problem, match="does not accept"):
         cookbook.build(page, (1, 4, 4), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("latent_dim", "8"), ("latent_dim", (8, (9,))), ("latent_dim", 8.5), ("latent_dim", True), ("latent_dim", 0),
+     ("latent_dim", 10**400), ("latent_dim", None), ("beta", -5), ("beta", math.nan), ("beta", "1"), ("lr", 0),
+     ("hidden", "8"), ("hidden", (8,)), ("likelihood", 1), ("likelihood", "other")],
+)  # fmt: skip
+def test_an_option_that_nobody_could_have_typed_is_refused(name, value):
+    page = cookbook.find("vae")
+    with pytest.raises(Problem, match="vae does not accept these options") as caught:
+        cookbook.build(page, (1, 8, 8), {name: value})
+    assert name in str(caught.value) and len(str(caught.value)) < 300

@@ -5,6 +5,7 @@ import io
 import json
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -278,3 +279,53 @@ def test_so_is_a_best_one(data, whole, tmp_path, name):
     TAMPERINGS[name](best)
     with pytest.raises(Problem, match="checkpoint"):
         training(data, tmp_path).restore(last, checkpoint.load(written(tmp_path, best)))
+
+
+def test_the_advice_of_torch_to_execute_code_is_not_passed_on(whole, tmp_path):
+    last = copied(whole[0])
+    last.state["more"] = Silent(tmp_path)
+    with pytest.raises(Problem, match="cannot be read: it is damaged") as caught:
+        checkpoint.load(written(tmp_path, last))
+    assert "weights_only" not in str(caught.value) and str(caught.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("image", [[1, -8, -8], [1, 0, 8], [1, 10**9, 8], [1, 8], [1, 8.0, 8], "1x8x8"])
+def test_a_shape_that_no_image_has_is_refused(whole, image):
+    last = copied(whole[0])
+    last.manifest["image"] = image
+    info = SimpleNamespace(name="silent", params={"image_size": "x".join(map(str, image))})
+    with pytest.raises(Problem, match="is of images"):
+        runs._shape(info, last)
+
+
+def test_a_manifest_of_brackets_is_no_manifest(whole, tmp_path):
+    path = written(tmp_path, copied(whole[0]))
+    (path / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(Problem, match="cannot be read"):
+        checkpoint.load(path)
+    assert not checkpoint._is_best(path)
+
+
+CONFIGURATIONS = {
+    "brackets": "[" * 200_000,
+    **{
+        f"{name} {len(text)}": json.dumps({"recipe": "vae", "settings": {"epochs": 1, "batch_size": 16}, "options": {}})
+        .replace('"epochs"', f'"{name}": {text}, "epochs"')
+        for name, text in (("seed", str(2**70)), ("seed", str(2**33)), ("seed", "1" + "0" * 10**4), ("seed", "-1"),
+                           ("patience", str(2**70)), ("ema", "1" + "0" * 400))
+    },
+    **{
+        f"options {text}": json.dumps({"recipe": "vae", "settings": {"epochs": 1, "batch_size": 16}, "options": {}})
+        .replace('"options": {}', f'"options": {text}')
+        for text in ('{"latent_dim": [8, [9]]}', '{"latent_dim": null}', '{"latent_dim": {"a": 1}}', "[]")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_configuration_that_nobody_could_have_typed_is_refused(name, tmp_path):
+    (tmp_path / "config.json").write_text(CONFIGURATIONS[name])
+    info = SimpleNamespace(name="silent", recipe="vae", tags={"aelab.kind": "run"})
+    with pytest.raises(Problem, match="configuration of run silent cannot be read") as caught:
+        runs.configuration(info, SimpleNamespace(folder=lambda info: tmp_path), Screen(quiet=True))
+    assert len(str(caught.value)) < 300
