@@ -29,18 +29,15 @@ def export(
 ) -> list[Path]:
     """Writes a run's best weights, configuration, recipe, card and an example picture; with `programs` those of torch.export.
 
+    The recipe is the source that was executed: the one among the run's files may be anyone's, and nobody has read it.
     Returns the files. Raises Problem if the folder holds something already, or cannot be written.
     """
     opened = runs.open_run(info, store, screen, "cpu")
-    sources = sorted((store.folder(info, "recipe") / "recipe").glob("*.py"))
-    if not sources:
-        raise Problem(f"run {info.name} has no recipe among its files.")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise Problem(f"{folder} is not an empty folder; nothing was written.", code=2)
         (folder / "aelab").mkdir(parents=True)
-        page = folder / sources[0].name
-        copyfile(sources[0], page)
+        (folder / opened.page.path.name).write_bytes(opened.page.content)
         copyfile(Path(interface.__file__), folder / "aelab" / "recipe.py")  # what a recipe imports; torch only
         (folder / "aelab" / "__init__.py").write_text(
             '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
@@ -54,7 +51,7 @@ def export(
         example = _example(opened, data_dir, screen)
         pictures.write(folder / "example.png", example)
         names = _programs(opened, folder, screen) if programs else []
-        (folder / "README.md").write_text(_card(opened, page.stem, names), encoding="utf-8")
+        (folder / "README.md").write_text(_card(opened, opened.page.path.stem, names), encoding="utf-8")
     except OSError as error:
         raise Problem(f"cannot write {folder}: {error.strerror or error}", code=2) from error
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -67,7 +64,7 @@ def _facts(opened: Opened) -> dict[str, Any]:
         "recipe": info.recipe, "class": type(opened.recipe).__name__, "image": list(opened.image), "classes": opened.classes,
         "options": runs.every_option(opened.config, opened.page), "settings": asdict(opened.config.settings),
         "data": opened.config.data, "data_fingerprint": info.tags.get("aelab.data_fingerprint"), "run_id": info.id,
-        "run": info.name, "recipe_sha256": info.tags.get("aelab.recipe_sha256"), "metrics": dict(info.metrics),
+        "run": info.name, "recipe_sha256": opened.page.sha256, "metrics": dict(info.metrics),
         "versions": {name: metadata.version(name) for name in ("aelab", "torch", "safetensors")},
     }  # fmt: skip
 

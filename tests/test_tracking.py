@@ -19,6 +19,7 @@ from aelab import report
 from aelab.problem import Problem
 from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, run, trouble
 from aelab.tracking.owner import lock_path
+from aelab.tracking.spool import Spool
 
 TAGS = {"aelab.recipe": "linear", "aelab.kind": "run"}
 DEAD = f"{platform.node()} 4194304 1"  # no process has this number
@@ -342,6 +343,31 @@ def test_a_run_that_is_gone_for_good_is_said_to_be(store):
 
 
 # what waits to be sent
+
+
+def test_a_spool_follows_no_link(here):
+    """Neither the file it writes nor the folder that it deletes at the end."""
+    (here / "home").mkdir()
+    for name in ("rc", "a-1.png"):
+        (here / "home" / name).write_text("mine")
+    (here / "unsent.jsonl").symlink_to(here / "home" / "rc")
+    (here / "unsent").symlink_to(here / "home")
+    waiting = Spool(here / "unsent.jsonl")
+    waiting.write(["metric", "$(date)", 1.0, 1, 1])
+    assert "unsent.jsonl" in waiting.trouble
+    waiting.remove()
+    assert [(here / "home" / name).read_text() for name in ("rc", "a-1.png")] == ["mine", "mine"]
+
+
+def test_a_spool_deletes_what_is_its_own(here):
+    waiting = Spool(here / "unsent.jsonl")
+    waiting.keep("a(b", 1, np.zeros((8, 8, 3), np.uint8))
+    waiting.remove()
+    assert not (here / "unsent").exists()
+    waiting.keep("a", 1, np.zeros((8, 8, 3), np.uint8))
+    (here / "unsent" / "holiday.png").touch()
+    waiting.remove()
+    assert [path.name for path in (here / "unsent").iterdir()] == ["holiday.png"]
 
 
 @pytest.fixture

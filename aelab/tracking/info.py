@@ -1,7 +1,9 @@
 """What the store knows of a run, and where its files are on this machine."""
 
 import math
+import os
 import re
+import stat
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -65,19 +67,64 @@ def _time(milliseconds: object) -> float | None:
     return milliseconds / 1000 if whole else None  # type: ignore[operator]
 
 
-def local_path(uri: str) -> Path | None:
-    """The folder that an artifact URI means on this machine, or None where a server keeps the artifacts."""
-    parts = urllib.parse.urlsplit(uri)
+def local_path(info: RunInfo) -> Path | None:
+    """The folder of a run's artifacts on this machine, or None where a server keeps them.
+
+    Raises Problem where it is not named after the run, as MLflow names it: a store may come from anyone.
+    """
+    parts = urllib.parse.urlsplit(info.artifacts)
     if parts.scheme not in ("file", ""):
         return None
-    path = Path(urllib.request.url2pathname(parts.path)) if parts.scheme else Path(uri)
-    if path.name != "artifacts" or not re.fullmatch("[0-9a-f]{32}", path.parent.name) or ".." in path.parts:
+    path = Path(urllib.request.url2pathname(parts.path)) if parts.scheme else Path(info.artifacts)
+    if path.parts[-2:] != (_checked(info.id), "artifacts") or ".." in path.parts:
         raise Problem(f"the store says that a run keeps its files in {path}; that is no folder of MLflow's.")
     return path
 
 
 def cache_folder(run_id: str) -> Path:
     """Where a run that is tracked by a server keeps its files on this machine."""
+    return Path(platformdirs.user_cache_dir("aelab")) / "runs" / _checked(run_id)
+
+
+def _checked(run_id: str) -> str:
+    """The id. Raises Problem where it is none of MLflow's: it becomes the name of a folder."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise Problem(f"the store says that a run has the id {run_id[:60]}; that is no id of MLflow's.")
-    return Path(platformdirs.user_cache_dir("aelab")) / "runs" / run_id
+    return run_id
+
+
+def run_folder(info: RunInfo) -> Path:
+    """Where a run's files are on this machine, to be read and written.
+
+    Raises Problem where the folder is a link, or holds a link or anything else that is neither file nor folder: what is
+    read, sent, written or deleted there would be another file, or a pipe that nobody fills.
+    """
+    local = local_path(info)
+    folder = local or cache_folder(info.id)
+    for path in (folder.parent, folder) if local else (folder,):
+        if path.is_symlink():
+            raise _refused(path, info)
+    waiting = [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # the run's own process may just have deleted it
+                        mode = entry.stat(follow_symlinks=False).st_mode
+                        if stat.S_ISDIR(mode):
+                            waiting.append(Path(entry.path))
+                        elif not stat.S_ISREG(mode):
+                            raise _refused(Path(entry.path), info)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise Problem(f"cannot read {error.filename}: {error.strerror}") from error
+    return folder
+
+
+def _refused(path: Path, info: RunInfo) -> Problem:
+    kind = "a link; links are refused" if path.is_symlink() else "neither a file nor a folder; such are refused"
+    return Problem(
+        f"{path} is {kind}.",
+        f"Nothing was read or written in the folder of {info.name}. Delete it there and try again.",
+    )

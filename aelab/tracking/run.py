@@ -20,9 +20,9 @@ from mlflow.tracking import MlflowClient
 
 from aelab.pictures import Picture
 from aelab.problem import Problem, redacted
-from aelab.tracking.info import RunInfo, cache_folder, local_path
+from aelab.tracking.info import RunInfo, local_path, run_folder
 from aelab.tracking.owner import hold
-from aelab.tracking.spool import Entry, Spool
+from aelab.tracking.spool import Entry, Spool, open_to_append
 from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Run:
     ) -> None:
         self.id, self.name, self.info, self.warn = info.id, info.name, info, warn
         self._client = client
-        self.local = local_path(info.artifacts)
-        self.folder = self.local or cache_folder(info.id)
+        self.local = local_path(info)
+        self.folder = run_folder(info)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -255,8 +255,11 @@ class Run:
         with suppress(OSError):
             if line not in self._aside:  # not a second time, where the store went away meanwhile
                 self._aside.add(line)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                file = open_to_append(path)
+                try:
+                    os.write(file, f"{line}\n".encode())
+                finally:
+                    os.close(file)
             if kind == "picture" and isinstance(entry[3], str):
                 kept = self._spool.pictures / Path(entry[3]).name
                 kept.rename(self.folder / f"refused-{kept.name}")

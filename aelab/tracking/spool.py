@@ -18,6 +18,14 @@ Entry = list[
 ]  # ["metric", key, value, ms, step], ["tags", {}], ["picture", key, step, file], ["file", path], ["end", ...]
 
 
+OWN = re.compile(r"[A-Za-z0-9.~-]*-\d+\.png")  # what `keep` calls a picture
+
+
+def open_to_append(path: Path) -> int:
+    """A file of the run's own, made if need be. Raises OSError for a link, and for a pipe that nobody reads."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 class Spool:
     """A file of entries beside the pictures that they name.
 
@@ -34,7 +42,7 @@ class Spool:
         line = json.dumps(entry) + "\n"
         try:
             if self._file is None:
-                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+                self._file = open_to_append(self.path)
             content = (("\n" if self._torn else "") + line).encode()
             self._torn = os.write(self._file, content) != len(content)
             self.trouble = f"{self.path}: not all of it was written" if self._torn else ""
@@ -83,11 +91,12 @@ class Spool:
             self._file = None
 
     def remove(self) -> None:
-        """Deletes the file and its folder: the store has everything."""
+        """Deletes the file, its pictures and their folder: the store has everything. Never what is behind a link."""
         self.close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
-            for left in self.pictures.glob("*.png"):
-                left.unlink()
-            if self.pictures.is_dir():
+            if self.pictures.is_dir() and not self.pictures.is_symlink():
+                for left in self.pictures.iterdir():
+                    if OWN.fullmatch(left.name):
+                        left.unlink()
                 self.pictures.rmdir()

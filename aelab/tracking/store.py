@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab.problem import Problem, redacted
 from aelab.tracking import copies, opening, registry
-from aelab.tracking.info import RunInfo, cache_folder, local_path, run_info
+from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
 from aelab.tracking.run import Run, restoring
@@ -193,11 +193,11 @@ class Store:
         there.
         """
         process = info.tags.get("aelab.process", "")
-        held = hold(local_path(info.artifacts) or cache_folder(info.id), info.name, process)
+        held = hold(run_folder(info), info.name, process)
         try:
             info = self.get(info.id)
             host = process.partition(" ")[0]
-            if info.status == "RUNNING" and not local_path(info.artifacts) and host != platform.node() and not force:
+            if info.status == "RUNNING" and not local_path(info) and host != platform.node() and not force:
                 raise Problem(
                     f"{info.name} is running on {host or 'another machine'}, by what the store says.",
                     f"If that has died: aelab resume {info.id[:8]} --force",
@@ -211,7 +211,7 @@ class Store:
         dead = []
         for info in self.runs("attributes.status = 'RUNNING'"):
             try:
-                folder = local_path(info.artifacts) or cache_folder(info.id)
+                folder = local_path(info) or cache_folder(info.id)  # nothing is read in it; the lock is beside it
             except Problem as problem:  # of one run: the others are listed
                 self.warn(f"{info.name or info.id[:8]}: {problem}")
                 continue
@@ -320,7 +320,8 @@ class Store:
 
     def folder(self, info: RunInfo, *parts: str) -> Path:
         """The run's files on this machine: its artifact folder or, of a server, a copy of what is needed and of `parts`."""
-        return local_path(info.artifacts) or copies.copy(self.client, info, parts)
+        folder = run_folder(info)
+        return folder if local_path(info) else copies.copy(self.client, info, parts)
 
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in the UI, in the mode for model training."""

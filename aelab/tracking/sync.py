@@ -2,13 +2,14 @@
 
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
 from aelab.problem import Problem
-from aelab.tracking.info import RunInfo, cache_folder, local_path
+from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.run import MOST_METRICS, Run
 from aelab.tracking.spool import Entry
@@ -26,7 +27,11 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
     sent, failed = 0, []
     store.mark_dead()
     for info in store.runs():
-        folder = local_path(info.artifacts) or cache_folder(info.id)
+        try:
+            folder = run_folder(info)
+        except Problem as problem:
+            store.warn(f"nothing of {info.name} is sent: {problem}")  # it does not keep the others from being sent
+            continue
         for spool in sorted(folder.glob("unsent*.jsonl")):
             training = spool.name == "unsent.jsonl"
             try:
@@ -43,11 +48,10 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
                 sent += 1
                 note(f"{info.name}  sent what was kept in {spool.name}")
     for info in store.runs(view=ViewType.DELETED_ONLY):
-        folder = local_path(info.artifacts) or cache_folder(info.id)
-        if list(folder.glob("unsent*.jsonl")):
-            note(
-                f"{info.name}  is deleted in MLflow; what it has not had waits. To restore it: {store.restoring(info)}"
-            )
+        with suppress(Problem):  # nothing of it is sent
+            if list(run_folder(info).glob("unsent*.jsonl")):
+                restoring = store.restoring(info)
+                note(f"{info.name}  is deleted in MLflow; what it has not had waits. To restore it: {restoring}")
     _raise(failed)
     return sent
 

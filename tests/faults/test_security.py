@@ -1,6 +1,7 @@
 """Nobody gets in: nothing that is read executes, leads elsewhere or unfolds, and no secret leaves."""
 
 import gzip
+import hashlib
 import importlib.util
 import io
 import json
@@ -10,13 +11,14 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import subprocess
 import sys
 import urllib.request
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -388,6 +390,154 @@ def test_a_recipe_that_takes_the_name_of_a_built_in_one_is_said(cli, here, tally
         answer = cli(*words)
         assert answer.err.count("instead of the built-in") == 1, answer.err
     tally("recipe with the name of a built-in one")
+
+
+# A run's folder that a stranger made: what is in it is never another file
+
+
+def outside(here):
+    """What no verb may read, change or delete: a start-up file, a picture, and their content."""
+    (here / "home").mkdir()
+    for name in ("rc", "a-1.png", "b-2.webp"):
+        (here / "home" / name).write_text(CANARY + name)
+    return {path: path.read_bytes() for path in (here / "home").iterdir()}
+
+
+def untouched(here, before):
+    assert {path: path.read_bytes() for path in (here / "home").iterdir()} == before
+    for path in here.rglob("*"):
+        if path.is_file() and path.parent != here / "home" and not path.is_symlink():
+            assert CANARY.encode() not in path.read_bytes(), path
+
+
+def tracked(store, *spool, **tags):
+    """The folder of a run that has something to send."""
+    run = store.create(None, "theirs", params={}, tags={"aelab.recipe": "linear", "aelab.kind": "run", **tags})
+    run.close("FINISHED")
+    (run.folder / "unsent.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in spool))
+    return run.folder
+
+
+PICTURE = ["picture", "a", 1, "a-1.png"]
+SPOOLED = {
+    "refused.jsonl": ("home/rc", ["metric", "$(touch pwned)", 1.0, 1, 5]),
+    "unsent.jsonl": ("home/rc", ["metric", "a", 1.0, 1, 5]),
+    "unsent": ("home", PICTURE),
+    "unsent/a-1.png": ("home/a-1.png", PICTURE),
+    "images": ("home", PICTURE),
+    "refused-a-1.png": ("home/a-1.png", PICTURE),
+}
+
+
+@pytest.mark.parametrize("name", SPOOLED)
+def test_a_link_among_what_waits_leads_sync_nowhere(cli, here, store, tally, name):
+    target, entry = SPOOLED[name]
+    link = tracked(store, entry) / name
+    before = outside(here)
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(here / target)
+    answer = cli("sync")
+    untouched(here, before)
+    assert f"{link} is a link; links are refused" in answer.err.replace("\n", " ") and "Traceback" not in answer.err
+    tally("link in a run's folder")
+
+
+def test_a_run_with_a_link_does_not_keep_the_others_from_being_sent(cli, here, store):
+    (tracked(store) / "x").symlink_to(here)
+    tracked(store, ["metric", "val/loss", 1.0, 1, 5])
+    assert "1 run sent" in cli("sync").out
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "recipe", "deep/in/it"])
+def test_what_a_link_leads_to_is_not_sent_to_another_store(cli, here, store, empty_store, tally, name):
+    (here / "other").mkdir()
+    shutil.copy(empty_store, here / "other" / "mlflow.db")
+    link = tracked(store, **{"aelab.offline": "yes"}) / name
+    before = outside(here)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(here / "home" / ("" if name == "recipe" else "rc"))
+    answer = cli("sync", "--tracking-uri", f"sqlite:///{here}/other/mlflow.db")
+    untouched(here, before)
+    assert answer.code == 1 and "links are refused" in answer.err
+    tally("link in a run's folder")
+
+
+LINKED = ("pictures", "checkpoints", "recipe", "config.json", ".", "..")
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_no_verb_reads_or_writes_a_run_that_leads_elsewhere(cli, here, theirs, tally, name):
+    """The folder itself, the one that holds it, or something in it is a link to another run's."""
+    assert cli("train", "linear", *DIGITS, "--max-steps", 2, "--name", "other").code == 0
+    other = run_folder("other")
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    link = {".": theirs.folder, "..": theirs.folder.parent}.get(name, theirs.folder / name)
+    target = {".": other, "..": other.parent}.get(name, other / name)
+    target.mkdir(exist_ok=True) if name == "pictures" else None
+    shutil.rmtree(link) if link.is_dir() else link.unlink(missing_ok=True)
+    link.symlink_to(target)
+    if name == "..":  # as in a run's own folder
+        link.unlink()
+        target.rename(here / theirs.folder.parent.name)
+        link.symlink_to(here / theirs.folder.parent.name)
+        before = {here / theirs.folder.parent.name / path.relative_to(other.parent): v for path, v in before.items()}
+    for verb in ("eval", "sample", "export", "resume", "train --start"):
+        answer = cli(*OPENERS[verb])
+        assert {path: path.read_bytes() for path in before} == before and not (here / "out").exists(), verb
+        assert not list(here.rglob("samples.png")), verb
+        assert answer.code in (1, 2) and "is a link; links are refused" in answer.err.replace("\n", " "), answer.err
+        assert len(answer.err.splitlines()) <= 3 and "Traceback" not in answer.err
+        tally("link in a run's folder")
+
+
+def altered(statement, *values):
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute("PRAGMA foreign_keys = OFF")
+        database.execute(statement, values)
+        database.commit()
+
+
+@pytest.mark.parametrize("place", ["http://127.0.0.1:9/a", "mlruns/aelab/{id}/artifacts", "{folder}"])
+def test_a_database_does_not_choose_a_folder_by_an_id(cli, here, theirs, tally, place):
+    """The id of a run is a text in a file that a stranger may have written."""
+    run_id = "../../../../victim/trav2"
+    old = theirs.folder.parent.name
+    for table in ("params", "tags", "metrics", "latest_metrics"):
+        altered(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", run_id, old)
+    uri = place.format(id=run_id, folder=theirs.folder)
+    altered("UPDATE runs SET run_uuid = ?, artifact_uri = ? WHERE run_uuid = ?", run_id, uri, old)
+    (here / "victim" / "trav2").mkdir(parents=True)
+    for words in (("sample", "theirs"), ("eval", "theirs", "--plain"), ("resume", "theirs", "--epochs", 90)):
+        answer = cli(*words)
+        assert answer.code in (1, 2) and "MLflow's" in answer.err and "Traceback" not in answer.err, answer.err
+    assert not list((here / "victim" / "trav2").iterdir()) and not (here / "cache" / "aelab" / "runs").exists()
+    tally("run with an id that leads out")
+
+
+def test_nor_is_the_folder_of_one_run_that_of_another(cli, here, theirs, tally):
+    assert cli("train", "linear", *DIGITS, "--max-steps", 2, "--name", "other").code == 0
+    other = run_folder("other")
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    altered("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", other.as_uri(), theirs.folder.parent.name)
+    answer = cli("resume", "theirs", "--epochs", 90)
+    assert answer.code == 1 and "that is no folder of MLflow's" in answer.err
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    tally("run in a folder that is none of MLflow's")
+
+
+def test_an_export_holds_the_recipe_that_was_executed(cli, here, theirs, tally):
+    """Not what lies in the run's folder: nobody has read that, and json.py is imported before Python's own."""
+    evil(theirs.folder / "recipe" / "linear.py", theirs.marker)
+    evil(theirs.folder / "recipe" / "json.py", theirs.marker)
+    answer = cli("runs", "export", "theirs", "out")
+    assert answer.code == 0, answer.err
+    own = Path(__file__).parents[2] / "recipes" / "linear.py"
+    assert [path.name for path in (here / "out").glob("*.py")] == ["linear.py"]
+    assert (here / "out" / "linear.py").read_bytes() == own.read_bytes()
+    sums = json.loads((here / "out" / "config.json").read_text())["recipe_sha256"]
+    assert sums == hashlib.sha256(own.read_bytes()).hexdigest()
+    tally("code in a run that is exported")
 
 
 # An experiment's name becomes a folder
