@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from aelab.problem import Problem
+from aelab.reading import small
 
 FORMAT = 1
 Kind = Literal["last", "best"]
@@ -153,7 +154,7 @@ def _holding(folder: Path, kind: Kind) -> list[Path]:
 def _is_best(path: Path) -> bool:
     """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
     try:
-        return json.loads((path / "manifest.json").read_text(encoding="utf-8"))["best"] is True
+        return json.loads(small(path / "manifest.json"))["best"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -161,7 +162,7 @@ def _is_best(path: Path) -> bool:
 def load(path: Path) -> Checkpoint:
     """Reads one checkpoint. Raises Problem, naming the file, if anything in it is missing, altered or of another format."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads(small(path / "manifest.json"))
         if manifest["format"] != FORMAT:
             raise OtherFormat(
                 f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
@@ -187,7 +188,7 @@ def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     file = path / Path(name).name
     if file.is_symlink() or path.is_symlink():
         raise Problem(f"checkpoint {file} is a link; links are refused.")
-    content = file.read_bytes() if file.stat().st_size == facts["bytes"] else b""
+    content = small(file, facts["bytes"]) if file.stat().st_size == facts["bytes"] else b""
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
     return content

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 import platformdirs
 
 from aelab.problem import Problem, no_memory, out_of_memory, visible
+from aelab.reading import small
 
 if TYPE_CHECKING:
     from aelab.recipe import Image, Recipe
@@ -41,7 +42,7 @@ class Page:
     @cached_property
     def content(self) -> bytes:
         try:
-            return self.path.read_bytes()
+            return small(self.path)
         except OSError as error:
             raise Problem(f"cannot read {self.path}: {error.strerror or error}", code=2) from error
 

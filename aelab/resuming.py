@@ -15,6 +15,7 @@ from aelab.data import Dataset
 from aelab.ending import honest_status, signals
 from aelab.engine import Training
 from aelab.problem import Problem
+from aelab.reading import small
 from aelab.runs import Outcome, begin_with, complete, configuration, facts_of, identity, open_config_data, prepare
 from aelab.tracking import WITHOUT_A_WORD, RunInfo, Store
 
@@ -98,7 +99,7 @@ def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, dat
             f"the step size of {info.name} follows a {settings.schedule}, which is stretched from here on: "
             f"it will not end as a run of {settings.epochs} epochs from the start."
         )
-    facts = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    facts = json.loads(small(run.folder / "config.json"))
     run.json("config.json", {**facts, "settings": asdict(settings)})
     run.tags(
         {"aelab.identity": same, "aelab.lengthened": f"from {info.params.get('epochs')} to {settings.epochs} epochs"}

@@ -26,6 +26,7 @@ from aelab.engine import Training, check_names
 from aelab.evaluation import at_rest, evaluate
 from aelab.health import diagnose
 from aelab.problem import Problem
+from aelab.reading import small
 from aelab.recipe import Image, Recipe
 from aelab.report import Report
 from aelab.tracking import RunInfo, Store
@@ -252,7 +253,7 @@ def configuration(info: RunInfo, store: Store, screen: Screen) -> tuple[Config, 
     if info.tags.get("aelab.kind") != "run":
         raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     try:
-        config = Config.from_json(json.loads((store.folder(info) / "config.json").read_text(encoding="utf-8")))
+        config = Config.from_json(json.loads(small(store.folder(info) / "config.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Problem(f"the configuration of run {info.name} cannot be read: {error}") from error
     page = cookbook.of_run(config.recipe, info.recipe)

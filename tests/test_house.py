@@ -11,7 +11,7 @@ import aelab
 
 ROOT = Path(aelab.__file__).parent
 FLOORS = [
-    {"problem", "recipe", "__init__"},
+    {"problem", "reading", "recipe", "__init__"},
     {"data", "cookbook", "pictures", "checkpoint", "console"},
     {"metrics", "tracking"},
     {"device", "position", "weights", "evaluation", "report", "engine", "compare", "tables", "layout"},

@@ -10,8 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aelab.problem import Problem
+from aelab.reading import small
 
-SMALL = 1 << 24  # bytes; git's list of packed references is a file of text
 WITHOUT_A_WORD = "its process ended without a word"
 
 
@@ -111,6 +111,5 @@ def commit(folder: Path) -> str | None:
 def _text(path: Path) -> str:
     """The text of a small regular file; nothing where there is none."""
     with suppress(OSError, ValueError):
-        if path.is_file() and path.stat().st_size < SMALL:
-            return path.read_text(encoding="utf-8")
+        return small(path).decode()
     return ""

@@ -491,6 +491,62 @@ def test_no_verb_reads_or_writes_a_run_that_leads_elsewhere(cli, here, theirs, t
         tally("link in a run's folder")
 
 
+@pytest.mark.parametrize("name", ["config.json", "recipe/pipe", "checkpoints/last-00000002/manifest.json"])
+def test_a_pipe_in_a_run_hangs_no_verb(cli, here, theirs, tally, name):
+    """The kernel waits for a writer that never comes."""
+    (theirs.folder / name).unlink(missing_ok=True)
+    os.mkfifo(theirs.folder / name)
+    for verb in ("eval", "sample", "export", "resume"):
+        with in_time():
+            answer = cli(*OPENERS[verb])
+        assert answer.code == 1 and "neither a file nor a folder" in answer.err.replace("\n", " "), answer.err
+    tally("pipe or device in place of a file")
+
+
+@pytest.mark.parametrize("what", ["pipe", "device", "size"])
+def test_only_small_regular_files_are_read_as_recipes_and_manifests(cli, here, tmp_path, tally, what):
+    def put(path):
+        path.unlink(missing_ok=True)
+        if what == "pipe":
+            os.mkfifo(path)
+        elif what == "device":
+            path.symlink_to("/dev/zero")
+        else:
+            with path.open("wb") as file:
+                file.truncate(1 << 36)  # 64 GB of nothing
+
+    why = "bytes; more than" if what == "size" else "no regular file"
+    (here / "recipes").mkdir()
+    put(here / "recipes" / "x.py")
+    path = written(tmp_path / "a")
+    put(path / "manifest.json")
+    with in_time(), little_memory(1 << 28):
+        answer = cli("recipes")
+        with pytest.raises(Problem, match=why):
+            checkpoint.load(path)
+        assert not checkpoint._is_best(path)
+        typed = cli("train", "x", *DIGITS)
+    assert answer.code == 0 and "cannot read" in answer.out and "vae" in answer.out, answer.out
+    assert typed.code == 2 and why in typed.err
+    tally("pipe or device in place of a file")
+
+
+@contextmanager
+def in_time(seconds=60):
+    """Raises TimeoutError in what hangs."""
+
+    def late(*ignored):
+        raise TimeoutError(f"it hangs: {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def altered(statement, *values):
     with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("PRAGMA foreign_keys = OFF")
