@@ -23,7 +23,7 @@ from aelab.metrics.classifier import STEPS, Judge, class_figures, judge_of, shar
 from aelab.metrics.codes import code_figures, random_projection
 from aelab.metrics.generation import Extractor
 from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import PCA, filter_errors, fit_pca, pca_density, reconstruction_figures
+from aelab.metrics.reconstruction import PCA, filter_errors, fit_pca, noise_draws, pca_density, reconstruction_figures
 from aelab.metrics.references import Rows, pixel_figures, pixel_rows, pixel_work, references
 from aelab.recipe import Autoencodes, Classifies, Denoises, Encodes, Explains, Generates, Infers, Recipe, Weighs
 
@@ -110,7 +110,8 @@ def labelled(recipe: Recipe, data: Dataset, seed: int) -> Split:
 def noise(report: Report, recipe: Denoises, data: Dataset, screen: Screen) -> None:
     """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
     assert isinstance(recipe, Recipe)
-    with screen.progress("linear filter", len(data.train) + len(data.test), foretell=True) as bar, at_rest(recipe):
+    total = noise_draws(data.train) * len(data.train) + len(data.test)
+    with screen.progress("linear filter", total, foretell=True) as bar, at_rest(recipe):
         for of, figures in zip(
             ("linear", "nothing"),
             filter_errors(data.train, data.test, recipe.spoil, BATCH, bar.advance),

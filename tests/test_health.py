@@ -286,6 +286,8 @@ def test_a_test_says_which_classes_its_classifier_misses():
     assert said_by_test({**figures, "test/kl": 0.1}) == [], "the posterior has collapsed"
     assert said_by_test({**figures, "test/judge_error": 40.0}) == [], "a classifier that is often wrong does not tell"
     assert said_by_test({}) == []
+    for said in ("hardly trained: after 40 steps", "posterior collapse: the decoder"):
+        assert said_by_test(figures, said) == [], "one cause gives one diagnosis"
 
 
 # runs

@@ -19,7 +19,14 @@ from aelab.data import Split, open_data
 from aelab.metrics import BASELINES, CONTROLS, against, definition, generation
 from aelab.metrics.codes import code_figures, intrinsic_dimension, random_projection
 from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import filter_errors, fit_pca, pca_density, reconstruction_figures, sharpness
+from aelab.metrics.reconstruction import (
+    filter_errors,
+    fit_pca,
+    noise_draws,
+    pca_density,
+    reconstruction_figures,
+    sharpness,
+)
 from aelab.problem import Problem
 from aelab.recipe import Recipe
 from aelab.report import Report, report_of, spread
@@ -206,7 +213,8 @@ def test_the_linear_filter_is_that_of_least_squares_and_is_clipped(draw, digits)
     generator = torch.Generator().manual_seed(0)
     found = filter_errors(digits.train, digits.test, lambda x: noisy(x, generator), 100)
     generator = torch.Generator().manual_seed(0)
-    train, test = ([(noisy(x, generator), x) for x, _ in part.blocks(100)] for part in (digits.train, digits.test))
+    parts = ([digits.train] * noise_draws(digits.train), [digits.test])
+    train, test = ([(noisy(x, generator), x) for split in part for x, _ in split.blocks(100)] for part in parts)
     (seen, clean), (spoilt, truth) = ([torch.cat(column).flatten(1).double() for column in zip(*pairs, strict=True)]
                                       for pairs in (train, test))  # fmt: skip
     model = Ridge(1e-3).fit(seen.numpy(), clean.numpy())
@@ -216,6 +224,20 @@ def test_the_linear_filter_is_that_of_least_squares_and_is_clipped(draw, digits)
         assert figures["denoised_mse"] == pytest.approx(clipped, rel=1e-3)
         assert figures["denoised_psnr"] == pytest.approx(-10 * math.log10(clipped), abs=0.01)
     assert found[0]["denoised_mse"] < float((filtered - truth).square().mean()) - 1e-4
+
+
+def test_the_linear_filter_of_few_images_is_the_wiener_filter(digits):
+    """In closed form: the second moments of 40 images, and of the noise what it is."""
+    few = replace(digits.train, images=digits.train.images[:40], labels=digits.train.labels[:40])
+    found = filter_errors(few, digits.test, lambda x: x + 0.3 * torch.randn(x.shape), 100)[0]
+    clean, truth = (part.images.flatten(1).double() / 255 for part in (few, digits.test))
+    mean, centred = clean.mean(0), clean - clean.mean(0)
+    covariance = centred.T @ centred / len(few)
+    weights = torch.linalg.solve(covariance + 0.09 * torch.eye(64), covariance)
+    noise = 0.3 * torch.randn(50, *truth.shape)
+    filtered = ((truth + noise - mean) @ weights + mean).clamp(0, 1)
+    wanted = -10 * math.log10(float((filtered - truth).square().mean()))
+    assert found["denoised_psnr"] == pytest.approx(wanted, abs=0.1), "from one draw of the noise: 1 dB less"
 
 
 def test_figures_of_a_perfect_and_of_a_blurred_reconstruction(digits):

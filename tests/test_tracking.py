@@ -548,3 +548,19 @@ def test_a_missing_store_is_an_error_of_its_own(here, empty_database):
         Store(create=False)
     shutil.copy(empty_database, here / "mlflow.db")
     assert Store(create=False).runs() == []
+
+
+def test_a_database_of_another_program_is_left_as_it_is(cli, here):
+    with closing(sqlite3.connect(here / "other.db")) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+        connection.commit()
+    for words in (("runs",), ("train", "linear", "--data", "digits", "--max-steps", 1)):
+        answer = cli(*words, "--tracking-uri", f"sqlite:///{here}/other.db")
+        assert answer.code == 2 and "is a database of another program" in answer.err, answer.err
+    with closing(sqlite3.connect(here / "other.db")) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+
+
+def test_without_a_store_the_list_of_runs_says_so_line_by_line(cli):
+    answer = cli("runs")
+    assert answer.code == 0 and "\\n" not in answer.err and answer.err.startswith("There are no runs"), answer.err

@@ -59,6 +59,7 @@ def sync(tracking_uri: Uri = None, quiet: Quiet = False) -> None:
         sent += replay(store, screen.note)
     except Problem as problem:
         problems.append(problem)
-    screen.result(f"{sent} run{'s' * (sent != 1)} sent to {store.shown_uri}")
+    if sent or not problems:
+        screen.result(f"{sent} run{'s' * (sent != 1)} sent to {store.shown_uri}")
     if problems:
         raise problems[0]

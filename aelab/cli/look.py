@@ -99,7 +99,7 @@ def evaluate(
                 "notes": report.notes,
             }
         )
-        for each in said_by_test(report.figures):
+        for each in said_by_test(report.figures, info.tags.get("aelab.health", "")):
             screen.warn(f"{info.name}: {each}")
         if not json:
             screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")

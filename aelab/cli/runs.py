@@ -36,7 +36,10 @@ def runs(
     except NoStoreError as none:
         if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
             raise
-        screen.data({"runs": []}) if json else screen.note(str(none).capitalize())
+        if json:
+            screen.data({"runs": []})
+        for line in str(none).split("\n") if not json else ():
+            screen.note(line[0].upper() + line[1:])
         return
     store.mark_dead()
     found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])

@@ -12,6 +12,7 @@ from aelab.data import Split
 from aelab.metrics import Advance, silent
 
 EXACT_PIXELS = 4096
+NOISY_IMAGES = 100  # at least, for each weight of a pixel of the linear filter
 WINDOW = 11  # pixels of the Gaussian window of ssim
 NOTHING = 1e-10  # of the total variance: what components leave of it by rounding alone
 PCA_BYTES = 1 << 30  # of float64 pixels that a PCA is fitted on at most: 171,000 MNIST images, 43,000 of CIFAR-10
@@ -132,12 +133,17 @@ def pca_baseline(train: Split, test: Split, dimension: int) -> dict[str, float]:
     return error_metrics(total / len(test), test.images[0].numel())
 
 
+def noise_draws(train: Split) -> int:
+    """How often each training image is corrupted anew for the linear filter: with few images one draw would be fitted itself."""
+    return math.ceil(NOISY_IMAGES * train.images[0].numel() / len(train))
+
+
 def filter_errors(
     train: Split, test: Split, spoil: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], dict[str, float]]:
     """denoised_mse, _sse and _psnr on `test` of the best linear filter for what `spoil` does, and of no filter at all.
 
-    The filter is the least-squares map from spoilt to clean training images: a Wiener filter, estimated by one draw of the
+    The filter is the least-squares map from noisy to clean training images: a Wiener filter, estimated by `noise_draws` of the
     noise an image. What it gives, and what is left as it is, is clipped to [0, 1], as pixels are. Empty for images of more
     than EXACT_PIXELS values. `spoil` maps (B, C, H, W).
     """
@@ -146,11 +152,12 @@ def filter_errors(
         return {}, {}
     inner = torch.zeros(pixels + 1, pixels + 1, dtype=torch.float64)
     outer = torch.zeros(pixels + 1, pixels, dtype=torch.float64)
-    for x, _ in train.blocks(batch_size):
-        seen = _with_one(spoil(x))
-        inner += seen.T @ seen
-        outer += seen.T @ x.flatten(1).cpu().double()
-        advance(len(x))
+    for _ in range(noise_draws(train)):
+        for x, _ in train.blocks(batch_size):
+            seen = _with_one(spoil(x))
+            inner += seen.T @ seen
+            outer += seen.T @ x.flatten(1).cpu().double()
+            advance(len(x))
     ridge = 1e-6 * inner.diagonal().mean() * torch.eye(pixels + 1, dtype=torch.float64)  # pixels that are always dark
     weights = torch.linalg.solve(inner + ridge, outer)
     filtered, untouched = 0.0, 0.0

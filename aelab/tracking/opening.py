@@ -105,13 +105,15 @@ def hasten() -> None:
 
 
 def look_into(database: Path) -> None:
-    """Raises Problem, in seconds, where a database cannot be read: MLflow would try ten times."""
+    """Raises Problem, in seconds, where a database cannot be read, which MLflow would try ten times, or is not MLflow's."""
     try:
         address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as error:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise unopened(f"sqlite:///{database}", error) from error
+    if tables and "alembic_version" not in tables:  # MLflow would add its own to them
+        raise Problem(f"{database} is a database of another program.", "Name another store: --tracking-uri", code=2)
 
 
 def unopened(uri: str, error: BaseException) -> Problem:

@@ -96,6 +96,8 @@ def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
     words = ("train", "./mine.py", *DIGITS, "--epochs", 6)
     aelab.run(*words, "--name", "cut", patch=AT_70, code=143)
     (here / "mine.py").write_text(source + "# a word more\n")
+    assert "as it is now, is not executed" in aelab.run("resume", "cut", code=2).err
+    aelab.run("train", "./mine.py", "--help")  # it is typed, so it may be executed
     assert "the recipe's source has changed" in aelab.run("resume", "cut", code=1).err
     assert "going on all the same" in aelab.run("resume", "cut", "--force").err
     tally("recipe changed between run and resume")
