@@ -14,7 +14,7 @@ from aelab import checkpoint
 from aelab.tracking import Store
 
 pytestmark = pytest.mark.faults
-WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "120", "--jobs", "2", "-q"]
+WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "400", "--jobs", "2", "-q"]
 
 
 def sweep(*before):
