@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aelab.problem import Problem
+from aelab.problem import Problem, visible
 from aelab.recipe import Autoencodes, Decodes
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     figure.suptitle(title, fontsize=10)
     for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
         axes.imshow(grid(images, wide), interpolation="nearest")
-        axes.set_title(name.replace(" ", "\n"), fontsize=7)
+        axes.set_title(visible(name).replace(" ", "\n"), fontsize=7)
         axes.set_axis_off()
     return figure
 
@@ -144,7 +144,7 @@ def curve(
     figure = _figure(figsize=(5.5, 3.8))
     axes = figure.subplots()
     for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
-        (line,) = axes.plot(x, y, style, label=name)
+        (line,) = axes.plot(x, y, style, label=visible(name))
         if errors and name in errors:
             axes.errorbar(x, y, yerr=errors[name], fmt="none", ecolor=line.get_color(), capsize=3)
     axes.set_xscale("log")
@@ -160,7 +160,7 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
     """A bar for each name; a line where all of them are equal."""
     figure = _figure(figsize=(5.5, 3.0))
     axes = figure.subplots()
-    axes.bar(list(heights), list(heights.values()))
+    axes.bar(list(map(visible, heights)), list(heights.values()))
     axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
     axes.set(ylabel=label)
     axes.tick_params(axis="x", rotation=0 if len(heights) <= 10 else 90)
@@ -185,16 +185,16 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
 
     figure = _figure(figsize=(6.5, 3.8))
     axes = figure.subplots()
-    for label, points in lines.items():
+    for points in lines.values():
         steps, values = zip(*points, strict=True)
-        axes.plot(steps, values, "o-" if len(points) == 1 else "-", linewidth=1, label=label)
+        axes.plot(steps, values, "o-" if len(points) == 1 else "-", linewidth=1)
     if all(value > 0 for points in lines.values() for _, value in points):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(LogFormatter())
         axes.yaxis.set_minor_formatter(LogFormatter())  # the usual one writes mathematics
     axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
+    figure.legend(axes.lines, list(map(visible, lines)), loc="outside upper center", ncols=2, fontsize=8)
     return figure
 
 

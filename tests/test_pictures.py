@@ -7,7 +7,7 @@ from matplotlib.text import Text
 
 from aelab import pictures
 from aelab.pictures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
-from aelab.problem import Problem
+from aelab.problem import Problem, visible
 
 
 class Doubles:
@@ -229,6 +229,17 @@ def test_a_name_is_drawn_as_it_is_never_as_mathematics(name, rc, tmp_path, monke
         save(tmp_path / f"{stem}.png", figure)
         shown = [text for text in figure.findobj(Text) if name in text.get_text()]
         assert shown and not any(text.get_parse_math() or text.get_usetex() for text in shown), stem
+
+
+@pytest.mark.parametrize("name", ["a\udcffb", "\x1b[31m", "_a"])
+def test_any_name_can_be_drawn(name, tmp_path):
+    for figure in (
+        bars({name: 1.0}, "share"),
+        curves({name: [(1, 1.0)]}, "loss"),
+        contact_sheet({name: torch.zeros(1, 1, 8, 8)}, ""),
+    ):
+        save(tmp_path / "a.png", figure)
+        assert visible(name) in [text.get_text() for text in figure.findobj(Text)]
 
 
 def test_the_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path):
