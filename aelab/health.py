@@ -114,12 +114,12 @@ def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
         return [f"mode collapse: all samples are one image; {ANEW}"]
     blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
     longer = "try more --epochs" + (" or --beta 1" if getattr(recipe, "beta", 1) > 1 else "")
-    how = f"samples vary {100 * varied:.0f} % as much as images do"
+    how = f"vary {100 * varied:.0f} % as much as images do"
     if varied < FLAT:
         return [
-            f"under-trained: samples are blurred and {how[8:]}; {longer}"
+            f"under-trained: samples are blurred and {how}; {longer}"
             if blurred
-            else f"mode collapse: {how}; {ANEW}"
+            else f"mode collapse: samples {how}; {ANEW}"
         ]
     if (share := _near(samples, x, varied)) > max(1 / DISTINCT, 2 * _near(x, x, 1.0)):
         return [f"mode collapse: the samples show about {1 / share:.0f} different images; {ANEW}"]

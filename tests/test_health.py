@@ -137,7 +137,7 @@ def test_blurred_samples_are_those_of_an_under_trained_model(data):
 
     faint = Faint(data)
     (line,) = faults(faint, data)
-    assert line.startswith("under-trained: samples vary ") and line.endswith("try more --epochs")
+    assert line.startswith("under-trained: samples are blurred and vary ") and line.endswith("try more --epochs")
     faint.beta = 6.0
     assert faults(faint, data)[0].endswith("try more --epochs or --beta 1"), "which blurs samples too"
 
