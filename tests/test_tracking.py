@@ -151,6 +151,7 @@ def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkey
     (here / "mlflow.db").write_bytes(content)
     with pytest.raises(Problem, match="aelab sync"):
         being.close("FINISHED")
+    being._thread.join()
     assert not (being.folder / "refused.jsonl").exists()
     (here / "mlflow.db").write_bytes(good)
     assert replay(Store(), print) == 1 and steps(Store(), "train/loss") == [1]
@@ -444,6 +445,14 @@ def test_a_killed_run_is_not_called_running(store, cli):
     being = begin(store, "alive")
     assert "is running" in cli("runs", "rm", "alive").err
     being.close("FINISHED")
+
+
+def test_a_run_that_ends_while_the_dead_are_looked_for_is_not_marked(store, monkeypatch):
+    being = left_alone(store)
+    listed = store.runs()
+    store.client.set_terminated(being.id, "FINISHED")
+    monkeypatch.setattr(store, "runs", lambda *arguments: listed)
+    assert store.mark_dead() == [] and store.get(being.id).status == "FINISHED"
 
 
 def test_a_run_that_another_process_writes_does_not_keep_others_from_the_store(store, cli):

@@ -215,7 +215,9 @@ class Store:
             except Problem as problem:  # of one run: the others are listed
                 self.warn(f"{info.name or info.id[:8]}: {problem}")
                 continue
-            if is_gone(info.tags.get("aelab.process", ""), folder):
+            if not is_gone(info.tags.get("aelab.process", ""), folder):
+                continue
+            if self.get(info.id).status == "RUNNING":  # still: it may have ended well since it was listed
                 reason = f"{WITHOUT_A_WORD}: killed, out of memory, or the machine went down"
                 with suppress(MlflowException):  # a store that is read only
                     self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
