@@ -171,7 +171,6 @@ VALUES_TYPED = (
     ),
     "params.x = 'y'",
 )
-BAD_STORES = ("sqlite:////", "sqlite:///folder", "sqlite:///no/such/x.db", "http://a b")
 WHOLE_DISK = {("--data", "/"), ("--data", ".."), ("--data", "~")}  # all of it would be looked through for pictures
 NO_TRAINING = ("--data", "no-such-folder")
 RUN_IS_THERE = (
@@ -228,19 +227,8 @@ def lines_of(words, command):
             flag = parameter.opts[0]
             if not flag.startswith("-"):  # an argument
                 yield (*words, *(word for word in rest if word != "theirs"), "--", value)
-            elif (flag, value) not in WHOLE_DISK and not not_yet(words, flag, value):
+            elif (flag, value) not in WHOLE_DISK:
                 yield (*words, *rest, *((f"{flag}={value}",) if flag.startswith("--") else (flag, value)))
-
-
-def not_yet(words, flag, value):
-    """Faults that are known, and not mended yet."""
-    digits = value.lstrip("-").isdigit() and len(value) >= 400
-    return (
-        (flag == "--tracking-uri" and value in BAD_STORES)
-        or (flag == "--seed" and (digits or value == str(2**64)))
-        or (words == ("interpolate",) and flag == "--out" and value in ("", ".", "/"))
-        or (words[0] == "train" and flag.removeprefix("--").replace("-", "_") not in COMMON and digits)
-    )
 
 
 LINES = {words: list(lines_of(words, command)) for words, command in COMMANDS.items()}
