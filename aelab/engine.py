@@ -58,7 +58,7 @@ def check_names(figures: Iterable[str], of: str) -> None:
     for name in figures:
         if not named_well(f"train/{name}"):
             raise Problem(
-                f"{of}: a figure cannot be called '{name}'.",
+                f"{of}: a metric cannot be called '{name}'.",
                 "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
             )
 

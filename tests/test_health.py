@@ -313,7 +313,7 @@ def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
     monkeypatch.setattr("aelab.runs.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "fine")
     info = Store().find("fine")
-    assert info.tags["aelab.health"] == "good" and "12 of 20" in answer.err and "warning" not in answer.err
+    assert info.tags["aelab.health"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err
     assert "Health: good.\nNote: 12 of 20 dimensions are used." in info.tags["mlflow.note.content"]
 
 
