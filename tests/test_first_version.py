@@ -1,0 +1,101 @@
+"""The first version's promises: the same command gives the same bits, and its stores are still understood.
+
+`first_version/` was made by version 0.1.0 on one thread of a CPU with torch 2.13: the digests of the weights of short
+trainings, and a store of eleven runs whose paths begin with /first-version.
+"""
+
+import hashlib
+import json
+import sqlite3
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+MADE = Path(__file__).parent / "first_version"
+BEFORE = json.loads((MADE / "weights.json").read_text())
+SHORT = ("--data", "digits", "--max-steps", 40, "--epochs", 2)
+WORDS = {
+    **{f"{name}-digits": (name, *SHORT) for name in
+       ("convolutional", "denoising", "gan", "linear", "pretrained", "recurrent", "stacked", "vae", "vaegan")},
+    **{f"{name}-mnist": (name, "--data", "mnist-5k", "--max-steps", 8, "--epochs", 1) for name in
+       ("convolutional", "gan", "vae", "vaegan")},
+    "denoising-masking": ("denoising", *SHORT, "--noise", "masking", "--level", 0.3),
+    "gan-conv": ("gan", *SHORT, "--net", "conv", "--loss", "minimax", "--smooth", 0.1),
+    "linear-variational": ("linear", *SHORT, "--variational"),
+    "pretrained-labels": ("pretrained", "--data", "digits", "--epochs", 1, "--finetune", 1, "--pseudo-label", 1,
+                          "--labels", 50, "--freeze", 1),
+    "recurrent-lstm": ("recurrent", *SHORT, "--cell", "lstm"),
+    "stacked-greedy": ("stacked", *SHORT, "--greedy"),
+    "vae-k": ("vae", *SHORT, "--samples", 3),
+    "vae-mlp": ("vae", *SHORT, "--net", "mlp", "--likelihood", "gaussian", "--beta", 2),
+}  # fmt: skip
+
+
+def unpack(folder):
+    """The store, as if it had been trained in `folder`."""
+    with tarfile.open(MADE / "store.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri"),
+                              ("model_versions", "source"), ("model_versions", "storage_location")):  # fmt: skip
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, '/first-version', '{folder}')")
+    database.close()
+
+
+def facts(folder):
+    """The digest of a run's last weights, whatever their names, and the norm of each tensor."""
+    weights = load_file(sorted(folder.glob("checkpoints/last-*"))[-1] / "weights.safetensors").values()
+    digests = (hashlib.sha256(str(tuple(w.shape)).encode() + w.contiguous().numpy().tobytes()) for w in weights)
+    return {
+        "sha256": hashlib.sha256("".join(sorted(d.hexdigest() for d in digests)).encode()).hexdigest(),
+        "norms": sorted(float(w.double().norm()) for w in weights),
+    }
+
+
+def assert_same(folder, name):
+    """Bit for bit on the processor and the torch that made the digests; elsewhere their rounding differs."""
+    found, before = facts(folder), BEFORE["runs"][name]
+    alike = (torch.__version__, torch.backends.cpu.get_cpu_capability()) == (BEFORE["torch"], BEFORE["cpu"])
+    assert found["norms"] == pytest.approx(before["norms"], rel=1e-3, abs=1e-3)
+    assert not alike or found["sha256"] == before["sha256"]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_recipe_trains_to_the_same_bits(name, cli, here):
+    assert WORDS.keys() | {"mine-400"} == BEFORE["runs"].keys()
+    answer = cli("train", *WORDS[name], "--name", name, "--seed", 3, "-q")
+    assert answer.code == 0, answer.err
+    (folder,) = here.glob("mlruns/aelab/*/artifacts")
+    assert_same(folder, name)
+
+
+@pytest.fixture
+def store(here):
+    unpack(here)
+    return here
+
+
+def test_a_stopped_run_of_an_unchanged_recipe_ends_as_a_whole_one_did(store, cli):
+    answer = cli("resume", "mine-stopped", "-q")
+    assert answer.code == 0, answer.err
+    (config,) = (p for p in store.glob("mlruns/aelab/*/artifacts/config.json") if '"epochs": 400' in p.read_text())
+    assert_same(config.parent, "mine-400")
+
+
+def test_its_runs_are_listed_evaluated_compared_and_exported(store, cli):
+    answer = cli("runs", "--json")
+    assert answer.code == 0, answer.err
+    names = {run["name"] for run in answer.json["runs"]}
+    assert {"old-gan", "old-vae", "old-vaegan", "old-denoising", "mine-whole", "mine-stopped"} <= names
+    assert len(names) == 11
+    for name in ("old-vaegan", "mine-whole", "models:/oldmodel@best"):
+        answer = cli("eval", name, "--plain", "--json")
+        assert answer.code == 0, answer.err
+        assert answer.json["runs"][0]["metrics"]["test/mse"] > 0
+    assert cli("sample", "mine-whole", "-n", 4).code == 0
+    answer = cli("compare", "old-gan", "old-vaegan", "--json")
+    assert answer.code == 0, answer.err
+    assert cli("runs", "export", "old-gan", "out").code == 0
