@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column, Table
 from rich.text import Text
 
-from aelab.problem import visible
+from aelab.errors import visible
 
 SOON, LONG = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
 

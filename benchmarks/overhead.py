@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from aelab.cli import main
-from aelab.engine import Training
 from aelab.tracking import Run
+from aelab.training.trainer import Training
 
 SPENT: defaultdict[str, float] = defaultdict(float)
 

@@ -8,11 +8,11 @@ import sys
 
 import torch
 
-from aelab import runs
 from aelab.console import Screen
-from aelab.evaluation import evaluate
-from aelab.metrics.reconstruction import fit_pca, pca_baseline
+from aelab.evaluation.evaluate import evaluate
+from aelab.evaluation.reconstruction import fit_pca, pca_baseline
 from aelab.tracking import Store
+from aelab.workflows import train as runs
 
 
 def main(names: list[str]) -> None:

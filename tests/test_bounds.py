@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from aelab import cookbook, runs
-from aelab.config import Config
+from aelab import recipe_file
 from aelab.data import open_data
-from aelab.position import Settings
-from aelab.problem import Problem
+from aelab.errors import Problem
 from aelab.tracking import Store
+from aelab.training.settings import Settings
+from aelab.workflows import train as runs
+from aelab.workflows.config import Config
 
 HUGE = "1" + "0" * 399
 TRAIN = ("train", "linear", "--data", "digits", "--max-steps", 2, "-q")
@@ -85,8 +86,8 @@ def test_400_digits_are_refused_by_the_options_of_a_recipe(cli, no_run, recipe, 
 
 def test_every_number_of_every_recipe_says_so_in_a_short_line():
     """Ints of any length, and of any bound, are told from each other without a float."""
-    for page in cookbook.pages().values():
-        for option in cookbook.options(cookbook.load(page)):
+    for page in recipe_file.pages().values():
+        for option in recipe_file.options(recipe_file.load(page)):
             for text in (HUGE, "-" + HUGE, "9" * 5000, f"1,{HUGE}"):
                 if option.type in (int, float) or "tuple" in str(option.type):
                     with pytest.raises(ValueError, match=r".") as raised:
@@ -118,7 +119,7 @@ def test_a_batch_of_one_is_refused_before_there_is_a_run(cli):
 
 def prepared(recipe):
     config = Config(str(recipe), Settings(3, 1, device="cpu"))
-    return runs.prepare(config, cookbook.find(str(recipe)), open_data("digits"))
+    return runs.prepare(config, recipe_file.find(str(recipe)), open_data("digits"))
 
 
 @pytest.mark.parametrize("recipe", ["gan", "pretrained"])
@@ -130,7 +131,9 @@ def test_a_batch_of_one_is_refused_where_a_recipe_normalises_over_it(recipe):
 def test_a_batch_of_one_is_taken_where_nothing_is_normalised_and_the_trial_leaves_no_trace():
     recipe = prepared("linear")
     drawn = torch.rand(3)
-    again = runs.prepare(Config("linear", Settings(3, 2, device="cpu")), cookbook.find("linear"), open_data("digits"))
+    again = runs.prepare(
+        Config("linear", Settings(3, 2, device="cpu")), recipe_file.find("linear"), open_data("digits")
+    )
     assert torch.equal(drawn, torch.rand(3)) and recipe.training
     assert all(torch.equal(a, b) for a, b in zip(recipe.parameters(), again.parameters(), strict=True))
 

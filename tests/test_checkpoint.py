@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from aelab import checkpoint
-from aelab.problem import Problem
+from aelab.errors import Problem
+from aelab.training import checkpoint
 
 
 def silent(text):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aelab.data import open_data
-from aelab.metrics.classifier import class_figures, judge_of, shares
+from aelab.evaluation.classifier import class_figures, judge_of, shares
 
 
 def test_it_is_trained_once_and_knows_its_data(tmp_path):

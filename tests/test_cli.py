@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from aelab import checkpoint
 from aelab.data import open_data
-from aelab.position import Settings
 from aelab.tracking import Store
+from aelab.training import checkpoint
+from aelab.training.settings import Settings
 
 FAST = ("--data", "digits", "--epochs", 2, "-q")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from aelab import layout
-from aelab.compare import comparison, differences, grouped, judged_alike, markable, mixed, overview, pivot
-from aelab.problem import Problem
-from aelab.tables import labels_table, latent_table, losses_table, models_table, noise_table
+from aelab.errors import Problem
+from aelab.results import formats as layout
+from aelab.results.compare import comparison, differences, grouped, judged_alike, markable, mixed, overview, pivot
+from aelab.results.lecture import labels_table, latent_table, losses_table, models_table, noise_table
 from aelab.tracking import RunInfo
 
 
@@ -234,8 +234,8 @@ def test_csv_holds_no_formula():
 
 @pytest.fixture
 def two(cli, monkeypatch):
-    monkeypatch.setattr("aelab.metrics.classifier.EPOCHS", 1)
-    monkeypatch.setattr("aelab.metrics.generation.MOST", 500)
+    monkeypatch.setattr("aelab.evaluation.classifier.EPOCHS", 1)
+    monkeypatch.setattr("aelab.evaluation.generation.MOST", 500)
     for seed in (0, 1):
         cli(
             "train",
@@ -317,7 +317,7 @@ from dataclasses import replace
 {lines}
 import aelab
 assert aelab.__file__.startswith({str(here / "out")!r}), aelab.__file__
-assert not any(name in sys.modules for name in ("mlflow", "typer", "aelab.engine"))
+assert not any(name in sys.modules for name in ("mlflow", "typer", "aelab.training.trainer"))
 assert x.shape == (1, 1, 8, 8) and samples.shape == (16, 1, 8, 8)
 z, images = torch.randn(5, 3), torch.rand(7, 1, 8, 8)
 with torch.no_grad():

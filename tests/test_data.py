@@ -18,11 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from aelab.data import BUNDLED, DOWNLOADABLE, Split, directories, fetch, listing, obtain, open_data, silent, split
-from aelab.data.fetch import Offline, Remote
-from aelab.data.files import read_idx
-from aelab.data.sets import Raw
-from aelab.problem import Problem
+from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Raw
+from aelab.data.dataset import Split, directories, fetch, listing, obtain, open_data, silent, split
+from aelab.data.download import Offline, Remote
+from aelab.data.readers import read_idx
+from aelab.errors import Problem
 
 REFUSED = "http://127.0.0.1:1/"  # nobody listens on port 1
 
@@ -485,7 +485,7 @@ def test_two_downloads_of_one_file_at_once(shelf, tmp_path):
 
 
 def test_silent_mirror_is_given_up(tmp_path, monkeypatch):
-    module = importlib.import_module("aelab.data.fetch")  # the package's attribute of this name is the function
+    module = importlib.import_module("aelab.data.download")  # the package's attribute of this name is the function
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(Offline, match="timed out"):
         fetch(remote(f"http://127.0.0.1:{deaf.getsockname()[1]}/"), tmp_path, silent)

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from aelab.ending import SIGNALS, signals
-from aelab.launch import _passed_on
+from aelab.workflows.launch import _passed_on
+from aelab.workflows.signals import SIGNALS, signals
 
 
 @pytest.fixture

@@ -5,16 +5,18 @@ import math
 import pytest
 import torch
 
-from aelab import checkpoint, cookbook, runs
-from aelab.config import Config
+from aelab import recipe_file
 from aelab.console import Screen
 from aelab.data import open_data
-from aelab.engine import Interrupted, Settings, Training
-from aelab.evaluation import evaluate
-from aelab.problem import Problem
+from aelab.errors import Problem
+from aelab.evaluation.evaluate import evaluate
 from aelab.tracking import Store
+from aelab.training import checkpoint
+from aelab.training.trainer import Interrupted, Settings, Training
+from aelab.workflows import train as runs
+from aelab.workflows.config import Config
 
-RECIPES = list(cookbook.pages())
+RECIPES = list(recipe_file.pages())
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
 import torch
 from torch import nn
@@ -68,7 +70,7 @@ def digits():
 
 
 def training(name, data, folder, epochs=3, seed=0, options=None, **settings):
-    page = cookbook.find(str(name))
+    page = recipe_file.find(str(name))
     config = Config(str(name), Settings(epochs, 64, seed, "cpu", **settings), options or {})
     recipe = runs.prepare(config, page, data)
     ema = settings.get("ema", recipe.ema)
@@ -158,7 +160,7 @@ def test_an_evaluation_weighs_by_image_not_by_batch(digits, tmp_path, monkeypatc
     fit = training("stacked", digits, tmp_path)
     wanted = evaluate(fit.recipe, digits.test)
     for block in (1, 64, 1000):
-        monkeypatch.setattr("aelab.evaluation.BLOCK", block)
+        monkeypatch.setattr("aelab.evaluation.evaluate.BLOCK", block)
         for name, value in evaluate(fit.recipe, digits.test).items():
             assert value == pytest.approx(wanted[name], rel=1e-6)
     x, _ = digits.test.batch(slice(None))
@@ -271,7 +273,7 @@ def test_images_are_logged_at_step_zero_and_each_epoch(digits, tmp_path):
 
 
 def test_a_curve_by_step_has_a_bounded_number_of_points(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("aelab.engine.MOST_POINTS", 10)
+    monkeypatch.setattr("aelab.training.trainer.MOST_POINTS", 10)
     fit = training("linear", digits, tmp_path)
     fit.fit(never)
     steps = [step for key, step in fit.run.points if key == "step/loss"]
@@ -284,7 +286,7 @@ def test_a_full_disk_warns_and_fails_only_at_the_end(digits, tmp_path, monkeypat
     def full(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("aelab.checkpoint.save", full)
+    monkeypatch.setattr("aelab.training.checkpoint.save", full)
     with pytest.raises(Problem, match="No space left"):
         fit.fit(never)
     assert fit.position.epochs == 1, "it trained to the end"

@@ -8,14 +8,14 @@ import torch
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 from torch.optim import SGD
 
-from aelab import cookbook
+from aelab import recipe_file
 from aelab.recipe import descend
 
 IMAGE = (1, 4, 5)
 
 
 def build(name, image=IMAGE, classes=3, **options):
-    return cookbook.build(cookbook.find(name), image, options, classes)
+    return recipe_file.build(recipe_file.find(name), image, options, classes)
 
 
 def batch(n=6):
@@ -183,7 +183,7 @@ def test_the_importance_weighted_bound_does_not_fall_with_k():
 
 def test_importance_sampling_finds_the_likelihood_that_a_quadrature_finds():
     from aelab.data import Split
-    from aelab.metrics.likelihood import importance_nll
+    from aelab.evaluation.likelihood import importance_nll
 
     recipe = build("vae", latent_dim=1)
     images = (torch.rand(3, *IMAGE) > 0.5).to(torch.uint8) * 255
@@ -282,7 +282,7 @@ def test_the_linear_autoencoder_reaches_pca_in_few_steps_where_brightness_is_nea
     x = (0.5 + codes @ directions.T).view(-1, 3, 8, 8)
     centred = (x - x.mean(0)).flatten(1).double()
     least = torch.linalg.eigvalsh(centred.T @ centred)[:-10].sum() / x.numel()
-    recipe = cookbook.build(cookbook.find("linear"), (3, 8, 8), {"latent_dim": 10}, 0)
+    recipe = recipe_file.build(recipe_file.find("linear"), (3, 8, 8), {"latent_dim": 10}, 0)
     (phase,) = recipe.phases(1)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in phase.optimizers.items()}
     for step in range(400):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from aelab import cookbook
+from aelab import recipe_file
 from aelab.data import open_data
-from aelab.health import Diagnosis, diagnose, said_by_test
+from aelab.evaluation.diagnostics import Diagnosis, diagnose, said_by_test
 from aelab.recipe import Recipe
 
 ENOUGH = 1000  # steps
@@ -25,7 +25,7 @@ def mnist():
 
 
 def build(name, **options):
-    return cookbook.build(cookbook.find(name), (1, 8, 8), options, 10)
+    return recipe_file.build(recipe_file.find(name), (1, 8, 8), options, 10)
 
 
 def faults(recipe, data, validation=None, history=(1.0, 1.0), steps=ENOUGH):
@@ -219,10 +219,10 @@ def test_reconstructions_out_of_range_or_all_alike(digits):
 
 
 def test_the_best_linear_code_is_good_though_it_leaves_the_range_of_pixels(mnist):
-    from aelab.metrics.reconstruction import fit_pca
+    from aelab.evaluation.reconstruction import fit_pca
 
     pca = fit_pca(mnist.train, 10)
-    recipe = cookbook.build(cookbook.find("linear"), (1, 28, 28), {"latent_dim": 10}, 10)
+    recipe = recipe_file.build(recipe_file.find("linear"), (1, 28, 28), {"latent_dim": 10}, 10)
     recipe.encode, recipe.decode = pca.encode, lambda z: (z @ pca.components + pca.mean).reshape(-1, 1, 28, 28)
     with torch.no_grad():
         assert float(recipe.decode(recipe.encode(mnist.val.batch(slice(0, 100))[0])).min()) < -0.1
@@ -310,7 +310,7 @@ def test_a_finished_run_says_how_it_is(cli):
 def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
     from aelab.tracking import Store
 
-    monkeypatch.setattr("aelab.runs.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
+    monkeypatch.setattr("aelab.workflows.train.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "fine")
     info = Store().find("fine")
     assert info.tags["aelab.health"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err

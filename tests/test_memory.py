@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from aelab.data import memory, open_data
-from aelab.data.files import read_idx
-from aelab.problem import Problem
+from aelab.data.readers import read_idx
+from aelab.errors import Problem
 
 GB = 1_000_000_000
 

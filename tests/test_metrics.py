@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from aelab import cookbook, evaluation
-from aelab.data import BUNDLED, Split, split
-from aelab.metrics import DEFINITIONS, definition
-from aelab.metrics.reconstruction import PCA_BYTES, error_metrics, fit_pca, pca_baseline, pca_density, squared_errors
+from aelab import recipe_file
+from aelab.data.catalog import BUNDLED
+from aelab.data.dataset import Split, split
+from aelab.evaluation import evaluate as evaluation
+from aelab.evaluation.definitions import DEFINITIONS, definition
+from aelab.evaluation.reconstruction import PCA_BYTES, error_metrics, fit_pca, pca_baseline, pca_density, squared_errors
 from aelab.recipe import Autoencodes
 
 BUILT_IN = ("gan", "linear", "stacked", "vae")
@@ -89,7 +91,7 @@ def test_pca_does_not_look_at_the_test_images():
 def test_pca_of_a_large_set_uses_every_nth_image(monkeypatch):
     train = images(60, (1, 5, 5), 0)
     assert train.images.nbytes * 8 < PCA_BYTES
-    monkeypatch.setattr("aelab.metrics.reconstruction.PCA_BYTES", 60 * 25 * 8 // 3)
+    monkeypatch.setattr("aelab.evaluation.reconstruction.PCA_BYTES", 60 * 25 * 8 // 3)
     third = Split(train.images[::3], train.labels[::3])
     torch.testing.assert_close(fit_pca(train, 4).mean, third.images.flatten(1).double().mean(0) / 255)
 
@@ -131,7 +133,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def built(name):
     torch.manual_seed(0)
-    return cookbook.build(cookbook.pages()[name], (1, 8, 8), {})
+    return recipe_file.build(recipe_file.pages()[name], (1, 8, 8), {})
 
 
 def steps(recipe, x, y):
@@ -166,7 +168,7 @@ def test_unknown_figure_has_no_definition():
 
 def test_the_elbo_is_minus_nll_and_kl(elsewhere):
     torch.manual_seed(0)
-    recipe = cookbook.build(cookbook.pages()["vae"], (1, 8, 8), {"beta": 4.0})
+    recipe = recipe_file.build(recipe_file.pages()["vae"], (1, 8, 8), {"beta": 4.0})
     loss, parts = recipe.loss(torch.rand(4, 1, 8, 8), torch.zeros(4))
     torch.testing.assert_close(parts["elbo"], -(parts["nll"] + parts["kl"]))
     torch.testing.assert_close(loss, parts["nll"] + 4 * parts["kl"])
@@ -190,7 +192,7 @@ def test_pca_density_is_that_of_probabilistic_pca(count, shape, dimension, exact
 
     With more images than pixels and with fewer, where the noise is the mean over all P - D directions all the same.
     """
-    monkeypatch.setattr("aelab.metrics.reconstruction.EXACT_PIXELS", exact_pixels)  # 1: the randomised decomposition
+    monkeypatch.setattr("aelab.evaluation.reconstruction.EXACT_PIXELS", exact_pixels)  # 1: the randomised decomposition
     train, test = images(count, shape, 0), images(1001, shape, 1)
     x, y = (part.images.flatten(1).double() / 255 for part in (train, test))
     values, vectors = torch.linalg.eigh(torch.cov(x.T))
@@ -207,7 +209,7 @@ def test_pca_density_is_that_of_probabilistic_pca(count, shape, dimension, exact
 @pytest.mark.parametrize(("count", "dimension"), [(80, 12), (80, 40), (10, 9), (10, 10), (10, 12)])
 def test_pca_has_no_density_where_no_noise_is_left(count, dimension, exact_pixels, monkeypatch):
     """Of 12 pixels: all of them are components, or the images span no more."""
-    monkeypatch.setattr("aelab.metrics.reconstruction.EXACT_PIXELS", exact_pixels)
+    monkeypatch.setattr("aelab.evaluation.reconstruction.EXACT_PIXELS", exact_pixels)
     pca = fit_pca(images(count, (1, 3, 4), 0), dimension)
     assert len(pca.components) == min(dimension, count - 1, 12)
     assert pca_density(pca, images(50, (1, 3, 4), 1)) == {}

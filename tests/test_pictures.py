@@ -5,9 +5,9 @@ import pytest
 import torch
 from matplotlib.text import Text
 
-from aelab import pictures
-from aelab.pictures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
-from aelab.problem import Problem, visible
+from aelab import figures
+from aelab.errors import Problem, visible
+from aelab.figures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
 
 
 class Doubles:
@@ -76,7 +76,7 @@ def test_grid_takes_what_a_network_gives():
 
 def test_written_picture_reads_back(tmp_path):
     sheet = grid(torch.rand(4, 3, 28, 28))
-    pictures.write(tmp_path / "new/a.png", sheet)
+    figures.write(tmp_path / "new/a.png", sheet)
     assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "new/a.png")), sheet)
 
 
@@ -84,13 +84,13 @@ def test_written_picture_reads_back(tmp_path):
 def test_picture_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Problem, match="cannot write"):
-        pictures.write(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
+        figures.write(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_reconstructions_lie_below_their_inputs(rows):
     x = torch.rand(8 * rows, 1, 28, 28)
-    sheet = pictures.reconstructions(Doubles(), x).astype(int)
+    sheet = figures.reconstructions(Doubles(), x).astype(int)
     for k, image in enumerate(x):
         above, below = (tile(sheet, 2 * (k // 8) + add, k % 8)[..., 0] for add in (0, 1))
         assert np.array_equal(above, (image[0] * 255).round().int().numpy())
@@ -100,7 +100,7 @@ def test_reconstructions_lie_below_their_inputs(rows):
 @pytest.mark.parametrize("count", [5, 11])
 def test_reconstructions_of_an_odd_number_lie_below_their_inputs(count):
     x = torch.zeros(count, 1, 28, 28)
-    sheet = pictures.reconstructions(Doubles(), x)
+    sheet = figures.reconstructions(Doubles(), x)
     for k in range(count):
         above, below = (tile(sheet, 2 * (k // 8) + add, k % 8) for add in (0, 1))
         assert above.size and (above == 0).all()
@@ -161,10 +161,10 @@ def test_codes_of_one_dimension_get_the_straight_line():
     torch.testing.assert_close(points.flatten(), torch.tensor([1.0, -1.0, -3.0]))
 
 
-@pytest.mark.parametrize("path", list(pictures.PATHS))
+@pytest.mark.parametrize("path", list(figures.PATHS))
 def test_walks_have_one_row_a_pair_from_start_to_end(path):
     starts, ends = torch.rand(3, 784), torch.rand(3, 784)
-    sheet = pictures.walks(Doubles(), starts, ends, 5, path).astype(int)
+    sheet = figures.walks(Doubles(), starts, ends, 5, path).astype(int)
     assert sheet.shape == (3 * 30 + 2, 5 * 30 + 2, 3)
     for row in range(3):
         for column, code in ((0, starts[row]), (4, ends[row])):

@@ -13,13 +13,15 @@ from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from aelab import console, cookbook
+from aelab import console, recipe_file
 from aelab.console import Screen
 from aelab.data import Split, open_data
-from aelab.metrics import BASELINES, CONTROLS, against, definition, generation
-from aelab.metrics.codes import code_figures, intrinsic_dimension, random_projection
-from aelab.metrics.likelihood import importance_nll, independent_pixels
-from aelab.metrics.reconstruction import (
+from aelab.errors import Problem
+from aelab.evaluation import generation
+from aelab.evaluation.codes import code_figures, intrinsic_dimension, random_projection
+from aelab.evaluation.definitions import BASELINES, CONTROLS, against, definition
+from aelab.evaluation.likelihood import importance_nll, independent_pixels
+from aelab.evaluation.reconstruction import (
     filter_errors,
     fit_pca,
     noise_draws,
@@ -27,9 +29,8 @@ from aelab.metrics.reconstruction import (
     reconstruction_figures,
     sharpness,
 )
-from aelab.problem import Problem
+from aelab.evaluation.report import Report, report_of, spread
 from aelab.recipe import Recipe
-from aelab.report import Report, report_of, spread
 
 QUIET = Screen(quiet=True)
 
@@ -47,7 +48,7 @@ def few(monkeypatch):
 
 def built(name, **options):
     torch.manual_seed(0)
-    return cookbook.build(cookbook.pages()[name], (1, 8, 8), {"latent_dim": 6, **options}, 10)
+    return recipe_file.build(recipe_file.pages()[name], (1, 8, 8), {"latent_dim": 6, **options}, 10)
 
 
 def normal(n, dimension, seed, mean=0.0):
@@ -384,7 +385,7 @@ def test_a_table_puts_baseline_and_control_beside_each_figure():
 
 
 def test_no_metric_is_called_as_if_it_were_a_baseline():
-    from aelab.metrics import DEFINITIONS
+    from aelab.evaluation.definitions import DEFINITIONS
 
     assert [name for name in DEFINITIONS if name.split("_")[0] in {**BASELINES, **CONTROLS}] == []
 

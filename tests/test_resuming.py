@@ -4,8 +4,8 @@ import os
 import shlex
 import signal
 
-from aelab.engine import Interrupted
 from aelab.tracking import Store
+from aelab.training.trainer import Interrupted
 
 SHORT = ("--data", "digits", "--max-steps", 4, "-q")
 
@@ -20,7 +20,7 @@ def stopped(cli, monkeypatch, *words):
         raise Interrupted(training.position.step)
 
     with monkeypatch.context() as patched:
-        patched.setattr("aelab.engine.Training.fit", fit)
+        patched.setattr("aelab.training.trainer.Training.fit", fit)
         assert cli(*words, *SHORT).code == 130
 
 

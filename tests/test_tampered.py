@@ -11,14 +11,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from aelab import checkpoint, cookbook, runs
-from aelab.checkpoint import Checkpoint
-from aelab.config import Config
+from aelab import recipe_file
 from aelab.console import Screen
 from aelab.data import open_data
-from aelab.engine import Interrupted, Training
-from aelab.position import Settings
-from aelab.problem import Problem
+from aelab.errors import Problem
+from aelab.training import checkpoint
+from aelab.training.checkpoint import Checkpoint
+from aelab.training.settings import Settings
+from aelab.training.trainer import Interrupted, Training
+from aelab.workflows import train as runs
+from aelab.workflows.config import Config
 
 NAN, INF = float("nan"), float("inf")
 CUT = 7  # an epoch has 3 steps: the two of the first phase are over, and the first step of the second phase is done
@@ -49,7 +51,7 @@ def training(data, folder):
     """Two phases of two epochs with an optimizer each, a third of none, and an average of the weights."""
     options = {"hidden": (8,), "pretrain": True, "finetune": 2, "labels": 20, "pseudo_label": 0}
     config = Config("pretrained", Settings(2, 16, 0, "cpu", ema=0.5), options)
-    recipe = runs.prepare(config, cookbook.find("pretrained"), data)
+    recipe = runs.prepare(config, recipe_file.find("pretrained"), data)
     return Training(recipe, data, config.settings, Silent(folder), Screen(quiet=True))
 
 

@@ -15,9 +15,9 @@ from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
-from aelab import report
-from aelab.problem import Problem
-from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, run, trouble
+from aelab.errors import Problem
+from aelab.evaluation import report
+from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, trouble, writer
 from aelab.tracking.owner import lock_path
 from aelab.tracking.spool import Spool
 
@@ -54,7 +54,7 @@ def left_alone(store, name="run", spool=(), **tags):
     begun._wake.set()
     begun._thread.join()
     begun._release()
-    store.client.log_batch(begun.id, tags=[run.RunTag("aelab.process", DEAD)])
+    store.client.log_batch(begun.id, tags=[writer.RunTag("aelab.process", DEAD)])
     if spool:
         (begun.folder / "unsent.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in spool))
     return begun
@@ -144,7 +144,7 @@ def test_an_old_spool_comes_free(store, cli):
 
 @pytest.mark.parametrize("content", [b"rubbish" * 100, b"SQLite format 3\0" + bytes(500)])
 def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkeypatch):
-    monkeypatch.setattr(run, "END_SECONDS", 0.3)
+    monkeypatch.setattr(writer, "END_SECONDS", 0.3)
     being = begin(store)
     being.metrics({"train/loss": 1.0}, 1)
     good = (here / "mlflow.db").read_bytes()
@@ -261,9 +261,9 @@ def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(run, "END_SECONDS", 1.0)
-    monkeypatch.setattr(run, "SILENCE_SECONDS", 0.1)
-    monkeypatch.setattr(run, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "END_SECONDS", 1.0)
+    monkeypatch.setattr(writer, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.05)
 
 
 def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
@@ -283,7 +283,7 @@ def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
 
 
 def test_a_file_that_never_arrives_is_given_up(store, impatient, monkeypatch):
-    monkeypatch.setattr(run, "END_SECONDS", 2.0)
+    monkeypatch.setattr(writer, "END_SECONDS", 2.0)
     being = begin(store)
     being.local = None  # as where a server keeps the files
     being.text("note.txt", "x")
@@ -298,7 +298,7 @@ def test_a_file_that_never_arrives_is_given_up(store, impatient, monkeypatch):
 
 
 def test_a_store_that_comes_back_at_the_end_has_everything(store, monkeypatch):
-    monkeypatch.setattr(run, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.05)
     being, tries = begin(store), []
     real = being._client.log_batch
 
@@ -383,7 +383,7 @@ def test_an_offline_run_that_was_killed_is_sent_with_its_true_status(store, othe
     left_alone(local, "dead", [["metric", "train/loss", 1.0, 1_700_000_000_000, 7]])
     alive, far = begin(local, "alive"), begin(local, "far")
     far.close()
-    local.client.log_batch(far.id, tags=[run.RunTag("aelab.process", "elsewhere 1 1")])
+    local.client.log_batch(far.id, tags=[writer.RunTag("aelab.process", "elsewhere 1 1")])
     said = []
     there = Store(other)
     assert push(local, there, said.append) == 1

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from aelab import __version__
 from aelab.cli import again, compare, look, runs, train
 from aelab.cli.options import EXIT_CODES, screen_for
-from aelab.problem import Problem, no_memory, out_of_memory, redacted, visible
+from aelab.errors import Problem, no_memory, out_of_memory, redacted, visible
 
 ORDER = (
     "train",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, farewell, screen_for, store_for
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 verbs = typer.Typer()
 
@@ -31,7 +31,7 @@ def resume(
     It stays the same MLflow run and ends with the numbers of an uninterrupted one. With --epochs it becomes longer, a finished
     one too; under --schedule cosine it then ends otherwise than a run that was so long from the start.
     """
-    from aelab import resuming
+    from aelab.workflows import resume as resuming
 
     store = store_for(screen := screen_for(quiet), tracking_uri)
     info = resuming.chosen(run, store, screen, longer=epochs is not None)

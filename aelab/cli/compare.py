@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aelab import cookbook
+from aelab import recipe_file
 from aelab.cli.options import (
     DataDir,
     Device,
@@ -20,7 +20,7 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,9 +75,9 @@ def compare(
     Tables: latent, error against code size; labels, error against labels; noise, PSNR against level; losses, minimax against
     non-saturating; models, the newest run of each recipe.
     """
-    from aelab import layout
-    from aelab.compare import comparison, labels, markable
-    from aelab.pictures import DRAWN
+    from aelab.figures import DRAWN
+    from aelab.results import formats as layout
+    from aelab.results.compare import comparison, labels, markable
 
     if out and not curve:
         raise Problem("--out is for --curve.", code=2)
@@ -134,7 +134,7 @@ def _chosen(store: "Store", names: "Sequence[str]", recipe: str | None, filter_:
         ]  # fmt: skip
     if not found:
         if recipe:
-            cookbook.find(recipe)  # raises where there is none of that name
+            recipe_file.find(recipe)  # raises where there is none of that name
         raise Problem("no finished run fits.", "See what is there: aelab runs")
     return found
 
@@ -144,9 +144,9 @@ def _frame(
     columns: str | None, table: str | None,
 ) -> "pd.DataFrame":  # fmt: skip
     """The table that was asked for."""
-    from aelab.compare import comparison, grouped, judged_alike, mixed, pivot
-    from aelab.metrics import definition
-    from aelab.tables import EMPTY, TABLES
+    from aelab.evaluation.definitions import definition
+    from aelab.results.compare import comparison, grouped, judged_alike, mixed, pivot
+    from aelab.results.lecture import EMPTY, TABLES
 
     if (rows is None) != (columns is None) or (rows and (len(metrics) != 1 or by or table)):
         raise Problem("--rows and --columns go together, with one --metric.",
@@ -199,8 +199,8 @@ def _frame(
 
 def _drawn(chosen: "list[RunInfo]", curve: str, out: Path | None, store: "Store") -> list[Path]:
     """The figure of a metric over the training of all runs."""
-    from aelab.compare import comparison, labels
-    from aelab.pictures import curves, save
+    from aelab.figures import curves, save
+    from aelab.results.compare import comparison, labels
 
     target = out or Path(f"compare-{curve.replace('/', '-')}.png")
     lines = {label: store.curve(info, curve) for label, info in zip(labels(comparison(chosen)), chosen, strict=True)}
@@ -215,10 +215,10 @@ def _sheets(
     store: "Store", screen: "Screen",
 ) -> list[Path]:  # fmt: skip
     """Contact sheets: the same test images through every run that reconstructs, and samples of every run that draws."""
-    from aelab import runs
-    from aelab.evaluation import at_rest, reconstruct
-    from aelab.pictures import contact_sheet, save
+    from aelab.evaluation.evaluate import at_rest, reconstruct
+    from aelab.figures import contact_sheet, save
     from aelab.recipe import Autoencodes, Generates
+    from aelab.workflows import train as runs
 
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
         raise Problem("these runs were trained on different data, so they have no test images in common.", code=2)

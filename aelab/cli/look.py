@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aelab import cookbook
+from aelab import recipe_file
 from aelab.cli.options import (
     MANY,
     DataDir,
@@ -26,12 +26,12 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 if TYPE_CHECKING:
     from aelab.console import Screen
-    from aelab.runs import Opened
     from aelab.tracking import RunInfo, Store
+    from aelab.workflows.train import Opened
 
 SAMPLES = 500  # importance samples an image, unless told otherwise
 
@@ -69,11 +69,11 @@ def evaluate(
     What takes long is the likelihood (--samples, --images) and the first evaluation of samples on a data set, which trains
     its classifier and compares real images, once.
     """
-    from aelab import runs
-    from aelab.device import pick_device
-    from aelab.health import said_by_test
-    from aelab.metrics import generation
-    from aelab.report import report_of
+    from aelab.evaluation import generation
+    from aelab.evaluation.diagnostics import said_by_test
+    from aelab.evaluation.report import report_of
+    from aelab.training.device import pick_device
+    from aelab.workflows import train as runs
 
     store = store_for(screen := screen_for(quiet), tracking_uri)
     answers = []
@@ -117,11 +117,11 @@ def sample(
     out: Out = None, device: Device = "auto", tracking_uri: Uri = None, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Draw codes from the prior and decode them into a grid."""
-    from aelab import pictures
-    from aelab.evaluation import at_rest
+    from aelab import figures
+    from aelab.evaluation.evaluate import at_rest
     from aelab.recipe import Autoencodes, Generates
 
-    out = destination(out, pictures.WRITTEN)
+    out = destination(out, figures.WRITTEN)
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     if not isinstance(opened.recipe, Generates):
         can = (
@@ -133,7 +133,7 @@ def sample(
         raise Problem(what, f"Sample a vae or a gan{can}", code=2)
     with at_rest(opened.recipe, seed):
         images = opened.recipe.decode(opened.recipe.prior(n))
-    _show(store, info, f"samples-{n}-seed{seed}", pictures.grid(images, max(1, round(n**0.5))), out, screen)
+    _show(store, info, f"samples-{n}-seed{seed}", figures.grid(images, max(1, round(n**0.5))), out, screen)
 
 
 @verbs.command()
@@ -151,11 +151,12 @@ def interpolate(
 
     The ends are codes of test images or, without an encoder, draws from the prior.
     """
-    from aelab import pictures, runs
-    from aelab.evaluation import at_rest
+    from aelab import figures
+    from aelab.evaluation.evaluate import at_rest
     from aelab.recipe import Autoencodes, Generates
+    from aelab.workflows import train as runs
 
-    out = destination(out, pictures.WRITTEN)
+    out = destination(out, figures.WRITTEN)
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     recipe = opened.recipe
     if not isinstance(recipe, (Autoencodes, Generates)):
@@ -167,7 +168,7 @@ def interpolate(
         else:
             starts, ends = recipe.prior(pairs), recipe.prior(pairs)
         for kind in ("linear", "spherical") if path == "both" else (path,):
-            picture = pictures.walks(recipe, starts, ends, steps, kind)
+            picture = figures.walks(recipe, starts, ends, steps, kind)
             target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
             _show(store, info, f"interpolation-{kind}-seed{seed}", picture, target, screen)
 
@@ -177,7 +178,9 @@ def recipes(json: Json = False) -> None:
     """List the recipes, the lecture's and those in ./recipes."""
     from aelab.console import Screen
 
-    rows = [{"recipe": page.name, "what": page.summary, "file": short(page.path)} for page in cookbook.pages().values()]
+    rows = [
+        {"recipe": page.name, "what": page.summary, "file": short(page.path)} for page in recipe_file.pages().values()
+    ]
     Screen().data({"recipes": rows}) if json else Screen().table(rows)
 
 
@@ -188,7 +191,7 @@ def data(
 ) -> None:
     """List the data sets and where they lie, or fetch one."""
     from aelab.data import listing, obtain
-    from aelab.data.sets import DOWNLOADABLE
+    from aelab.data.catalog import DOWNLOADABLE
 
     screen = screen_for(False)
     if fetch is not None:
@@ -230,7 +233,7 @@ def ui(
 
 
 def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tuple[Screen, Store, RunInfo, Opened]":
-    from aelab.runs import open_run
+    from aelab.workflows.train import open_run
 
     store = store_for(screen := screen_for(quiet), tracking_uri)
     info = store.find(run)
@@ -239,7 +242,7 @@ def _open(run: str, device: str, tracking_uri: str | None, quiet: bool) -> "tupl
 
 def _show(store: "Store", info: "RunInfo", name: str, picture: Any, out: Path | None, screen: "Screen") -> None:
     """Logs a picture on a run, writes it to `out` too, and says where it is."""
-    from aelab.pictures import write
+    from aelab.figures import write
 
     if out:
         write(out, picture)

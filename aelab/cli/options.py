@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aelab import cookbook
-from aelab.problem import Problem
+from aelab import recipe_file
+from aelab.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aelab.console import Screen
-    from aelab.cookbook import Page
-    from aelab.runs import Outcome
+    from aelab.recipe_file import Page
     from aelab.tracking import Store
+    from aelab.workflows.train import Outcome
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
 MANY = 10**9  # more than anyone waits for; a larger number has no place in a 64-bit counter
@@ -212,7 +212,7 @@ def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
 
 def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
     """The recipe's options given as NAME=VALUE."""
-    known = {option.name: option for option in cookbook.options(cookbook.load(page))}
+    known = {option.name: option for option in recipe_file.options(recipe_file.load(page))}
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

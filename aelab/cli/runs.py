@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short, store_for
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 if TYPE_CHECKING:
     from aelab.tracking import RunInfo
@@ -27,7 +27,7 @@ def runs(
     """
     if ctx.invoked_subcommand:
         return
-    from aelab.compare import overview, row
+    from aelab.results.compare import overview, row
     from aelab.tracking import NoStoreError
 
     screen = screen_for(quiet)
@@ -60,8 +60,8 @@ def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet =
     """Show what is known of a run: its options, its latest figures, its health, where its files are."""
     from dataclasses import asdict
 
-    from aelab.compare import row
-    from aelab.metrics import definition
+    from aelab.evaluation.definitions import definition
+    from aelab.results.compare import row
 
     store = store_for(screen := screen_for(quiet), tracking_uri)
     store.mark_dead()
@@ -127,7 +127,7 @@ def export(
 
     The card holds the lines that load it in plain PyTorch.
     """
-    from aelab.export import export as write
+    from aelab.workflows.export import export as write
 
     store = store_for(screen := screen_for(quiet), tracking_uri)
     for path in write(store.find(run), store, screen, folder, programs=programs, data_dir=data_dir):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 import typer
 from typer.core import TyperGroup
 
-from aelab import cookbook
+from aelab import recipe_file
 from aelab.cli.again import resume
 from aelab.cli.options import (
     EXIT_CODES,
@@ -48,12 +48,12 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.problem import Problem, visible
+from aelab.errors import Problem, visible
 
 if TYPE_CHECKING:
-    from aelab.config import Config
     from aelab.console import Screen
-    from aelab.cookbook import Option, Page
+    from aelab.recipe_file import Option, Page
+    from aelab.workflows.config import Config
 
 RECIPES_OWN = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings for which a recipe has a default
 
@@ -62,7 +62,8 @@ verbs = typer.Typer()
 
 def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
     """Trains a recipe: `values` are the engine's options and the recipe's, of which some were `typed`."""
-    from aelab import resuming, runs
+    from aelab.workflows import resume as resuming
+    from aelab.workflows import train as runs
 
     screen = screen_for(values.pop("quiet"))
     resumed, offline = values.pop("resume"), values.pop("offline")
@@ -100,7 +101,7 @@ def _shall_resume(name: str, run_id: str, screen: "Screen") -> bool:
 
 def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str, Any], typed: set[str]) -> None:
     """Raises Problem, with the differences, if options were typed that are not those of the run that is resumed."""
-    defaults = {option.name: option.default for option in cookbook.options(cookbook.load(page))}
+    defaults = {option.name: option.default for option in recipe_file.options(recipe_file.load(page))}
     was = {**defaults, **before.options, **asdict(before.settings), "data": before.data, "image_size": before.image_size,
            "split_seed": before.split_seed, "skip_bad": before.skip_bad, "name": name}  # fmt: skip
     changed = [
@@ -116,27 +117,27 @@ def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str,
 
 def _config(page: "Page", values: dict[str, Any]) -> "Config":
     """The configuration that the typed values mean; what is left of them are the recipe's options."""
-    from aelab.config import Config
-    from aelab.position import Settings
+    from aelab.training.settings import Settings
+    from aelab.workflows.config import Config
 
-    recipe = cookbook.load(page)
+    recipe = recipe_file.load(page)
     own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
     settings = Settings(
         **own,
         **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience", "skip_nonfinite")},
     )
     given = {key: values.pop(key) for key in ("data", "image_size", "split_seed", "start", "skip_bad")}
-    typed = str(page.path) if page.path != getattr(cookbook.pages().get(page.name), "path", None) else page.name
+    typed = str(page.path) if page.path != getattr(recipe_file.pages().get(page.name), "path", None) else page.name
     return Config(typed, settings, values, **given)
 
 
 def _train_command(page: "Page") -> Any:
     """The command `train NAME`, made from the engine's options and the signature of the recipe."""
-    recipe = cookbook.load(page)
+    recipe = recipe_file.load(page)
     usual = {name: getattr(recipe, name) for name in RECIPES_OWN}
     common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
-    own = cookbook.options(recipe)
+    own = recipe_file.options(recipe)
     for option in own:
         if option.name in taken:
             raise Problem(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
@@ -202,10 +203,10 @@ class Recipes(TyperGroup):
     """The group `train`: a command for every recipe, whose file is only run when it is the one that is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(cookbook.pages())
+        return list(recipe_file.pages())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        page = cookbook.find(cmd_name)
+        page = recipe_file.find(cmd_name)
         stub = typer.Typer(add_completion=False)
         stub.command(name=page.name, help=page.summary)(lambda: None)
         return typer.main.get_command(stub)
@@ -220,7 +221,7 @@ class Recipes(TyperGroup):
             return "resume", typer.main.get_command(_single(resume)), [name, *args[1:]] if equals else args[1:]
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        return args[0], _train_command(cookbook.typed(args[0])), args[1:]
+        return args[0], _train_command(recipe_file.typed(args[0])), args[1:]
 
 
 verbs.add_typer(
@@ -252,9 +253,11 @@ def compare_latent(
     """
     import pandas as pd
 
-    from aelab import layout, runs, sweep
+    from aelab.results import formats as layout
+    from aelab.workflows import sweep
+    from aelab.workflows import train as runs
 
-    page = cookbook.typed(recipe)
+    page = recipe_file.typed(recipe)
     options = assignments(page, set_ or [])
     if "latent_dim" in options:
         raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)

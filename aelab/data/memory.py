@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 

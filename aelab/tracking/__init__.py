@@ -12,11 +12,11 @@ os.environ.setdefault("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER", "false")  # an h
 from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD
-from aelab.tracking.run import Run, Status
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
 from aelab.tracking.trouble import named_well
+from aelab.tracking.writer import Run, Status
 
 __all__ = [
     "WITHOUT_A_WORD",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.trouble import reason_of
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import platformdirs
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 
 LATEST = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
 

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
-from aelab.problem import Problem, redacted
+from aelab.errors import Problem, redacted
 from aelab.tracking.trouble import reason_of
 
 LOCKED_SECONDS = 10.0  # what a database that another program has locked gets to be free

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aelab.problem import Problem
-from aelab.reading import small
+from aelab.errors import Problem
+from aelab.files import small
 
 WITHOUT_A_WORD = "its process ended without a word"
 

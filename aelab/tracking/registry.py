@@ -7,7 +7,7 @@ from contextlib import suppress
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 from aelab.tracking.info import RunInfo
 
 

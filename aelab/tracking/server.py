@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 from aelab.tracking import serving
 from aelab.tracking.store import Store
 

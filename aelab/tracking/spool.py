@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from aelab.pictures import Picture
+from aelab.figures import Picture
 
 Entry = list[
     Any

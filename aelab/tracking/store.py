@@ -14,13 +14,13 @@ from mlflow.entities import Dataset, DatasetInput, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.problem import Problem, redacted
+from aelab.errors import Problem, redacted
 from aelab.tracking import copies, opening, registry
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
-from aelab.tracking.run import Run, restoring
 from aelab.tracking.trouble import reason_of, refused, waiting
+from aelab.tracking.writer import Run, restoring
 
 EXPERIMENT = "aelab"
 LONGEST = 500  # name of an experiment that MLflow takes

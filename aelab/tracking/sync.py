@@ -8,13 +8,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
-from aelab.problem import Problem
+from aelab.errors import Problem
 from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
-from aelab.tracking.run import MOST_METRICS, Run
 from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
 from aelab.tracking.trouble import deliver
+from aelab.tracking.writer import MOST_METRICS, Run
 
 MADE: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from aelab.problem import redacted
+from aelab.errors import redacted
 from aelab.tracking.spool import Entry
 
 SILENCE_SECONDS = 5.0  # of waiting before a line says so

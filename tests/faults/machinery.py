@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from aelab import checkpoint
 from aelab.tracking import Store
+from aelab.training import checkpoint
 
 NURSERY = Path(__file__).with_name("nursery.py")
 DIGITS = ("--data", "digits", "-q")

@@ -20,10 +20,10 @@ import sklearn.decomposition  # noqa: F401
 import torch._dynamo  # noqa: F401  # making an optimizer imports it
 
 import aelab.cli
-import aelab.engine
-import aelab.launch
-import aelab.resuming
 import aelab.tracking
+import aelab.training.trainer
+import aelab.workflows.launch
+import aelab.workflows.resume
 
 
 def child(order):

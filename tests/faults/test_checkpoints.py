@@ -6,20 +6,21 @@ import pytest
 import torch
 from machinery import DIGITS, run_folder, same_run, until
 
-from aelab import checkpoint, cookbook
+from aelab import recipe_file
 from aelab.tracking import Store
+from aelab.training import checkpoint
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 6, "--schedule", "constant")
-OFTEN = "aelab.engine.SAVE_SECONDS = 0.01"
+OFTEN = "aelab.training.trainer.SAVE_SECONDS = 0.01"
 AT_70 = (
     OFTEN
     + """
-real = aelab.engine.Training.step
+real = aelab.training.trainer.Training.step
 def cut(self, *arguments):
     real(self, *arguments)
     if self.position.step == 70:
         os.kill(os.getpid(), signal.SIGTERM)
-aelab.engine.Training.step = cut
+aelab.training.trainer.Training.step = cut
 """
 )
 
@@ -91,7 +92,7 @@ def test_another_recipe_shape_or_version_is_refused_before_training(aelab, stopp
 
 
 def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
-    source = cookbook.find("linear").source
+    source = recipe_file.find("linear").source
     (here / "mine.py").write_text(source)
     words = ("train", "./mine.py", *DIGITS, "--epochs", 6)
     aelab.run(*words, "--name", "cut", patch=AT_70, code=143)
@@ -144,7 +145,7 @@ def test_a_cosine_says_that_it_is_stretched(aelab):
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
-    slow = "real = aelab.engine.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.2), real(*a))"
+    slow = "real = aelab.training.trainer.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.2), real(*a))"
     first = aelab.start("resume", "cut", "-q", patch=slow)
     until(lambda: Store().find("cut").status == "RUNNING", process=first)
     process = aelab.run("resume", "cut", code=1)

@@ -8,14 +8,14 @@ from contextlib import suppress
 import pytest
 from machinery import DIGITS, history, run_folder, small_disk, until
 
-from aelab import checkpoint
 from aelab.tracking import Store
+from aelab.training import checkpoint
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 40, "--name", "cut")
 SLOW = """
-aelab.engine.SAVE_SECONDS = 0.2
-real = aelab.engine.Training.step
-aelab.engine.Training.step = lambda *a: (time.sleep(0.01), real(*a))
+aelab.training.trainer.SAVE_SECONDS = 0.2
+real = aelab.training.trainer.Training.step
+aelab.training.trainer.Training.step = lambda *a: (time.sleep(0.01), real(*a))
 """
 
 

@@ -24,15 +24,16 @@ from machinery import little_memory
 from PIL import Image
 from typer.main import get_command
 
-from aelab import checkpoint, cookbook
+from aelab import recipe_file
 from aelab.cli import app, main
 from aelab.cli.train import _common, _train_command
-from aelab.config import Config
 from aelab.data import open_data
-from aelab.data.files import read_idx
-from aelab.problem import Problem
+from aelab.data.readers import read_idx
+from aelab.errors import Problem
 from aelab.tracking import Store
 from aelab.tracking.spool import Spool
+from aelab.training import checkpoint
+from aelab.workflows.config import Config
 
 OFTEN = settings(
     max_examples=100, deadline=60_000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -204,7 +205,7 @@ def every_command():
             yield words, command
 
     yield from below(get_command(app), ())
-    for name, page in cookbook.pages().items():
+    for name, page in recipe_file.pages().items():
         yield ("train", name), _train_command(page)
 
 
@@ -276,7 +277,7 @@ def test_every_option(desk, monkeypatch, capfd, tally, words):
     monkeypatch.chdir(desk)
     monkeypatch.setattr("aelab.tracking.served", lambda *a: (_ for _ in ()).throw(Problem("no pages are served here")))
     monkeypatch.setattr("webbrowser.open", lambda *a: None)
-    monkeypatch.setattr("aelab.runs.start", lambda *a, **k: pytest.fail("a training began"))
+    monkeypatch.setattr("aelab.workflows.train.start", lambda *a, **k: pytest.fail("a training began"))
     faults = []
     for line in LINES[words]:
         monkeypatch.setattr(sys, "argv", ["aelab", *line])

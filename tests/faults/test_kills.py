@@ -6,10 +6,10 @@ import time
 import pytest
 from machinery import DIGITS, pictures_of, run_folder, same_run
 
-from aelab import checkpoint
 from aelab.tracking import Store
+from aelab.training import checkpoint
 
-OFTEN = "aelab.engine.SAVE_SECONDS = 0.02"  # between two checkpoints
+OFTEN = "aelab.training.trainer.SAVE_SECONDS = 0.02"  # between two checkpoints
 RECIPES = {
     "vae": ("vae", "--net", "mlp", "--hidden", 40, "--epochs", 12),  # random numbers in every step
     "gan": ("gan", "--epochs", 4, "--ema", 0.9),  # two optimizers, an average
@@ -57,7 +57,9 @@ def test_killed_at_random_moments_it_ends_where_a_whole_run_ends(aelab, chance, 
 def test_killed_inside_a_save(aelab, tally, call, number):
     """At the N-th call of a kind: while a file, its folder or its parent is synced, renamed, or an old one is removed."""
     words = ("train", "linear", *DIGITS, "--epochs", 4, "--schedule", "constant")
-    place = {"fsync": "os", "rename": "aelab.checkpoint.Path", "rmtree": "aelab.checkpoint.shutil"}[call]
+    place = {"fsync": "os", "rename": "aelab.training.checkpoint.Path", "rmtree": "aelab.training.checkpoint.shutil"}[
+        call
+    ]
     patch = f"""
 {OFTEN}
 real, calls = {place}.{call}, []

@@ -77,12 +77,12 @@ def test_a_broken_recipe_leaves_the_others_alone(aelab, here, tally, kind):
 
 
 DIES = """
-real = aelab.engine.Training.fit
+real = aelab.training.trainer.Training.fit
 def dies(self, stop):
     if self.recipe.encode(self.shown).shape[1] == 3:
         HOW
     real(self, stop)
-aelab.engine.Training.fit = dies
+aelab.training.trainer.Training.fit = dies
 """
 
 
@@ -185,12 +185,12 @@ def test_an_offer_on_a_terminal_is_taken(aelab, here):
 
     words = ("train", "linear", "--data", "digits", "--epochs", "4", "-q")
     stop = """
-real = aelab.engine.Training.step
+real = aelab.training.trainer.Training.step
 def cut(self, *arguments):
     real(self, *arguments)
     if self.position.step == 30:
         os.kill(os.getpid(), signal.SIGTERM)
-aelab.engine.Training.step = cut
+aelab.training.trainer.Training.step = cut
 """
     aelab.run(*words, "--name", "cut", patch=stop, code=143)
     ours, theirs = pty.openpty()

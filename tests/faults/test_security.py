@@ -28,11 +28,11 @@ import pytest
 import torch
 from machinery import DIGITS, free_port, little_memory, run_folder, until
 
-from aelab import checkpoint
-from aelab.data.files import read_idx
-from aelab.problem import Problem, redacted
+from aelab.data.readers import read_idx
+from aelab.errors import Problem, redacted
 from aelab.tracking import Store, served
 from aelab.tracking.owner import origin
+from aelab.training import checkpoint
 
 CANARY = "canary-7f3a91"
 WORDS = ("train", "linear", *DIGITS, "--epochs", 2)
@@ -832,7 +832,7 @@ def test_a_secret_of_the_environment_or_the_address_appears_nowhere(aelab, here,
     fault = "def broken(*a): raise RuntimeError('at ' + os.environ['MLFLOW_TRACKING_URI'])\naelab.runs.prepare = broken"
     outputs.append(aelab.run(*WORDS, MLFLOW_TRACKING_URI=uri, patch=fault, code=1))
     assert "Traceback" in outputs[-1].err
-    slow = "real = aelab.engine.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.01), real(*a))"
+    slow = "real = aelab.training.trainer.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.01), real(*a))"
     process = aelab.start("train", "linear", *DIGITS, "--epochs", 400, patch=slow, MLFLOW_TRACKING_URI=uri)
     until(lambda: list(here.glob("cache/aelab/runs/*/unsent.jsonl")), process=process)
     server.stop()
@@ -894,7 +894,7 @@ def test_a_matplotlibrc_of_the_working_folder_starts_no_latex(tmp_path):
     latex.write_text(f"#!/bin/sh\ntouch {marker}\n")
     latex.chmod(0o755)
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
-    code = "from pathlib import Path\nfrom aelab.pictures import bars, save\nsave(Path('a.png'), bars({'$x_{$': 1.0}, 'share'))"
+    code = "from pathlib import Path\nfrom aelab.figures import bars, save\nsave(Path('a.png'), bars({'$x_{$': 1.0}, 'share'))"
     usual = "from matplotlib.figure import Figure\nFigure().suptitle('a').figure.savefig('b.png')"
     path = os.pathsep.join([str(latex.parent), os.environ["PATH"]])
     for text, started in ((code, False), (usual, True)):

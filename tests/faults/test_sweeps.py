@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from machinery import until
 
-from aelab import checkpoint
 from aelab.tracking import Store
+from aelab.training import checkpoint
 
 pytestmark = pytest.mark.faults
 WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "400", "--jobs", "2", "-q"]

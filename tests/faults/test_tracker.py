@@ -18,13 +18,13 @@ from aelab.tracking import Store
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 15)
 PACED = """
-real = aelab.engine.Training.step
+real = aelab.training.trainer.Training.step
 def paced(self, *arguments):
     time.sleep(0.005)
     while self.position.step == 250 and not os.path.exists('go'):  # until the trouble is over
         time.sleep(0.02)
     real(self, *arguments)
-aelab.engine.Training.step = paced
+aelab.training.trainer.Training.step = paced
 spent = [0.0]
 def timed(name):
     inner = getattr(aelab.tracking.Run, name)
@@ -37,13 +37,13 @@ def timed(name):
     setattr(aelab.tracking.Run, name, outer)
 for name in ('metrics', 'stepwise_image'):
     timed(name)
-fit = aelab.engine.Training.fit
+fit = aelab.training.trainer.Training.fit
 def told(self, stop):
     try:
         fit(self, stop)
     finally:
         sys.stderr.write(f'waited {spent[0]:.3f} s for the tracker\\n')
-aelab.engine.Training.fit = told
+aelab.training.trainer.Training.fit = told
 """
 
 
@@ -210,7 +210,7 @@ def test_away_to_the_end_it_is_sent_by_sync(aelab, here, server, tally):
 @pytest.mark.parametrize("mode", ["frozen", "429"])
 def test_a_tracker_that_is_lost_at_the_end_is_waited_for_and_given_up(aelab, here, server, tally, mode):
     middle = Middle(server.port)
-    short = PACED + "\naelab.tracking.run.END_SECONDS = 8"
+    short = PACED + "\naelab.tracking.writer.END_SECONDS = 8"
     url = f"http://127.0.0.1:{middle.server_address[1]}"
     process = aelab.start(*WORDS, "--name", "run", patch=short, MLFLOW_TRACKING_URI=url)
     in_its_third_epoch(process, here / "cache")
@@ -249,12 +249,12 @@ def test_a_run_that_is_deleted_on_the_server_is_restored(aelab, here, server, ta
 
 def test_a_bad_name_over_http_keeps_nothing_back(aelab, here, server, tally):
     bad = """
-begin = aelab.engine.Training._end_epoch
+begin = aelab.training.trainer.Training._end_epoch
 def more(self, title):
     self.run.metrics({'KL(q||p)': 1.0}, self.position.epochs)
     self.run.tags({'ba(d': 'x'})
     begin(self, title)
-aelab.engine.Training._end_epoch = more
+aelab.training.trainer.Training._end_epoch = more
 """
     process = aelab.run(*WORDS, "--name", "run", patch=bad)
     assert process.err.count("refuses the figure 'KL(q||p)'") == 1

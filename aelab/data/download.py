@@ -1,0 +1,95 @@
+"""One file from the network to the disk: resumable, checked by size and sha256, never half there."""
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from aelab.errors import Problem
+
+TIMEOUT = 4.0  # seconds without an answer before a mirror is given up
+BLOCK = 1 << 18
+
+Advance = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a data set: its name, size and digest, and the addresses that serve it (https only)."""
+
+    name: str
+    size: int
+    sha256: str
+    mirrors: Sequence[str]
+
+
+class Offline(Problem):
+    """No mirror of a file could be reached."""
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
+    """Downloads `remote` into `folder` and returns its path.
+
+    Works in `NAME.part`, goes on from what is there, and renames only what has the right digest. Raises Offline when no
+    mirror gives the file, and Problem when the disk does not take it.
+    """
+    target = folder / remote.name
+    reasons = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        locks = Path(platformdirs.user_cache_dir("aelab")) / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / f"{remote.sha256}.lock"):  # another process may be fetching it
+            if target.exists():
+                return target
+            for mirror in remote.mirrors:
+                try:
+                    return _from(mirror, target, remote, advance)
+                except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+                    reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
+    except OSError as error:
+        raise Problem(f"cannot write {error.filename or target}: {error.strerror or error}") from error
+    raise Offline(f"{remote.name} could not be downloaded.", "  ".join(reasons))
+
+
+def _from(mirror: str, target: Path, remote: Remote, advance: Advance) -> Path:
+    """The whole file from one mirror; once more from the start if what was there already turns out not to belong to it."""
+    part = target.with_name(target.name + ".part")
+    for resumed in (part.exists(), False):
+        _download(mirror + remote.name, part, remote, advance)
+        if sha256(part) == remote.sha256:
+            return part.replace(target)
+        part.unlink()
+        if not resumed:
+            break
+    raise ConnectionError(f"what it sent is not {remote.name} (sha256 differs)")
+
+
+def _download(url: str, part: Path, remote: Remote, advance: Advance) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    if have >= remote.size:
+        part.unlink()  # a whole but wrong file, or rubbish: from the start
+        have = 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        resumed = have > 0 and answer.status == 206
+        done = have if resumed else 0
+        with part.open("ab" if resumed else "wb") as file:
+            while done < remote.size and (block := answer.read(min(BLOCK, remote.size - done))):
+                file.write(block)
+                done += len(block)
+                advance(remote.name, done, remote.size)
+    if done < remote.size:
+        raise ConnectionError(f"broke off after {done} of {remote.size} bytes; the next try goes on from there")

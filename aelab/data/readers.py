@@ -1,0 +1,172 @@
+"""Readers of image files: IDX, CIFAR's binary records, folders of pictures. All give uint8 tensors (N, C, H, W)."""
+
+import gzip
+import math
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from aelab.data.memory import require
+from aelab.errors import Problem
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL knows more: for EPS it starts Ghostscript
+GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+MOST_BYTES = 1 << 29  # of one IDX file: ten times MNIST
+COPIES = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
+MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
+
+
+class Unreadable(Problem):
+    """One picture that cannot be read; --skip-bad leaves it out."""
+
+
+def read_idx(path: Path) -> Tensor:
+    """An IDX file of bytes (LeCun's format), gzipped or not. Raises Problem if its length is not what it promises."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
+            shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
+            size = math.prod(shape)
+            if zero or kind != 8 or dimensions > 3 or size > MOST_BYTES:
+                raise Problem(f"{path} is not an IDX file of bytes.")
+            if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before the memory is asked for
+                raise Problem(
+                    f"{path} is truncated or altered: it promises {size} bytes and has {path.stat().st_size - file.tell()}."
+                )
+            require(3 * size, f"the {size:,} bytes of {path}")  # as read, as an array, and when they are split
+            content = file.read(size + 1)
+    except (struct.error, zlib.error, EOFError, OSError) as error:
+        raise Problem(f"{path} is truncated or unreadable: {error}") from error
+    if len(content) != size:
+        raise Problem(f"{path} is truncated or altered: it promises {size} bytes and has {len(content)}.")
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
+
+
+def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """CIFAR-10's binary archive: (images, labels) of its 50,000 training and its 10,000 test records."""
+    require(4 * 60_000 * 3073, f"the images in {path}")
+    with tarfile.open(path) as archive:  # nothing is unpacked to the disk
+
+        def records(name: str) -> Tensor:
+            member = archive.extractfile(f"cifar-10-batches-bin/{name}")
+            assert member is not None
+            return torch.from_numpy(np.frombuffer(member.read(), np.uint8).reshape(-1, 3073).copy())
+
+        train = torch.cat([records(f"data_batch_{k}.bin") for k in range(1, 6)])
+        test = records("test_batch.bin")
+    (a, b) = ((r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0].long()) for r in (train, test))
+    return a, b
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures below a folder, by name, hidden ones left out."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images (N, C, H, W), the number of each among the paths that were asked for, and what was left out, in words."""
+
+    images: Tensor
+    numbers: list[int]
+    bad: list[str]
+
+
+def read_pictures(
+    paths: list[Path], image_size: int | None, advance: Callable[[int], None], skip_bad: bool = False
+) -> Pictures:
+    """Pictures of one size as (N, C, H, W): C is 1 if all are grey, else 3.
+
+    With `image_size` the shorter side is scaled to it and the middle cut out. Raises Problem, naming the picture, for one that
+    cannot be read (unless `skip_bad`), is too large, or differs in size from the first while no `image_size` is given.
+    """
+    headers: dict[int, tuple[str, tuple[int, int]]] = {}
+    bad: list[str] = []
+
+    def leave_out(problem: Unreadable) -> None:
+        if not skip_bad:
+            raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
+        bad.append(str(problem))
+
+    for number, path in enumerate(paths):
+        try:
+            headers[number] = _look(path)
+        except Unreadable as problem:
+            leave_out(problem)
+    if not headers:
+        raise Problem(f"none of the {len(paths)} pictures can be read.", *bad[:1])
+    grey = all(mode in GREY for mode, _ in headers.values())
+    first = next(iter(headers))
+    (width, height) = (image_size, image_size) if image_size else headers[first][1]
+    channels = 1 if grey else 3
+    bytes_of_all = len(headers) * channels * height * width
+    require(
+        2 * bytes_of_all + COPIES * max(w * h for _, (w, h) in headers.values()),  # twice, as the split copies them
+        f"{len(headers):,} pictures of {width} x {height}", "Scale them down, for instance --image-size 64",
+    )  # fmt: skip
+    images = np.empty((len(headers), channels, height, width), np.uint8)
+    kept: list[int] = []
+    for number, (_, size) in headers.items():
+        if not image_size and size != (width, height):
+            raise Problem(
+                f"the pictures differ in size: {paths[first].name} is {width} x {height}, "
+                f"{paths[number].name} is {size[0]} x {size[1]}.",
+                "Say what they shall be scaled and cut to, for instance --image-size 64",
+                code=2,
+            )
+        try:
+            pixels = _decode(paths[number], (width, height), grey)
+            images[len(kept)] = pixels if grey else pixels.transpose(2, 0, 1)
+            kept.append(number)
+        except Unreadable as problem:
+            leave_out(problem)
+        advance(number + 1)
+    return Pictures(torch.from_numpy(images[: len(kept)]), kept, bad)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Raises Unreadable for whatever PIL's readers raise in a crafted file."""
+    try:
+        yield
+    except Problem:
+        raise
+    except Exception as error:
+        raise Unreadable(
+            f"{path} cannot be read as a picture: {(str(error) or repr(error)).splitlines()[0]}"
+        ) from error
+
+
+def _look(path: Path) -> tuple[str, tuple[int, int]]:
+    """The mode and the upright (width, height) of a picture, from its header."""
+    with _reading(path), Image.open(path, formats=FORMATS) as picture:
+        mode, (width, height) = picture.mode, picture.size
+        if not width * height:
+            raise Unreadable(f"{path} is empty: {width} x {height} pixels.")
+        if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
+            raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return mode, (height, width) if turned else (width, height)
+
+
+def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
+    with _reading(path), Image.open(path, formats=FORMATS) as picture:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode.startswith("I"):  # 16 bits: PIL would clip them at 255
+            upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
+        if upright.mode == "F":
+            raise ValueError("pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits")
+        plain = upright.convert("L" if grey else "RGB")
+    return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.LANCZOS))

@@ -1,0 +1,234 @@
+"""What is wrong with a trained model, in plain words with what to try: what a loss that fell does not show.
+
+One cause gives one sentence. Each threshold below stands with the measurements that chose it in docs/design.md.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from aelab.console import number
+from aelab.data import Dataset
+from aelab.evaluation.classifier import FEWEST
+from aelab.evaluation.evaluate import active_units, at_rest
+from aelab.evaluation.reconstruction import sharpness
+from aelab.recipe import Autoencodes, Generates, Infers, Recipe, Weighs
+
+IMAGES = 1000  # at most: validation images, and as many samples
+BLOCK = 250  # images at once
+SIDE = 32  # pixels: larger images are compared in so many
+FEW = 300  # steps: with fewer nothing is proven
+MARGIN = 1.0  # beyond [0, 1] that an output may reach: the best linear one, PCA's, reaches -0.54 and 1.47
+ALIKE = 0.01  # of the images' variance: images with less are all the same
+COLLAPSED = 1.0  # nats of KL: a posterior with less tells the decoder nothing; 0.16 with beta 20, from 2.2 in the first epoch on
+FLAT = 0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code of two dimensions, 0.55 after thirty
+BLURRED = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
+NEAR = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
+DISTINCT = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
+LABELLED = 10_000  # training images at most that tell the class of a sample
+BYTES = 1 << 28  # of those images at most
+RELIABLE = 0.9  # of the validation images: what is right less often does not tell which classes are missing
+SEEN = 10  # validation images, also of a class: with fewer nothing is said
+NAMED = 9  # missing classes
+CERTAIN = 0.9  # D(x) - D(G(z)) of a discriminator that no sample deceives
+GUESSING = 0.9  # of the error of guessing among equally frequent classes
+RISEN = 0.02  # of the best validation
+WORSE = 1.05  # times the error of PCA
+
+ANEW = "try another --seed or a smaller --lr"
+
+
+@dataclass
+class Diagnosis:
+    """What is wrong, nothing if all is well, and what is worth knowing though it is no fault; a sentence each."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The faults in one line, or that there are none."""
+        return "; ".join(self.faults) or "good"
+
+
+def diagnose(
+    recipe: Recipe, data: Dataset, validation: Mapping[str, float], history: tuple[float, float], steps: int
+) -> Diagnosis:
+    """What is to be said of the kept weights.
+
+    `history` is the validation's objective at its best and at the end; `steps` is how many were taken: where they are few, that
+    alone is said, as whatever else is wrong may come from it.
+    """
+    if steps < FEW:
+        after = f"after {steps} step{'s' * (steps != 1)}"
+        return Diagnosis([f"hardly trained: {after} nothing is proven, good or bad; train longer"])
+    found = Diagnosis()
+    with at_rest(recipe):
+        _of_codes(found, recipe, data)
+        if isinstance(recipe, Generates) and not found.faults:
+            found.faults += _of_samples(recipe, data)
+    found.faults += _of_figures(data, validation, history, bool(found.faults))
+    return found
+
+
+def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
+    """Whether the code tells the decoder anything, and whether reconstructions are images."""
+    x, _ = data.val.batch(slice(0, IMAGES))
+    back = recipe.decode(recipe.encode(x)) if isinstance(recipe, Autoencodes) else None
+    alike = back is not None and _variance(back) < ALIKE * _variance(x)
+    if isinstance(recipe, Infers):
+        used, size, kl = active_units(recipe, x), recipe.encode(x[:1]).numel(), _kl(recipe, x)
+        if kl < COLLAPSED or alike:
+            weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
+            found.faults.append(
+                f"posterior collapse: the decoder ignores the code (KL {kl:.2g} nats, {used} of {size} dimensions used); "
+                f"try more --epochs or less weight on the KL term{weight}"
+            )
+        elif used < size:
+            found.notes.append(f"{used} of {size} dimensions of the code are used; the rest follow the prior")
+    elif alike:
+        found.faults.append("dead code: all reconstructions are alike; try a smaller --lr")
+    if back is not None and (float(back.min()) < -MARGIN or float(back.max()) > 1 + MARGIN):
+        reach = f"reconstructions go from {float(back.min()):.2f} to {float(back.max()):.2f}, pixels from 0 to 1"
+        found.faults.append(f"output range: {reach}; try a smaller --lr or more --epochs")
+
+
+def _kl(recipe: Infers, x: Tensor) -> float:
+    """KL(q(z|x) || p(z)) in nats, the mean over images."""
+    mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, Weighs) else x)
+    return float((mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x))
+
+
+def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
+    """Whether samples are as varied as images: not all one, not blurred, few near-duplicates, no class missing."""
+    x = torch.cat([_small(part) for part in torch.split(data.val.batch(slice(0, IMAGES))[0], BLOCK)])
+    if len(x) < SEEN or not _variance(x):
+        return []
+    samples = torch.cat([_small(recipe.decode(recipe.prior(BLOCK)).clamp(0, 1)) for _ in range(IMAGES // BLOCK)])
+    varied = _variance(samples) / _variance(x)
+    if varied < ALIKE:
+        return [f"mode collapse: all samples are one image; {ANEW}"]
+    blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
+    longer = "try more --epochs" + (" or --beta 1" if getattr(recipe, "beta", 1) > 1 else "")
+    how = f"vary {100 * varied:.0f} % as much as images do"
+    if varied < FLAT:
+        return [
+            f"under-trained: samples are blurred and {how}; {longer}"
+            if blurred
+            else f"mode collapse: samples {how}; {ANEW}"
+        ]
+    if (share := _near(samples, x, varied)) > max(1 / DISTINCT, 2 * _near(x, x, 1.0)):
+        return [f"mode collapse: the samples show about {1 / share:.0f} different images; {ANEW}"]
+    if not (missing := _missing(samples, x, data)):
+        return []
+    names = ", ".join([data.classes[k] for k in missing[:NAMED]] + ["..."] * (len(missing) > NAMED))
+    lost = f"{len(missing)} of {len(data.classes)} classes hardly occur among the samples ({names})"
+    if blurred and 2 * len(missing) <= len(data.classes):  # a blurred image is easily taken for another class
+        return [f"under-trained: samples are blurred, and {lost}; {longer}"]
+    return [f"mode collapse: {lost}; {ANEW}"]
+
+
+def _near(images: Tensor, real: Tensor, varied: float) -> float:
+    """The share of pairs of images that are nearly the same: nearer than NEAR of real ones' usual distance to their nearest.
+
+    That distance is taken smaller where images vary less than real ones, as those of a blurred model do.
+    """
+    between = torch.cdist(real.flatten(1), real.flatten(1)).fill_diagonal_(math.inf)
+    near = NEAR * math.sqrt(min(1.0, varied)) * float(between.min(1).values.median())
+    n = len(images)
+    pairs = int((torch.cdist(images.flatten(1), images.flatten(1)) <= near).sum()) - n
+    return pairs / max(1, n * (n - 1))
+
+
+def _missing(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
+    """Classes that hardly occur among samples though they do among validation images x, by the nearest labelled image.
+
+    None where that tells the classes of the validation images badly.
+    """
+    known = int((data.train.labels >= 0).sum())
+    if len(data.classes) < 2 or known < len(data.classes):
+        return []
+    most = max(len(data.classes), BYTES // data.train.images[0].numel())
+    labelled = data.train.labelled(min(known, LABELLED, most), 0)
+    real = torch.cat([_small(part) for part in torch.split(labelled.images, BLOCK)])
+    labels, truth = labelled.labels.cpu(), data.val.labels[: len(x)].cpu()
+
+    def classes(images: Tensor) -> Tensor:
+        nearest = [torch.cdist(part.flatten(1), real.flatten(1)).argmin(1) for part in torch.split(images, BLOCK)]
+        return labels[torch.cat(nearest)]
+
+    seen = classes(x)
+    if not float((seen == truth).float().mean()) >= RELIABLE:
+        return []
+    there, made = (torch.bincount(found, minlength=len(data.classes)) for found in (seen, classes(samples)))
+    gone = (there >= SEEN) & (made / len(samples) < FEWEST * there / len(x))
+    return torch.nonzero(gone).flatten().tolist()
+
+
+def _small(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) on the CPU in [0, 1], those with a side above SIDE made smaller."""
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
+    height, width = images.shape[2:]
+    if max(height, width) > SIDE:
+        images = F.adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE)))
+    return images.cpu()
+
+
+def _of_figures(
+    data: Dataset, validation: Mapping[str, float], history: tuple[float, float], collapsed: bool
+) -> list[str]:
+    """What the validation's figures say: of the classifier, of the course of the training, of D unless G has collapsed."""
+    found = []
+    real, fake = validation.get("d_real", math.nan), validation.get("d_fake", math.nan)
+    if real - fake > CERTAIN and not collapsed:
+        found.append(
+            f"D is saturated: D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, so G learns little; "
+            "try a smaller --lr or more noise on what D sees"
+        )
+    if validation.get("error", 0.0) > GUESSING * 100 * (1 - 1 / max(2, len(data.classes))):
+        found.append(
+            f"no better than guessing: {validation['error']:.0f} % of the validation images are misclassified; "
+            "try a smaller --lr or more --epochs"
+        )
+    best, last = history
+    if last - best > RISEN * abs(best):
+        found.append(
+            f"overfitting: validation rose from {best:.4g} at its best to {last:.4g} at the end; the best weights are kept, "
+            "so try --patience or more images"
+        )
+    return found
+
+
+def said_by_test(figures: Mapping[str, float], said: str = "") -> list[str]:
+    """What the figures of a report say is wrong: worse than PCA, and classes that its classifier misses among the samples.
+
+    Nothing, where what was `said` after the training is the cause.
+    """
+    if said.startswith("posterior collapse"):
+        return []
+    found = []
+    error, pca = figures.get("test/mse", math.nan), figures.get("test/pca_mse", math.nan)
+    if pca > 0 and error > WORSE * pca:  # a PCA as long as an image errs by nothing
+        found.append(f"worse than PCA: mse {number(error)} against {number(pca)}; try more --epochs or another --lr")
+    made, there = figures.get("test/classes", math.nan), figures.get("test/real_classes", math.nan)
+    listens = figures.get("test/kl", math.inf) >= COLLAPSED  # else that is the cause, and was said after training
+    if (
+        made < there
+        and listens
+        and not said.startswith("hardly trained")
+        and figures.get("test/judge_error", 100.0) <= 100 * (1 - RELIABLE)
+    ):
+        lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"
+        blurred = figures.get("test/sharpness", math.nan) < BLURRED
+        under = f"under-trained: samples are blurred, and {lost}; try more --epochs"
+        found.append(under if blurred else f"mode collapse: {lost}; {ANEW}")
+    return found
+
+
+def _variance(images: Tensor) -> float:
+    """The variance of images (N, ...), summed over pixels."""
+    return float(torch.var(images.flatten(1), dim=0, correction=0).sum())

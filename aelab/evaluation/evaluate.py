@@ -1,0 +1,70 @@
+"""Figures of a recipe on a whole split: weighted by image, the same whatever the batch size was."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from aelab.data import Split
+from aelab.errors import Problem
+from aelab.evaluation.definitions import Advance, silent
+from aelab.evaluation.reconstruction import error_metrics, squared_errors
+from aelab.recipe import Autoencodes, Classifies, Infers, Recipe
+
+BLOCK = 50  # images at once; fixed, as a sampled loss draws its noise block by block
+ACTIVE = 0.01
+SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
+
+
+@contextmanager
+def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
+    """Evaluation mode without gradients and with fixed noise; afterwards mode and random state are as before."""
+    was_training = recipe.training
+    device = next(recipe.parameters()).device
+    devices = [device] if device.type != "cpu" else []
+    recipe.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        recipe.train(was_training)
+
+
+def evaluate(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
+    """The loss and its terms and, where the recipe can, mse, sse and psnr or the error; means over the images of `split`.
+
+    A term that is an mse itself (NAME_mse) gets its sse and psnr too.
+    """
+    if not len(split):
+        raise Problem("there are no images to evaluate on.")
+    totals: defaultdict[str, float] = defaultdict(float)
+    with at_rest(recipe):
+        for x, y in split.blocks(BLOCK):
+            loss, parts = recipe.loss(x, y)
+            for name, value in zip(("loss", *parts), torch.stack([loss, *parts.values()]).tolist(), strict=True):
+                totals[name] += value * len(x)
+            if isinstance(recipe, Autoencodes):
+                totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
+            if isinstance(recipe, Classifies):
+                totals["error"] += 100 * float((recipe.classify(x).argmax(1) != y).sum())
+            advance(len(x))
+    means = {name: total / len(split) for name, total in totals.items()}
+    for name in [name for name in means if name.endswith("mse")]:
+        means |= error_metrics(means[name], split.images[0].numel(), name.removesuffix("mse"))
+    return means
+
+
+def active_units(recipe: Infers, x: Tensor) -> int:
+    """Dimensions of the code whose posterior mean varies over images x by more than 0.01 (Burda et al. 2016)."""
+    return int((torch.var(recipe.posterior(x)[0], dim=0) > ACTIVE).sum())
+
+
+def reconstruct(recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
+    """x (N, C, H, W) through the code and back, on the CPU. Raises Problem for a recipe that cannot."""
+    if not isinstance(recipe, Autoencodes):
+        raise Problem(f"{type(recipe).__name__} does not reconstruct images.", code=2)
+    with at_rest(recipe):
+        return recipe.decode(recipe.encode(x.to(next(recipe.parameters()).device))).cpu()

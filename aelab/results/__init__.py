@@ -1,0 +1,1 @@
+"""Tracked runs as tables, and how a table is written."""

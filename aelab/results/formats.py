@@ -1,0 +1,107 @@
+"""How a table is written: for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" is the deviation of column NAME."""
+
+from collections.abc import Collection
+from typing import Literal
+
+import pandas as pd
+
+from aelab.console import number
+from aelab.errors import visible
+from aelab.evaluation.definitions import definition
+
+Style = Literal["terminal", "markdown", "latex"]
+BEST = {"terminal": "{} *", "markdown": "**{}**", "latex": "\\textbf{{{}}}"}
+BETWEEN = {"terminal": " ± ", "markdown": " ± ", "latex": " $\\pm$ "}
+SPECIAL = {sign: "\\" + sign for sign in "&%$#_{}"} | {
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$",
+}  # fmt: skip
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of a table as plain dictionaries, None where there is nothing."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def cells(frame: pd.DataFrame, style: Style, mark: Collection[str] = ()) -> list[dict[str, str]]:
+    """The rows as text: figures in four significant digits, mean and deviation in one cell.
+
+    The best of each column in `mark` whose metric has a better direction is marked, where there is more than one row.
+    """
+    deviations = {f"{name} sd" for name in frame} & set(frame)
+    best = _best(frame, mark) if len(frame) > 1 else {}
+    rows = []
+    for k, record in enumerate(records(frame)):
+        row = {}
+        for name, value in record.items():
+            if name in deviations:
+                continue
+            text = _escaped(number(value), style)
+            deviation = record.get(f"{name} sd")
+            if isinstance(deviation, float) and value is not None:
+                text += BETWEEN[style] + f"{deviation:.2g}"
+            row[_escaped(name, style)] = BEST[style].format(text) if k in best.get(name, ()) else text
+        rows.append(row)
+    return rows
+
+
+def _best(frame: pd.DataFrame, mark: Collection[str]) -> dict[str, list[int]]:
+    """For each column of a metric that has a better direction, the rows with the best value."""
+    best = {}
+    for name in frame:
+        if name not in mark:
+            continue
+        known = definition(str(name))
+        values = pd.to_numeric(frame[name], errors="coerce")
+        if known and known.better and values.notna().sum() > 1 and values.nunique() > 1:
+            extreme = values.min() if known.better == "lower" else values.max()
+            best[str(name)] = [k for k, value in enumerate(values) if value == extreme]
+    return best
+
+
+def figures(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold figures, which stand on the right."""
+    return [str(name) for name in frame if pd.to_numeric(frame[name], errors="coerce").notna().any()]
+
+
+def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
+    """A table in Markdown."""
+    rows = cells(frame, "markdown", mark)
+    right = set(figures(frame))
+    head = list(rows[0]) if rows else [str(name) for name in frame]
+    lines = [head, ["---:" if name in right else "---" for name in head], *(list(row.values()) for row in rows)]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
+    """A table in LaTeX for the booktabs package."""
+    rows = cells(frame, "latex", mark)
+    right = {_escaped(name, "latex") for name in figures(frame)}
+    head = list(rows[0]) if rows else [_escaped(str(name), "latex") for name in frame]
+    columns = "".join("r" if name in right else "l" for name in head)
+    table = pd.DataFrame([list(row.values()) for row in rows], columns=head)
+    return str(table.to_latex(index=False, escape=False, column_format=columns))
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A table in CSV, figures in full and deviations in columns of their own.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """
+    return frame.rename(columns=_inert).map(_inert).to_csv(index=False)
+
+
+def _inert(value: object) -> object:
+    """A value as a spreadsheet shows it: a formula becomes text, a number stays one."""
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def _escaped(text: str, style: Style) -> str:
+    text = visible(text)  # a line break in a name would be a row of its own
+    return "".join(SPECIAL.get(sign, sign) for sign in text) if style == "latex" else text

@@ -1,0 +1,152 @@
+"""The standard tables of the lecture, by name, made of tracked runs."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from aelab.evaluation.definitions import against
+from aelab.results.compare import comparison, differences, grouped, key_of, labels, value_of
+from aelab.tracking import RunInfo
+
+EARLY = 100  # steps
+Curve = Callable[[RunInfo, str], list[tuple[int, float]]]
+
+
+def latent_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+    """Test error of reconstructions against the dimension of the code, beside the PCA of equal size; means over seeds."""
+    chosen = [run for run in runs if "test/sse" in run.metrics and "latent_dim" in run.params]
+    if not chosen:
+        return pd.DataFrame()
+    by = ["recipe", *(name for name in differences(chosen) if name not in ("seed", "latent_dim")), "latent_dim"]
+    table = grouped(chosen, by, ["test/mse", "test/sse", "test/psnr", "test/pca_sse"])
+    return table.drop(columns=["test/pca_sse sd"], errors="ignore")
+
+
+def noise_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+    """PSNR of denoised test images against the level of the noise, the one that a net was trained with and others.
+
+    A column for each run that was evaluated; beside it the best linear filter for this level.
+    """
+    cells: dict[float, dict[str, object]] = {}
+    chosen = [run for run in runs if any(metric.endswith("denoised_psnr") for metric in run.metrics)]
+    named = labels(comparison(chosen)) if chosen else []
+    for label, run in zip(named, chosen, strict=True):
+        for metric, value in run.metrics.items():
+            parts = metric.split("/")
+            if parts[0] != "test" or not parts[-1].endswith("denoised_psnr") or len(parts) > 3:
+                continue
+            level = run.params.get("level") if len(parts) == 2 else parts[1].removeprefix("level-")
+            number = value_of(level)
+            if isinstance(number, (int, float)):
+                of = {"": "", "linear": " linear filter", "nothing": " left alone"}.get(against(metric)[0])
+                if of is not None:
+                    cells.setdefault(float(number), {})[label + of] = value
+    return pd.DataFrame([{"level": level, **row} for level, row in sorted(cells.items())])
+
+
+def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+    """The generator's losses: its gradient over the first 100 steps, the mean and the least, and how good its samples are."""
+    rows = []
+    chosen = [run for run in runs if "loss" in run.params]
+    for run in chosen:
+        early = [value for step, value in curve(run, "step/grad_g") if step <= EARLY]
+        if early:
+            shown = ["loss", *(key for key in differences(chosen) if key != "loss")]
+            row = {"run": run.name, **{key: key_of(run, key) for key in shown}}
+            row |= {"mean grad_g": sum(early) / len(early), "least grad_g": min(early)}
+            names = ("test/d_fake", "test/class_distance", "test/frechet_lenet", "test/coverage_lenet")
+            rows.append(row | {name: run.metrics.get(name) for name in names})
+    return pd.DataFrame(rows)
+
+
+def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+    """The newest evaluated run of every recipe on one data set: error, likelihood, sharpness, distance, codes, seconds.
+
+    Beside the error of reconstructions stands that of the PCA of the same code size, as the sizes differ from recipe to recipe.
+    """
+    judged = [run for run in runs if "test/loss" in run.metrics]
+    newest: dict[str, RunInfo] = {}
+    for run in judged:  # the newest first
+        if run.tags.get("aelab.data_fingerprint") == judged[0].tags.get("aelab.data_fingerprint"):
+            newest.setdefault(run.recipe, run)
+    names = (
+        "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/frechet_lenet",
+        "test/coverage_lenet", "test/sharpness", "test/knn_accuracy", "test/probe_accuracy", "test/error",
+    )  # fmt: skip
+    rows = [
+        {"recipe": run.recipe, "run": run.name, "latent_dim": key_of(run, "latent_dim"),
+         **{name: run.metrics.get(name) for name in names}, "seconds": run.seconds}
+        for run in newest.values()
+    ]  # fmt: skip
+    return pd.DataFrame(rows).astype(object)
+
+
+def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+    """Classification error against the number of labels: pretrained, from scratch, and their difference.
+
+    One row a number of labels, and a combination of other options where runs differ in more. A pair is two runs of the two arms
+    with the same labels: those of one seed, on one data set. All figures of a row are means and standard deviations over its
+    pairs; draws that only one arm has are counted as unpaired and enter only where there is no pair. The error is test/error
+    where all the runs have been evaluated, else val/error.
+    """
+    chosen = [
+        run for run in runs
+        if "val/error" in run.metrics and run.params.get("finetune", "0") != "0" and {"seed", "pretrain"} <= run.params.keys()
+        and isinstance(value_of(run.params.get("labels")), int)
+    ]  # fmt: skip
+    if not chosen:
+        return pd.DataFrame()
+    metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"
+    arms = ("pretrain", "start")
+    by = ["labels", *(name for name in differences(chosen) if name not in ("labels", "seed", *arms))]
+    frame = pd.DataFrame(
+        [
+            {
+                **{name: key_of(run, name) for name in by},
+                "labels": int(run.params["labels"]) or math.inf,  # all come last
+                "draw": (run.tags.get("aelab.data_fingerprint"), run.params["seed"]),
+                "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
+                "error": run.metrics[metric],
+            }
+            for run in chosen
+        ]
+    )
+    frame[by] = frame[by].astype(object).where(frame[by].notna(), "")
+    errors = frame.pivot_table(index=[*by, "draw"], columns="arm", values="error", aggfunc="mean")
+    errors = errors.reindex(columns=["pretrained", "scratch"])
+    errors["difference"] = errors["pretrained"] - errors["scratch"]
+    rows = []
+    for key, group in errors.groupby(by):
+        pairs = group.dropna()
+        row: dict[str, object] = dict(zip(by, key, strict=True))
+        row |= {"pairs": len(pairs), "unpaired": len(group) - len(pairs)}
+        row["labels"] = "all" if row["labels"] == math.inf else int(float(str(row["labels"])))
+        for name in errors:
+            column = str(name) if name == "difference" else f"{name} {metric}"
+            values = (group if pairs.empty else pairs)[name]
+            row |= {column: values.mean(), f"{column} sd": values.std()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+TABLES = {
+    "latent": latent_table,
+    "labels": labels_table,
+    "noise": noise_table,
+    "losses": losses_table,
+    "models": models_table,
+}
+EMPTY = {
+    "latent": ("none of these runs has been evaluated on reconstructions.", "Evaluate some: aelab eval RUN..."),
+    "labels": ("none of these runs was trained with labels.", "Train some: aelab train pretrained --labels 100"),
+    "noise": (
+        "none of these runs has been evaluated on noisy images.",
+        "Evaluate one: aelab eval denoising --set level=0.25",
+    ),
+    "losses": (
+        "none of these runs has the two losses of a generator.",
+        "Train one: aelab train gan --loss minimax --noise 0",
+    ),
+    "models": ("none of these runs has been evaluated.", "Evaluate some: aelab eval RUN..."),
+}

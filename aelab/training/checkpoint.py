@@ -1,0 +1,256 @@
+"""Checkpoints: folders that are whole or not there, verified before they are believed.
+
+    checkpoints/last-00001250/   weights.safetensors  state.pt  manifest.json      all that a resume needs; two are kept
+    checkpoints/best-00001000/   weights.safetensors  manifest.json                the weights of the best validation
+
+Of a finished run one last is left, and no best where the last one's manifest says that its weights are the best ("best": true).
+A folder is written under another name, synced and renamed, so a kill leaves the old one. The manifest holds the sha256 of every
+file: torch.load alone does not notice flipped bits.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from aelab.errors import Problem
+from aelab.files import small
+
+FORMAT = 1
+Kind = Literal["last", "best"]
+KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
+
+
+class OtherFormat(Problem):
+    """A checkpoint of another version of aelab: not damaged, and not to be passed over."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the recipe's weights, the training state (empty in a best one), and the manifest."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    state: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def save(
+    folder: Path,
+    kind: Kind,
+    step: int,
+    weights: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> Path:
+    """Writes one checkpoint into `folder` and removes the older ones of its kind that are no longer kept.
+
+    A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into
+    the manifest. Raises OSError if the disk does not take it; what was there stays intact.
+    """
+    files = {"weights.safetensors": safetensors.torch.save(_apart(weights))}
+    if state:
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        files["state.pt"] = buffer.getvalue()
+    sums = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()
+    }
+    manifest = {"format": FORMAT, "kind": kind, "step": step, **facts, "files": sums}
+    files["manifest.json"] = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2).encode()
+
+    target = folder / f"{kind}-{step:08d}"
+    if target.exists() and _whole(target):
+        return target
+    unfinished = folder / f".{target.name}.{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{kind}-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        unfinished.mkdir()
+        for name, content in files.items():
+            with (unfinished / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(unfinished)
+        shutil.rmtree(target, ignore_errors=True)  # one that did not verify
+        unfinished.rename(target)
+        _sync(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    others = [path for path in present(folder, kind) if path != target]
+    before = [path for path in others if path.name < target.name]
+    for old in set(others) - set(
+        before[: KEPT[kind] - 1]
+    ):  # a later one did not verify, or this step would not be taken again
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that share no memory: safetensors refuses tied weights."""
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    facts = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _whole(path: Path) -> bool:
+    try:
+        load(path)
+    except Problem:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def present(folder: Path, kind: Kind) -> list[Path]:
+    """The checkpoints of a kind in a folder, newest first."""
+    return sorted((path for path in folder.glob(f"{kind}-*") if path.is_dir()), reverse=True)
+
+
+def finish(folder: Path) -> None:
+    """Leaves of a finished run what is needed: the newest last checkpoint, and the best one unless that is the same.
+
+    Where the newest does not verify, everything stays.
+    """
+    lasts = present(folder, "last")
+    try:
+        best = bool(lasts) and load(lasts[0]).manifest.get("best") is True
+    except Problem:
+        return
+    for old in lasts[1:] + (present(folder, "best") if best else []):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _holding(folder: Path, kind: Kind) -> list[Path]:
+    """The checkpoints that have the weights of a kind, newest first: the best ones may be those of a last checkpoint."""
+    paths = present(folder, kind)
+    if kind == "best":
+        paths += [path for path in present(folder, "last") if _is_best(path)]
+    return sorted(paths, key=lambda path: path.name.partition("-")[2], reverse=True)
+
+
+def _is_best(path: Path) -> bool:
+    """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
+    try:
+        return json.loads(small(path / "manifest.json"))["best"] is True
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def load(path: Path) -> Checkpoint:
+    """Reads one checkpoint. Raises Problem, naming the file, if anything in it is missing, altered or of another format."""
+    try:
+        manifest = json.loads(small(path / "manifest.json"))
+        if manifest["format"] != FORMAT:
+            raise OtherFormat(
+                f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
+            )
+        if manifest["sha256"] != _digest(manifest):
+            raise Problem(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
+        if path.name != f"{manifest['kind']}-{manifest['step']:08d}":
+            raise Problem(
+                f"checkpoint {path} has another name than its manifest: {manifest['kind']}, {manifest['step']}."
+            )
+        files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
+        weights = safetensors.torch.load(files["weights.safetensors"])
+        state = _state(path, files["state.pt"]) if manifest["kind"] == "last" else {}
+    except Problem:
+        raise
+    except Exception as error:  # json's, safetensors', zipfile's, pickle's: a crafted file may raise any
+        raise Problem(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from error
+    return Checkpoint(path, weights, state, manifest)
+
+
+def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
+    """The content of one file. Raises Problem if it is a link or not what the manifest says."""
+    file = path / Path(name).name
+    if file.is_symlink() or path.is_symlink():
+        raise Problem(f"checkpoint {file} is a link; links are refused.")
+    content = small(file, facts["bytes"]) if file.stat().st_size == facts["bytes"] else b""
+    if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+        raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
+    return content
+
+
+def _state(path: Path, content: bytes) -> dict[str, Any]:
+    """What torch.save wrote: tensors and plain values, nothing that executes, nothing that unfolds."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
+            raise Problem(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
+    try:
+        state = torch.load(io.BytesIO(content), weights_only=True)
+    except Exception as error:  # torch's text advises to load it in the way that executes code
+        raise Problem(
+            f"checkpoint {path / 'state.pt'} cannot be read: it is damaged, or holds what aelab never writes."
+        ) from error
+    if not isinstance(state, dict):
+        raise Problem(f"checkpoint {path / 'state.pt'} holds no state of a training.")
+    return state
+
+
+def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none.
+
+    The best weights may be in a last checkpoint. Raises Problem for one of another format.
+    """
+    paths = _holding(folder, kind)
+    for number, path in enumerate(paths, 1):
+        try:
+            return load(path)
+        except OtherFormat:
+            raise
+        except Problem as problem:
+            warn(f"{problem} {'Trying the one before it.' if number < len(paths) else 'There is none before it.'}")
+    return None
+
+
+def misfit(there: object, here: object, name: str = "") -> str | None:
+    """What keeps a state that was read from being one like that which is `here`, in words; None if nothing does.
+
+    Keys, types, shapes and lengths must agree, and tensors be finite where those here are. Plain values may differ.
+    """
+    if isinstance(here, Mapping):
+        if not isinstance(there, Mapping):
+            return f"{name} is {there!r:.60}"
+        for key in dict.fromkeys([*here, *there]):
+            if key not in here or key not in there:
+                return f"{name}{key!r:.60} is {'missing' if key in here else 'too many'}"
+        return next((bad for key in here if (bad := misfit(there[key], here[key], f"{name}{key} "))), None)
+    if isinstance(here, (list, tuple)):
+        if not isinstance(there, (list, tuple)) or len(there) != len(here):
+            return f"{name}is {there!r:.60}"
+        return next(
+            (bad for k, pair in enumerate(zip(there, here, strict=True)) if (bad := misfit(*pair, f"{name}{k} "))), None
+        )
+    if isinstance(here, Tensor):
+        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (here.shape, here.dtype):
+            what = f"{tuple(there.shape)} {there.dtype}" if isinstance(there, Tensor) else f"{there!r:.60}"
+            return f"{name}is {what}, not {tuple(here.shape)} {here.dtype}"
+        return (
+            None if (torch.isfinite(there) | ~torch.isfinite(here).to(there.device)).all() else f"{name}is not finite"
+        )
+    number = (int, float)
+    alike = isinstance(there, number) and isinstance(here, number) and (type(there) is bool) == (type(here) is bool)
+    return None if alike or type(there) is type(here) else f"{name}is {there!r:.60}"

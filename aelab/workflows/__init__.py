@@ -1,0 +1,1 @@
+"""What one can do with runs: train, resume, evaluate, sweep, export."""
