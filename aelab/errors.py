@@ -3,7 +3,7 @@
 import re
 
 
-class Problem(Exception):
+class UserError(Exception):
     """A mistake or an obstacle, in one to three lines: what, why, what to type.
 
     `code` is the exit status it leads to: 1 failed, 2 wrong usage.
@@ -31,6 +31,6 @@ def out_of_memory(error: BaseException) -> bool:
     return named or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
-def no_memory() -> Problem:
+def no_memory() -> UserError:
     """What is said then; the batch size is never changed behind the user's back."""
-    return Problem("there is no memory left.", "Try a smaller --batch-size, or a smaller model.")
+    return UserError("there is no memory left.", "Try a smaller --batch-size, or a smaller model.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Image = tuple[int, int, int]  # C, H, W
+ImageShape = tuple[int, int, int]  # C, H, W
 Schedule = Literal["constant", "cosine"]
 Metrics = Mapping[str, Tensor]  # named scalars, still on the device: nobody calls .item() in a step
 
@@ -68,12 +68,12 @@ class Recipe(nn.Module):
 
     epochs: ClassVar[int] = 20  # unless told otherwise; on few images more, until there are 2,000 steps
     batch_size: ClassVar[int] = 128
-    schedule: ClassVar[Schedule] = "constant"  # of the step size, over each phase
+    schedule: ClassVar[Schedule] = "constant"  # of the learning rate, over each phase
     warmup: ClassVar[int] = 0  # steps over which it rises from nothing
     ema: ClassVar[float] = (
         0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
     )
-    objective: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
+    monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     lr: float
 
@@ -81,7 +81,7 @@ class Recipe(nn.Module):
         """The mean loss of a batch and its terms by name: the same one trains and, held out, evaluates."""
         raise NotImplementedError
 
-    def step(self, x: Tensor, y: Tensor, **optimizers: Optimizer) -> Metrics:
+    def training_step(self, x: Tensor, y: Tensor, **optimizers: Optimizer) -> Metrics:
         """One training step."""
         loss, parts = self.loss(x, y)
         descend(loss, *optimizers.values())
@@ -89,7 +89,9 @@ class Recipe(nn.Module):
 
     def phases(self, epochs: int) -> list[Phase]:
         """The phases of a training of `epochs` epochs; most recipes have one."""
-        return [Phase("train", epochs, self.step, adam=torch.optim.Adam(self.parameters(), self.lr, fused=True))]
+        return [
+            Phase("train", epochs, self.training_step, adam=torch.optim.Adam(self.parameters(), self.lr, fused=True))
+        ]
 
 
 @runtime_checkable
@@ -112,7 +114,7 @@ class Autoencodes(Encodes, Decodes, Protocol):
 
 
 @runtime_checkable
-class Infers(Encodes, Protocol):
+class HasPosterior(Encodes, Protocol):
     """Has a normal posterior over codes: x (B, C, H, W) -> its mean and log variance, both (B, D)."""
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -127,20 +129,20 @@ class Classifies(Protocol):
 
 @runtime_checkable
 class Denoises(Autoencodes, Protocol):
-    """Restores images: `spoil` draws what it is given instead of the clean x (B, C, H, W)."""
+    """Restores images: `corrupt` draws what it is given instead of the clean x (B, C, H, W)."""
 
-    def spoil(self, x: Tensor) -> Tensor: ...
+    def corrupt(self, x: Tensor) -> Tensor: ...
 
 
 @runtime_checkable
-class Explains(Protocol):
+class HasLikelihood(Protocol):
     """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of zeros and ones."""
 
     binary: bool
 
 
 @runtime_checkable
-class Weighs(Explains, Protocol):
+class ImportanceWeighted(HasLikelihood, Protocol):
     """Has a likelihood that importance sampling estimates: log p(x) ~ log mean_k w_k with w_k = p(x, z_k) / q(z_k|x)."""
 
     def observe(self, x: Tensor) -> Tensor: ...
@@ -152,4 +154,4 @@ class Weighs(Explains, Protocol):
 class Generates(Decodes, Protocol):
     """Makes images from nothing: draws codes z (n, D) from its prior and decodes them."""
 
-    def prior(self, n: int) -> Tensor: ...
+    def sample_prior(self, n: int) -> Tensor: ...

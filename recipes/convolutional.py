@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aelab.recipe import Image, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Recipe
 
 
 class Convolutional(Recipe):
@@ -24,12 +24,12 @@ class Convolutional(Recipe):
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
         width: Annotated[int, Ge(1), "channels after the first step; each further one doubles them"] = 32,
         depth: Annotated[int, Interval(ge=1, le=6), "steps that halve the image"] = 2,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 2e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
     ) -> None:
         super().__init__()
         self.lr = lr

@@ -1,4 +1,4 @@
-"""Denoising autoencoder: spoil the image, ask for the clean one.
+"""Denoising autoencoder: corrupt the image, ask for the clean one.
 
     x~ ~ q(x~|x)        z = f(x~)        x^ = g(z)        L = mean (x - x^)^2
 
@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aelab.recipe import Image, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Recipe
 
 
 def layers(*widths: int) -> list[nn.Module]:
@@ -35,13 +35,13 @@ class Denoising(Recipe):
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 512,
         hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1024, 1024),
-        noise: Annotated[Literal["gaussian", "dropout", "masking"], "how images are spoilt"] = "gaussian",
+        noise: Annotated[Literal["gaussian", "dropout", "masking"], "how images are corrupted"] = "gaussian",
         level: Annotated[float, Ge(0), "standard deviation, or share of the pixels"] = 0.5,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
     ) -> None:
         super().__init__()
         if noise != "gaussian" and level >= 1:
@@ -54,7 +54,7 @@ class Denoising(Recipe):
             nn.ReLU(), *layers(latent_dim, *reversed(hidden), pixels), nn.Sigmoid(), nn.Unflatten(1, image)
         )
 
-    def spoil(self, x: Tensor) -> Tensor:
+    def corrupt(self, x: Tensor) -> Tensor:
         """x~, a draw of q(x~|x)."""
         if self.noise == "gaussian":
             return x + self.level * torch.randn_like(x)
@@ -70,5 +70,5 @@ class Denoising(Recipe):
         return x
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        loss = F.mse_loss(self.decode(self.encode(self.spoil(x))), x)
+        loss = F.mse_loss(self.decode(self.encode(self.corrupt(x))), x)
         return loss, {"denoised_mse": loss}

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
-from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
-def mlp(image: Image, code: int, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+def mlp(image: ImageShape, code: int, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module]:
     """G and D with two hidden layers each."""
     pixels = math.prod(image)
     generator = nn.Sequential(
@@ -42,7 +42,7 @@ def mlp(image: Image, code: int, hidden: int, dropout: float) -> tuple[nn.Module
     return generator, discriminator
 
 
-def conv(image: Image, code: int, width: int, dropout: float) -> tuple[nn.Module, nn.Module]:
+def conv(image: ImageShape, code: int, width: int, dropout: float) -> tuple[nn.Module, nn.Module]:
     """D halves the image by convolutions until a side is 8 or less; G is its mirror image."""
     channels, *size = image
     down: list[nn.Module] = []
@@ -61,11 +61,11 @@ class GAN(Recipe):
     epochs = 50
     batch_size = 32
     ema = 0.9998  # players of a game circle around its solution; their average is nearer to it
-    objective = None  # no loss of the game tells which generator is best
+    monitor = None  # no loss of the game tells which generator is best
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 16,
         net: Annotated[Literal["mlp", "conv"], "two hidden layers in either player, or convolutions"] = "mlp",
@@ -75,51 +75,51 @@ class GAN(Recipe):
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
         smooth: Annotated[float, Interval(ge=0, lt=0.5), "label smoothing: what D is asked for is 1 - smooth"] = 0.0,
         dropout: Annotated[float, Interval(ge=0, lt=1), "share of D's units dropped"] = 0.2,
-        lr: Annotated[float, Gt(0), "step size of D's Adam; G's is half of it"] = 1e-3,
+        lr: Annotated[float, Gt(0), "learning rate of D's Adam; G's is half of it"] = 1e-3,
     ) -> None:
         super().__init__()
         self.latent_dim, self.game, self.noise, self.smooth, self.lr = latent_dim, loss, noise, smooth, lr
         players = conv(image, latent_dim, width, dropout) if net == "conv" else mlp(image, latent_dim, hidden, dropout)
         self.generator, self.discriminator = players
 
-    def prior(self, n: int) -> Tensor:
+    def sample_prior(self, n: int) -> Tensor:
         return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
 
     def decode(self, z: Tensor) -> Tensor:
         x: Tensor = self.generator(z)  # (B, C, H, W)
         return x
 
-    def judge(self, x: Tensor) -> Tensor:
+    def discriminate(self, x: Tensor) -> Tensor:
         """The logit of D(x), the probability that x is real."""
         logit: Tensor = self.discriminator(x + self.noise * torch.randn_like(x))  # (B, 1)
         return logit
 
-    def critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
         """What D minimises, given its logits, and how it judges: the mean D(x) and D(G(z))."""
         loss = (
             softplus(-real).mean() + self.smooth * real.mean() + softplus(fake).mean()
         )  # softplus(l) = softplus(-l) + l
         return loss, {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
 
-    def forger_loss(self, fake: Tensor) -> Tensor:
+    def generator_loss(self, fake: Tensor) -> Tensor:
         """What G minimises, given D's logits of its images."""
         return -softplus(fake).mean() if self.game == "minimax" else softplus(-fake).mean()
 
-    def play(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_g: Optimizer) -> Metrics:
+    def training_step(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_g: Optimizer) -> Metrics:
         """One round of the game: D moves, then G."""
-        fake = self.decode(self.prior(len(x)))
-        critic, parts = self.critic_loss(self.judge(x), self.judge(fake.detach()))
-        grad_d = descend(critic, adam_d)
-        forger = self.forger_loss(self.judge(fake))
-        grad_g = descend(forger, adam_g)
-        return {"loss": critic, "forger": forger, **parts, "grad_d": grad_d, "grad_g": grad_g}
+        fake = self.decode(self.sample_prior(len(x)))
+        critic, parts = self.discriminator_loss(self.discriminate(x), self.discriminate(fake.detach()))
+        d_grad_norm = descend(critic, adam_d)
+        forger = self.generator_loss(self.discriminate(fake))
+        g_grad_norm = descend(forger, adam_g)
+        return {"loss": critic, "g_loss": forger, **parts, "d_grad_norm": d_grad_norm, "g_grad_norm": g_grad_norm}
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        fake = self.judge(self.decode(self.prior(len(x))))
-        critic, parts = self.critic_loss(self.judge(x), fake)
-        return critic, {"forger": self.forger_loss(fake), **parts}
+        fake = self.discriminate(self.decode(self.sample_prior(len(x))))
+        critic, parts = self.discriminator_loss(self.discriminate(x), fake)
+        return critic, {"g_loss": self.generator_loss(fake), **parts}
 
     def phases(self, epochs: int) -> list[Phase]:
         adam_d = Adam(self.discriminator.parameters(), self.lr, betas=(0.5, 0.999), fused=True)
         adam_g = Adam(self.generator.parameters(), self.lr / 2, betas=(0.5, 0.999), fused=True)
-        return [Phase("train", epochs, self.play, adam_d=adam_d, adam_g=adam_g)]
+        return [Phase("train", epochs, self.training_step, adam_d=adam_d, adam_g=adam_g)]

@@ -32,23 +32,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Muon
 
-from aelab.recipe import Image, Metrics, Phase, Recipe
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe
 
 
 class Linear(Recipe):
     epochs = 40
     batch_size = 64
     schedule = "cosine"
-    objective = None  # the last weights: at the end of the schedule they are nearest to the optimum
+    monitor = None  # the last weights: at the end of the schedule they are nearest to the optimum
     binary = False
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
         variational: Annotated[bool, "a linear VAE, which is probabilistic PCA"] = False,
-        lr: Annotated[float, Gt(0), "step size of Muon; that of Adam, for b, is 4 times as large"] = 5e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Muon; that of Adam, for b, is 4 times as large"] = 5e-3,
     ) -> None:
         super().__init__()
         self.image, self.lr = image, lr
@@ -86,4 +86,4 @@ class Linear(Recipe):
         matrices = (self.w.weight, self.v.weight)
         others = [p for p in self.parameters() if all(p is not m for m in matrices)]
         muon = Muon(matrices, self.lr, weight_decay=0, momentum=0.9, adjust_lr_fn="match_rms_adamw")
-        return [Phase("train", epochs, self.step, muon=muon, adam=Adam(others, 4 * self.lr, fused=True))]
+        return [Phase("train", epochs, self.training_step, muon=muon, adam=Adam(others, 4 * self.lr, fused=True))]

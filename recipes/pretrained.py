@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
 def layers(*widths: int) -> list[nn.Module]:
@@ -37,11 +37,11 @@ class Pretrained(Recipe):
     epochs = 20
     schedule = "cosine"
     overcomplete = True
-    objective = None  # to choose by validation would be to use its labels
+    monitor = None  # to choose by validation would be to use its labels
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         classes: int,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 250,
@@ -54,7 +54,7 @@ class Pretrained(Recipe):
         labels: Annotated[int, Ge(0), "labelled images, balanced, drawn by --seed; 0: all, and no third phase"] = 0,
         freeze: Annotated[int, Ge(0), "lower layers that stay as they were pretrained"] = 0,
         noise: Annotated[float, Ge(0), "standard deviation of the noise on the images"] = 0.3,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
     ) -> None:
         super().__init__()
         if freeze > len(hidden) + 1:
@@ -78,22 +78,22 @@ class Pretrained(Recipe):
         logits: Tensor = self.head(self.encode(x))  # (B, K)
         return logits
 
-    def spoil(self, x: Tensor) -> Tensor:
+    def corrupt(self, x: Tensor) -> Tensor:
         return x + self.noise * torch.randn_like(x) if self.training else x
 
     def learn_images(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
         """One step without labels. The decoder is of no use afterwards: the second phase moves the codes."""
-        loss = F.mse_loss(self.decoder(self.encode(self.spoil(x))), x)
+        loss = F.mse_loss(self.decoder(self.encode(self.corrupt(x))), x)
         descend(loss, adam)
         return {"loss": loss}
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        return F.cross_entropy(self.classify(self.spoil(x)), y), {}
+        return F.cross_entropy(self.classify(self.corrupt(x)), y), {}
 
     def learn_labels(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
         """One step with labels."""
         self.encoder[: self.freeze + 1].eval()  # their running averages stay too
-        return self.step(x, y, adam=adam)
+        return self.training_step(x, y, adam=adam)
 
     def learn_both(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
         """One step with labels, and with the classifier's own where there is none."""

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aelab.recipe import Image, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Recipe
 
 
 class Recurrent(Recipe):
@@ -25,12 +25,12 @@ class Recurrent(Recipe):
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
         cell: Annotated[Literal["lstm", "gru"], "what remembers from row to row"] = "gru",
         hidden: Annotated[int, Ge(1), "size of its state"] = 256,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 2e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
     ) -> None:
         super().__init__()
         self.image, self.lr = image, lr

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
 def blocks(*widths: int) -> list[nn.Module]:
@@ -38,12 +38,12 @@ class Stacked(Recipe):
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
         hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1000, 500, 250),
         greedy: Annotated[bool, "layer by layer first, a tenth of the epochs each"] = False,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 2e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
     ) -> None:
         super().__init__()
         channels, height, width = image

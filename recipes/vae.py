@@ -25,7 +25,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
-from aelab.recipe import Image, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Recipe
 
 
 def mlp(*widths: int) -> list[nn.Module]:
@@ -34,7 +34,7 @@ def mlp(*widths: int) -> list[nn.Module]:
     return [module for step in steps for module in step][1:]
 
 
-def conv(image: Image, width: int) -> tuple[list[nn.Module], list[nn.Module], Image]:
+def conv(image: ImageShape, width: int) -> tuple[list[nn.Module], list[nn.Module], ImageShape]:
     """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between."""
     channels, *size = image
     down: list[nn.Module] = []
@@ -54,7 +54,7 @@ class VAE(Recipe):
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 20,
         net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and two"] = "conv",
@@ -63,7 +63,7 @@ class VAE(Recipe):
         likelihood: Annotated[Literal["bernoulli", "gaussian"], "p(x|z); gaussian for colours"] = "bernoulli",
         beta: Annotated[float, Ge(0), "weight of the KL term; 1 is the ELBO"] = 1.0,
         samples: Annotated[int, Ge(1), "codes an image, K; above 1 the bound is importance-weighted"] = 1,
-        lr: Annotated[float, Gt(0), "step size of Adam"] = 1e-3,
+        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
     ) -> None:
         super().__init__()
         if samples > 1 and beta != 1:
@@ -88,7 +88,7 @@ class VAE(Recipe):
     def decode(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.decoder(z))  # (B, C, H, W), m(z)
 
-    def prior(self, n: int) -> Tensor:
+    def sample_prior(self, n: int) -> Tensor:
         return torch.randn(n, self.latent_dim, device=self.log_s.device)  # (n, D)
 
     def observe(self, x: Tensor) -> Tensor:

@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
-from aelab.recipe import Image, Metrics, Phase, Recipe, descend
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
 def conv(
-    image: Image, width: int, normalise: Callable[[int], nn.Module]
-) -> tuple[list[nn.Module], list[nn.Module], Image]:
+    image: ImageShape, width: int, normalise: Callable[[int], nn.Module]
+) -> tuple[list[nn.Module], list[nn.Module], ImageShape]:
     """Convolutions that halve the image until a side is 8 or less, their mirror image, and the shape in between.
 
     `normalise` makes the layer after a convolution, given its channels.
@@ -64,17 +64,17 @@ class VAEGAN(Recipe):
     epochs = 30
     batch_size = 64
     ema = 0.995  # players of a game circle around its solution; their average is nearer to it
-    objective = None  # no loss of the game tells which generator is best
+    monitor = None  # no loss of the game tells which generator is best
 
     def __init__(
         self,
-        image: Image,
+        image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 32,
         width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
         gamma: Annotated[float, Gt(0), "weight of the likeness against the game in G's loss"] = 1e-3,
         noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
-        lr: Annotated[float, Gt(0), "step size of both Adams"] = 1e-3,
+        lr: Annotated[float, Gt(0), "learning rate of both Adams"] = 1e-3,
     ) -> None:
         super().__init__()
         self.latent_dim, self.gamma, self.noise, self.lr = latent_dim, gamma, noise, lr
@@ -83,7 +83,7 @@ class VAEGAN(Recipe):
         self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 2 * latent_dim))
         self.generator = nn.Sequential(nn.Linear(latent_dim, flat), nn.Unflatten(1, inner), *up, nn.Sigmoid())
         self.features = nn.Sequential(*conv(image, width, nn.InstanceNorm2d)[0])
-        self.verdict = nn.Sequential(nn.Flatten(), nn.Linear(flat, 1))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(flat, 1))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log variance of q(z|x)."""
@@ -97,12 +97,12 @@ class VAEGAN(Recipe):
         x: Tensor = self.generator(z)  # (B, C, H, W)
         return x
 
-    def prior(self, n: int) -> Tensor:
+    def sample_prior(self, n: int) -> Tensor:
         return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
 
-    def judge(self, x: Tensor) -> Tensor:
+    def discriminate(self, x: Tensor) -> Tensor:
         """The logit of D(x), the probability that x is real."""
-        logit: Tensor = self.verdict(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1)
+        logit: Tensor = self.head(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1)
         return logit
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,33 +116,41 @@ class VAEGAN(Recipe):
         difference: Tensor = self.features(back) - self.features(x).detach()
         return difference.square().sum() / 2 / len(x)
 
-    def critic_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
         """What D minimises, given its logits, and how it judges: the mean D(x) and D(G(z))."""
         judged = {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
         return softplus(-real).mean() + softplus(fake).mean(), judged
 
-    def play(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_vae: Optimizer) -> Metrics:
+    def training_step(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_vae: Optimizer) -> Metrics:
         """One round of the game: D moves, then encoder and G against the D that has moved."""
         z, kl = self.draw(x)
         back = self.decode(z)  # x~
-        forged = self.decode(torch.cat([z.detach(), self.prior(len(x))]))  # x~ and x_p; the encoder has no part in it
-        critic, judged = self.critic_loss(self.judge(x), self.judge(forged.detach()))
-        grad_d = descend(critic, adam_d)
-        like, forger = self.likeness(x, back), softplus(-self.judge(forged)).mean()
+        forged = self.decode(
+            torch.cat([z.detach(), self.sample_prior(len(x))])
+        )  # x~ and x_p; the encoder has no part in it
+        critic, judged = self.discriminator_loss(self.discriminate(x), self.discriminate(forged.detach()))
+        d_grad_norm = descend(critic, adam_d)
+        like, forger = self.likeness(x, back), softplus(-self.discriminate(forged)).mean()
         descend(kl + like + forger / self.gamma, adam_vae)  # of G: 1/gamma times its loss, all one to Adam
-        grad_e, grad_g = gradient_norm(self.encoder), self.gamma * gradient_norm(self.generator)
-        parts = {"kl": kl, "like": like, "critic": critic, "forger": forger, **judged}
-        return {"loss": kl + like, **parts, "grad_d": grad_d, "grad_e": grad_e, "grad_g": grad_g}
+        e_grad_norm, g_grad_norm = gradient_norm(self.encoder), self.gamma * gradient_norm(self.generator)
+        parts = {"kl": kl, "feature_loss": like, "d_loss": critic, "g_loss": forger, **judged}
+        return {
+            "loss": kl + like,
+            **parts,
+            "d_grad_norm": d_grad_norm,
+            "e_grad_norm": e_grad_norm,
+            "g_grad_norm": g_grad_norm,
+        }
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         z, kl = self.draw(x)
         like = self.likeness(x, self.decode(z))
-        fake = self.judge(self.decode(torch.cat([z, self.prior(len(x))])))
-        critic, judged = self.critic_loss(self.judge(x), fake)
-        return kl + like, {"kl": kl, "like": like, "critic": critic, "forger": softplus(-fake).mean(), **judged}
+        fake = self.discriminate(self.decode(torch.cat([z, self.sample_prior(len(x))])))
+        critic, judged = self.discriminator_loss(self.discriminate(x), fake)
+        return kl + like, {"kl": kl, "feature_loss": like, "d_loss": critic, "g_loss": softplus(-fake).mean(), **judged}
 
     def phases(self, epochs: int) -> list[Phase]:
-        critic = [*self.features.parameters(), *self.verdict.parameters()]
+        critic = [*self.features.parameters(), *self.head.parameters()]
         vae = [*self.encoder.parameters(), *self.generator.parameters()]
         adam_d, adam_vae = (Adam(players, self.lr, betas=(0.5, 0.999), fused=True) for players in (critic, vae))
-        return [Phase("train", epochs, self.play, adam_d=adam_d, adam_vae=adam_vae)]
+        return [Phase("train", epochs, self.training_step, adam_d=adam_d, adam_vae=adam_vae)]

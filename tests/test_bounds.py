@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.data import open_data
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.training.settings import Settings
 from aelab.workflows import train as runs
@@ -86,8 +86,8 @@ def test_400_digits_are_refused_by_the_options_of_a_recipe(cli, no_run, recipe, 
 
 def test_every_number_of_every_recipe_says_so_in_a_short_line():
     """Ints of any length, and of any bound, are told from each other without a float."""
-    for page in recipe_file.pages().values():
-        for option in recipe_file.options(recipe_file.load(page)):
+    for page in recipe_files.available().values():
+        for option in recipe_files.options(recipe_files.load(page)):
             for text in (HUGE, "-" + HUGE, "9" * 5000, f"1,{HUGE}"):
                 if option.type in (int, float) or "tuple" in str(option.type):
                     with pytest.raises(ValueError, match=r".") as raised:
@@ -119,12 +119,12 @@ def test_a_batch_of_one_is_refused_before_there_is_a_run(cli):
 
 def prepared(recipe):
     config = Config(str(recipe), Settings(3, 1, device="cpu"))
-    return runs.prepare(config, recipe_file.find(str(recipe)), open_data("digits"))
+    return runs.prepare(config, recipe_files.find(str(recipe)), open_data("digits"))
 
 
 @pytest.mark.parametrize("recipe", ["gan", "pretrained"])
 def test_a_batch_of_one_is_refused_where_a_recipe_normalises_over_it(recipe):
-    with pytest.raises(Problem, match=f"--batch-size 1: {recipe}"):
+    with pytest.raises(UserError, match=f"--batch-size 1: {recipe}"):
         prepared(recipe)
 
 
@@ -132,7 +132,7 @@ def test_a_batch_of_one_is_taken_where_nothing_is_normalised_and_the_trial_leave
     recipe = prepared("linear")
     drawn = torch.rand(3)
     again = runs.prepare(
-        Config("linear", Settings(3, 2, device="cpu")), recipe_file.find("linear"), open_data("digits")
+        Config("linear", Settings(3, 2, device="cpu")), recipe_files.find("linear"), open_data("digits")
     )
     assert torch.equal(drawn, torch.rand(3)) and recipe.training
     assert all(torch.equal(a, b) for a, b in zip(recipe.parameters(), again.parameters(), strict=True))
@@ -168,7 +168,7 @@ class Mine(Recipe):
 def test_it_is_the_training_steps_that_are_tried(here, phases):
     """An image of 64 pixels is normalised over these; it is the second phase that has one value for each mean."""
     (here / "mine.py").write_text(MINE % phases)
-    with pytest.raises(Problem, match="--batch-size 1: mine") if phases == 2 else nullcontext():
+    with pytest.raises(UserError, match="--batch-size 1: mine") if phases == 2 else nullcontext():
         prepared("./mine.py")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.training import checkpoint
 
 
@@ -29,7 +29,7 @@ def trained():
 
 
 def write(folder, kind="last", step=1, value=1.0, state=None):
-    state = {"position": {"step": step}} if kind == "last" and state is None else state or {}
+    state = {"progress": {"step": step}} if kind == "last" and state is None else state or {}
     return checkpoint.save(folder, kind, step, {"w": torch.full((2, 3), value)}, state, {"recipe": "x"})
 
 
@@ -51,7 +51,7 @@ def same(a, b):
 def test_round_trip_of_weights_and_a_real_adam(tmp_path):
     model, adam = trained()
     state = {"optimizers": [{"adam": adam.state_dict()}], "rng": torch.get_rng_state(), "rng_cuda": None,
-             "position": {"step": 3, "best": float("inf"), "names": ["loss"]}}  # fmt: skip
+             "progress": {"step": 3, "best": float("inf"), "names": ["loss"]}}  # fmt: skip
     facts = {"recipe": "linear", "image": [1, 28, 28], "options": {"lr": 1e-2}}
     path = checkpoint.save(tmp_path, "last", 3, model.state_dict(), state, facts)
     found = checkpoint.load(path)
@@ -107,7 +107,7 @@ def test_damaged_file_is_refused_and_named(tmp_path, name, damage):
             flipped = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
             wrong = {"flip": flipped, "truncate": content[:-1], "empty": b"", "append": content + b"\0"}[damage]
             (path / name).write_bytes(wrong)
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(UserError) as caught:
             checkpoint.load(path)
         assert str(path / name) in str(caught.value)
 
@@ -122,7 +122,7 @@ def test_damaged_file_is_refused_and_named(tmp_path, name, damage):
 def test_damaged_manifest_is_refused(tmp_path, content):
     path = write(tmp_path)
     (path / "manifest.json").write_bytes(content)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         checkpoint.load(path)
     assert str(path) in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_damaged_manifest_is_refused(tmp_path, content):
 def test_missing_manifest_or_folder_is_refused(tmp_path, what):
     path = write(tmp_path)
     shutil.rmtree(path) if what == "folder" else (path / "manifest.json").unlink()
-    with pytest.raises(Problem, match=path.name):
+    with pytest.raises(UserError, match=path.name):
         checkpoint.load(path)
 
 
@@ -143,7 +143,7 @@ def test_any_flipped_bit_of_the_manifest_ends_in_a_problem_or_a_checkpoint(tmp_p
         (path / "manifest.json").write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
         try:
             assert torch.equal(checkpoint.load(path).weights["w"], torch.ones(2, 3))
-        except Problem:
+        except UserError:
             refused += 1
     assert refused > len(content) / 2
 
@@ -152,7 +152,7 @@ def test_altered_facts_are_refused(tmp_path):
     path = checkpoint.save(tmp_path, "best", 1, {"w": torch.ones(1)}, {}, {"image": [1, 28, 28]})
     text = (path / "manifest.json").read_text().replace("28", "29")
     (path / "manifest.json").write_text(text)
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         checkpoint.load(path)
 
 
@@ -160,7 +160,7 @@ def test_another_format_is_refused_by_its_number(tmp_path):
     path = write(tmp_path)
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | {"format": checkpoint.FORMAT + 1}))
-    with pytest.raises(Problem, match=rf"format {checkpoint.FORMAT + 1}; .* reads {checkpoint.FORMAT}"):
+    with pytest.raises(UserError, match=rf"format {checkpoint.FORMAT + 1}; .* reads {checkpoint.FORMAT}"):
         checkpoint.load(path)
 
 
@@ -233,7 +233,7 @@ def test_a_finished_run_has_no_checkpoint_twice(tmp_path):
         write(tmp_path, "best", step, step)
     checkpoint.finish(tmp_path)
     assert names(tmp_path) == ["best-00000004", "last-00000004"], "the last one does not say that it is the best"
-    state, facts = {"position": {"step": 5}}, {"best": True}
+    state, facts = {"progress": {"step": 5}}, {"best": True}
     checkpoint.save(tmp_path, "last", 5, {"w": torch.full((2, 3), 5.0)}, state, facts)
     assert checkpoint.newest(tmp_path, "best", silent).manifest["step"] == 5, "newer than the best one"
     checkpoint.finish(tmp_path)
@@ -247,7 +247,7 @@ def test_a_finished_run_has_no_checkpoint_twice(tmp_path):
 
 def test_nothing_is_removed_beside_a_corrupt_last_one(tmp_path):
     for step in (3, 4):
-        path = checkpoint.save(tmp_path, "last", step, {"w": torch.ones(1)}, {"position": {}}, {"best": True})
+        path = checkpoint.save(tmp_path, "last", step, {"w": torch.ones(1)}, {"progress": {}}, {"best": True})
         write(tmp_path, "best", step)
     (path / "weights.safetensors").write_bytes(b"rubbish")
     checkpoint.finish(tmp_path)

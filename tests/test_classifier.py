@@ -4,19 +4,19 @@ import pytest
 import torch
 
 from aelab.data import open_data
-from aelab.evaluation.classifier import class_figures, judge_of, shares
+from aelab.evaluation.classifier import class_figures, classifier_of, shares
 
 
 def test_it_is_trained_once_and_knows_its_data(tmp_path):
     data, steps = open_data("digits"), []
     torch.manual_seed(1)
-    first = judge_of(data, steps.append, tmp_path)
+    first = classifier_of(data, steps.append, tmp_path)
     assert steps and first.error(data.test) < 4
     after = torch.rand(1)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), after), "the random state is untouched"
     steps.clear()
-    again = judge_of(data, steps.append, tmp_path)
+    again = classifier_of(data, steps.append, tmp_path)
     assert not steps and again.sha256 == first.sha256
     logits = again.net(data.test.batch(slice(None))[0])
     assert torch.equal(again.logits(again.net[0](data.test.batch(slice(None))[0])), logits)
@@ -26,8 +26,8 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     assert class_figures(logits[data.test.labels == 0])["classes"] == 1
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
-    assert judge_of(data, steps.append, tmp_path).sha256 == first.sha256, "a damaged file is made anew"
-    assert judge_of(data, steps.append, tmp_path / "elsewhere").sha256 == first.sha256, "the seed is fixed"
+    assert classifier_of(data, steps.append, tmp_path).sha256 == first.sha256, "a damaged file is made anew"
+    assert classifier_of(data, steps.append, tmp_path / "elsewhere").sha256 == first.sha256, "the seed is fixed"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,6 @@ def test_class_figures(share, classes, distance):
 
 def test_the_score_is_the_number_of_classes_where_they_are_sure_and_equal():
     sure = 50 * torch.eye(10)[torch.arange(1000) % 10]
-    assert class_figures(sure)["class_score"] == pytest.approx(10, rel=0.05)  # ten shuffled parts of 100
-    assert class_figures(torch.zeros(100, 10))["class_score"] == pytest.approx(1), "unsure of everything"
-    assert "class_score" not in class_figures(sure[:9])
+    assert class_figures(sure)["inception_score_lenet"] == pytest.approx(10, rel=0.05)  # ten shuffled parts of 100
+    assert class_figures(torch.zeros(100, 10))["inception_score_lenet"] == pytest.approx(1), "unsure of everything"
+    assert "inception_score_lenet" not in class_figures(sure[:9])

@@ -201,9 +201,9 @@ def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
     rows = cli("compare", "two", "five", "--json").json["runs"]
     assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", 2), ("five", 5)]
-    assert rows[0]["kept/mse"] > rows[1]["kept/mse"]
+    assert rows[0]["best/mse"] > rows[1]["best/mse"]
     cli("eval", "two", "-q")
-    assert "kept/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
+    assert "best/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
     cli("eval", "five", "-q")
     assert "test/mse" in cli("compare", "two", "five", "--json").json["runs"][0]
     assert [r["name"] for r in cli("runs", "--json").json["runs"]] == ["five", "two"]
@@ -342,7 +342,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     assert process.wait(timeout=20) == 130
     assert "aelab resume" in process.stderr.read()
     assert Store().find("cut").status == "KILLED"
-    assert cli("compare", "cut", "--json").json["runs"][0]["kept/loss"] > 0
+    assert cli("compare", "cut", "--json").json["runs"][0]["best/loss"] > 0
     resumed = cli("train", "vae", "--resume", "cut")  # of its own epochs, not the recipe's
     assert resumed.code == 0, resumed.err
     assert cli(*words, "--name", "whole").code == 0
@@ -353,7 +353,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
         history = [[(p.step, p.value) for p in store.client.get_metric_history(run.id, key)] for run in (cut, whole)]
         assert sorted(history[0]) == sorted(history[1]), "the same points, none twice"
     losses = [(p.step, p.value) for p in store.client.get_metric_history(whole.id, "val/loss")]
-    assert cut.metrics["kept/loss"] == whole.metrics["kept/loss"] == min(value for _, value in losses)
+    assert cut.metrics["best/loss"] == whole.metrics["best/loss"] == min(value for _, value in losses)
     kept = [weights(store.folder(run)) for run in (cut, whole)]
     assert kept[0].keys() == kept[1].keys() and all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
@@ -478,9 +478,9 @@ class Away(Recipe):
         return self.w.square().sum(), {}
 
     def phases(self, epochs):
-        return [Phase("train", epochs, self.step, sgd=torch.optim.SGD(self.parameters(), self.lr))]
+        return [Phase("train", epochs, self.training_step, sgd=torch.optim.SGD(self.parameters(), self.lr))]
 
-    def step(self, x, y, sgd):
+    def training_step(self, x, y, sgd):
         loss, _ = self.loss(x, y)
         with torch.no_grad():
             self.w += self.lr
@@ -567,7 +567,7 @@ def test_eval_under_another_option_leaves_the_first_figures_alone(cli):
 def test_compare_draws_a_curve(cli, here):
     for loss in ("minimax", "non-saturating"):
         cli("train", "gan", *FAST, "--loss", loss, "--name", loss)
-    answer = cli("compare", "minimax", "non-saturating", "--curve", "step/grad_g", "--out", "gradients.png")
+    answer = cli("compare", "minimax", "non-saturating", "--curve", "step/g_grad_norm", "--out", "gradients.png")
     assert answer.code == 0 and "picture  gradients.png" in answer.out
     assert Image.open(here / "gradients.png").size[0] > 500
     answer = cli("compare", "minimax", "--curve", "step/nothing")
@@ -578,7 +578,7 @@ def test_samples_are_judged_by_a_classifier(cli):
     cli("train", "gan", *FAST)
     metrics = cli("eval", "gan", "--json").json["runs"][0]["metrics"]
     assert 1 <= metrics["test/classes"] <= 10 and 0 <= metrics["test/class_distance"] <= 0.9
-    assert metrics["test/judge_error"] < 10
+    assert metrics["test/classifier_error"] < 10
     info = Store().find("gan")
     assert len(info.tags["aelab.lenet_sha256"]) == 64
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()

@@ -7,18 +7,18 @@ import re
 import pytest
 import torch
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.evaluation.definitions import definition
 from aelab.recipe import Autoencodes, Encodes, Generates
 
-RECIPES = list(recipe_file.pages())
+RECIPES = list(recipe_files.available())
 CLASSES = 3  # of the labels of `batch`
 SHAPES = [(1, 28, 28), (3, 16, 16), (1, 8, 8)]
 
 
 @pytest.fixture(params=RECIPES)
 def page(request):
-    return recipe_file.pages()[request.param]
+    return recipe_files.available()[request.param]
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -54,7 +54,7 @@ def test_the_page_imports_torch_and_the_recipe_alone(page):
 
 
 def test_every_option_has_a_type_a_default_and_a_line_of_help(page):
-    options = recipe_file.options(recipe_file.load(page))
+    options = recipe_files.options(recipe_files.load(page))
     assert options
     for option in options:
         assert option.help
@@ -63,7 +63,7 @@ def test_every_option_has_a_type_a_default_and_a_line_of_help(page):
 
 
 def test_every_phase_takes_a_step_on_any_shape(page, image):
-    recipe = recipe_file.build(page, image, {}, CLASSES)
+    recipe = recipe_files.build(page, image, {}, CLASSES)
     before = {name: p.detach().clone() for name, p in recipe.named_parameters() if p.requires_grad}
     x, y = batch(image)
     for phase in recipe.phases(1):
@@ -81,7 +81,7 @@ def test_a_step_is_the_same_with_unfused_optimizers(page, float64):
     weights = []
     for fused in (True, False):
         torch.manual_seed(2)
-        recipe = recipe_file.build(page, (1, 8, 8), {}, CLASSES)
+        recipe = recipe_files.build(page, (1, 8, 8), {}, CLASSES)
         x, y = batch((1, 8, 8), 6)
         for phase in recipe.phases(1):
             for optimizer in phase.optimizers.values():
@@ -96,7 +96,7 @@ def test_a_step_is_the_same_with_unfused_optimizers(page, float64):
 
 
 def test_the_loss_evaluates_without_gradients_or_side_effects(page, image):
-    recipe = recipe_file.build(page, image, {}, CLASSES).eval()
+    recipe = recipe_files.build(page, image, {}, CLASSES).eval()
     before = {name: value.clone() for name, value in recipe.state_dict().items()}
     values = []
     for _ in range(2):
@@ -107,11 +107,11 @@ def test_the_loss_evaluates_without_gradients_or_side_effects(page, image):
     assert values[0].keys() == values[1].keys()
     assert all(torch.equal(a, b) for a, b in zip(values[0].values(), values[1].values(), strict=True))
     assert all(torch.equal(value, before[name]) for name, value in recipe.state_dict().items())
-    assert recipe.objective is None or recipe.objective in values[0]
+    assert recipe.monitor is None or recipe.monitor in values[0]
 
 
 def test_every_figure_is_defined(page):
-    recipe = recipe_file.build(page, (1, 8, 8), {}, CLASSES)
+    recipe = recipe_files.build(page, (1, 8, 8), {}, CLASSES)
     x, y = batch((1, 8, 8))
     names = {"loss", *recipe.loss(x, y)[1]}
     for phase in recipe.phases(1):
@@ -120,7 +120,7 @@ def test_every_figure_is_defined(page):
 
 
 def test_codes_and_images_have_their_shapes(page, image):
-    recipe = recipe_file.build(page, image, {"latent_dim": 4}, CLASSES).eval()
+    recipe = recipe_files.build(page, image, {"latent_dim": 4}, CLASSES).eval()
     x, _ = batch(image)
     if isinstance(recipe, Encodes):
         assert recipe.encode(x).shape == (5, 4)
@@ -128,7 +128,7 @@ def test_codes_and_images_have_their_shapes(page, image):
     if isinstance(recipe, Autoencodes):
         assert recipe.decode(recipe.encode(x)).shape == x.shape
     if isinstance(recipe, Generates):
-        z = recipe.prior(7)
+        z = recipe.sample_prior(7)
         assert z.shape == (7, 4)
         made = recipe.decode(z)
         assert made.shape == (7, *image)
@@ -139,14 +139,14 @@ def test_codes_and_images_have_their_shapes(page, image):
 def test_the_learning_rate_reaches_every_optimizer(page):
     rates = []
     for lr in (1e-3, 4e-3):
-        phases = recipe_file.build(page, (1, 8, 8), {"lr": lr}, CLASSES).phases(1)
+        phases = recipe_files.build(page, (1, 8, 8), {"lr": lr}, CLASSES).phases(1)
         rates.append([g["lr"] for phase in phases for o in phase.optimizers.values() for g in o.param_groups])
     assert rates[1] == pytest.approx([4 * rate for rate in rates[0]])
 
 
 def test_training_lowers_the_loss(page):
     """A game has no loss that must fall; there the discriminator must tell real from fake."""
-    recipe = recipe_file.build(page, (1, 8, 8), {}, CLASSES)
+    recipe = recipe_files.build(page, (1, 8, 8), {}, CLASSES)
     x = (torch.rand(64, 1, 8, 8) > 0.5).float() * torch.linspace(0, 1, 8)
     y = torch.zeros(64, dtype=torch.long)
     phase = recipe.phases(1)[-1]
@@ -158,6 +158,6 @@ def test_training_lowers_the_loss(page):
 
 
 def test_the_constructor_takes_what_the_data_are_first(page):
-    parameters = list(inspect.signature(recipe_file.load(page)).parameters.values())
+    parameters = list(inspect.signature(recipe_files.load(page)).parameters.values())
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert positional in (["image"], ["image", "classes"])

@@ -22,7 +22,7 @@ from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Raw
 from aelab.data.dataset import Split, directories, fetch, listing, obtain, open_data, silent, split
 from aelab.data.download import Offline, Remote
 from aelab.data.readers import read_idx
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 REFUSED = "http://127.0.0.1:1/"  # nobody listens on port 1
 
@@ -136,7 +136,7 @@ def test_split_depends_on_its_seed_alone():
 
 
 def test_too_few_images_are_refused():
-    with pytest.raises(Problem, match="too few"):
+    with pytest.raises(UserError, match="too few"):
         split("x", Raw((torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.zeros(3)), None, (), ""), 0, "")
 
 
@@ -217,7 +217,7 @@ def test_auto_falls_back_with_a_note(mnist, tmp_path, monkeypatch):
 def test_auto_does_not_hide_altered_files(mnist, tmp_path):
     raw = mnist.put(tmp_path)
     (raw / mnist.entry.files[0].name).write_bytes(b"rubbish")
-    with pytest.raises(Problem, match="altered"):
+    with pytest.raises(UserError, match="altered"):
         open_data("auto", data_dir=tmp_path)
 
 
@@ -242,13 +242,13 @@ def test_listing_says_what_is_here(mnist, tmp_path):
 
 
 def test_unknown_name_gets_the_nearest():
-    with pytest.raises(Problem, match="Did you mean mnist-5k") as caught:
+    with pytest.raises(UserError, match="Did you mean mnist-5k") as caught:
         open_data("mnist5k")
     assert caught.value.code == 2
 
 
 def test_image_size_is_for_folders():
-    with pytest.raises(Problem, match="--image-size is for folders"):
+    with pytest.raises(UserError, match="--image-size is for folders"):
         open_data("digits", image_size=32)
     assert open_data("digits", image_size=8).image == (1, 8, 8)
 
@@ -272,7 +272,7 @@ def test_damaged_file_is_named(mnist, tmp_path, zipped, damage, number):
     if damage == "altered":
         content[-20] ^= 1
     path.write_bytes({"truncated": content[:-7], "altered": content, "empty": b""}[damage])
-    with pytest.raises(Problem, match="altered") as caught:
+    with pytest.raises(UserError, match="altered") as caught:
         open_data("mnist", data_dir=tmp_path)
     assert str(path) in str(caught.value)
 
@@ -301,7 +301,7 @@ def write_idx(path, content):
 def test_idx_that_lies_is_refused_quickly(tmp_path, name, content):
     path = write_idx(tmp_path / name, content)
     started = time.monotonic()
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         read_idx(path)
     assert str(path) in str(caught.value)
     assert time.monotonic() - started < 2
@@ -316,20 +316,20 @@ def test_damaged_gzip_stream_is_a_problem(tmp_path):
     content = bytearray(gzip.compress(idx(TRAIN), mtime=0))
     content[10] ^= 0x55  # the first byte after gzip's header: another type of block
     (tmp_path / "images.gz").write_bytes(content)
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         read_idx(tmp_path / "images.gz")
 
 
 def test_idx_without_dimensions_is_a_problem(tmp_path):
     paths = [write_idx(tmp_path / str(k), idx(x)) for k, x in enumerate((np.uint8(3), TRAIN_LABELS, TEST, TEST_LABELS))]
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         DOWNLOADABLE["mnist"].read(paths)
 
 
 def test_images_and_labels_must_fit(tmp_path):
     some = (TRAIN, TRAIN_LABELS[:-1], TEST, TEST_LABELS)
     paths = [write_idx(tmp_path / str(k), idx(x)) for k, x in enumerate(some)]
-    with pytest.raises(Problem, match=r"131.*130"):
+    with pytest.raises(UserError, match=r"131.*130"):
         DOWNLOADABLE["mnist"].read(paths)
 
 
@@ -430,7 +430,7 @@ def test_another_file_than_promised(shelf, tmp_path, wrong):
     if len(wrong) > len(CONTENT):  # not a byte more than promised is taken
         assert fetch(remote(shelf.url), tmp_path, silent).read_bytes() == CONTENT
         return
-    with pytest.raises(Problem, match="sha256 differs"):
+    with pytest.raises(UserError, match="sha256 differs"):
         fetch(remote(shelf.url), tmp_path, silent)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -493,7 +493,7 @@ def test_silent_mirror_is_given_up(tmp_path, monkeypatch):
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Problem, match="cannot write") as caught:
+    with pytest.raises(UserError, match="cannot write") as caught:
         fetch(remote(REFUSED), tmp_path / "file", silent)
     assert not isinstance(caught.value, Offline)
 
@@ -596,7 +596,7 @@ def test_mixed_sizes_need_an_image_size(tmp_path):
     for k in range(8):
         picture(tmp_path / f"{k}.png", noise(10, 10))
     picture(tmp_path / "wide one.png", noise(10, 14))
-    with pytest.raises(Problem, match=r"wide one\.png is 14 x 10") as caught:
+    with pytest.raises(UserError, match=r"wide one\.png is 14 x 10") as caught:
         open_data(str(tmp_path))
     assert "--image-size" in str(caught.value) and caught.value.code == 2
     assert open_data(str(tmp_path), image_size=6).image == (3, 6, 6)
@@ -617,14 +617,14 @@ def test_unreadable_picture_is_named(tmp_path, damage):
     bad = tmp_path / "broken one.png"
     content = (tmp_path / "0.png").read_bytes()
     bad.write_bytes({"text": b"this is no picture", "truncated": content[: len(content) // 2], "empty": b""}[damage])
-    with pytest.raises(Problem, match="cannot be read") as caught:
+    with pytest.raises(UserError, match="cannot be read") as caught:
         open_data(str(tmp_path))
     assert str(bad) in str(caught.value)
 
 
 def test_folder_without_pictures(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(Problem, match="no pictures"):
+    with pytest.raises(UserError, match="no pictures"):
         open_data(str(tmp_path))
 
 
@@ -635,7 +635,7 @@ def test_empty_part_is_refused_or_made_up(tmp_path, name):
     (tmp_path / name).mkdir()
     try:
         data = open_data(str(tmp_path))
-    except Problem:
+    except UserError:
         return
     assert len(data.test) and len(data.val)
 
@@ -659,7 +659,7 @@ def test_picture_that_promises_gigabytes_is_refused(tmp_path, side, image_size):
         picture(tmp_path / f"{k}.png", noise(8, 8))
     (tmp_path / "bomb.png").write_bytes(png(side, side))
     started = time.monotonic()
-    with pytest.raises(Problem, match="pixels") as caught:
+    with pytest.raises(UserError, match="pixels") as caught:
         open_data(str(tmp_path), image_size=image_size)
     assert "bomb.png" in str(caught.value)
     assert time.monotonic() - started < 2
@@ -745,5 +745,5 @@ def test_labelled_images_are_balanced_and_drawn_by_the_seed(mnist, tmp_path):
     order = some.shuffled(0, 1, length=250)
     assert torch.bincount(order).min() == 2 and torch.bincount(order).max() == 3 and len(order) == 250
     for n in (9, len(data.train) + 1):
-        with pytest.raises(Problem, match=f"--labels {n}"):
+        with pytest.raises(UserError, match=f"--labels {n}"):
             data.train.labelled(n, 0)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.console import Screen
 from aelab.data import open_data
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.evaluate import evaluate
 from aelab.tracking import Store
 from aelab.training import checkpoint
@@ -16,7 +16,7 @@ from aelab.training.trainer import Interrupted, Settings, Training
 from aelab.workflows import train as runs
 from aelab.workflows.config import Config
 
-RECIPES = list(recipe_file.pages())
+RECIPES = list(recipe_files.available())
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
 import torch
 from torch import nn
@@ -70,7 +70,7 @@ def digits():
 
 
 def training(name, data, folder, epochs=3, seed=0, options=None, **settings):
-    page = recipe_file.find(str(name))
+    page = recipe_files.find(str(name))
     config = Config(str(name), Settings(epochs, 64, seed, "cpu", **settings), options or {})
     recipe = runs.prepare(config, page, data)
     ema = settings.get("ema", recipe.ema)
@@ -129,7 +129,7 @@ def test_a_cut_run_ends_where_a_whole_one_ends(name, options, cut, digits, tmp_p
     second = training(name, digits, tmp_path / "cut", seed=0, options=options)
     last, best = (checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best"))
     second.restore(last, best)
-    assert second.position.step == cut
+    assert second.progress.step == cut
     second.fit(never)
     assert same(weights(whole), weights(second))
     assert same(whole.best_weights, second.best_weights)
@@ -212,15 +212,15 @@ def test_an_average_is_what_it_says(digits, tmp_path):
 def test_max_steps_and_patience(digits, tmp_path):
     short = training("linear", digits, tmp_path / "a", epochs=9, max_steps=7)
     short.fit(never)
-    assert short.position.step == 7
+    assert short.progress.step == 7
     patient = training("stacked", digits, tmp_path / "b", epochs=50, patience=2, options={"lr": 1e-12})
     values = iter([5.0, 4.0, 4.5, 4.2, 1.0, 0.5])
     keep = patient._keep_best
     patient._keep_best = lambda held: keep({"loss": next(values)})
     patient.fit(never)
-    assert patient.position.epochs == 4, "two epochs without a better one"
-    assert patient.position.best == 4.0
-    with pytest.raises(Problem, match="--patience"):
+    assert patient.progress.epochs == 4, "two epochs without a better one"
+    assert patient.progress.best == 4.0
+    with pytest.raises(UserError, match="--patience"):
         training("linear", digits, tmp_path / "c", patience=2)  # its last weights are the best
 
 
@@ -256,10 +256,10 @@ def test_a_non_finite_loss_stops_before_the_weights_are_ruined(digits, tmp_path)
 
     def poisoned(x, y):
         loss, parts = real(x, y)
-        return (loss * math.nan if fit.position.step == 5 else loss), parts
+        return (loss * math.nan if fit.progress.step == 5 else loss), parts
 
     fit.recipe.loss = poisoned
-    with pytest.raises(Problem, match="before step 6"):
+    with pytest.raises(UserError, match="before step 6"):
         fit.fit(never)
     assert all(torch.isfinite(p).all() for p in fit.recipe.parameters())
 
@@ -287,9 +287,9 @@ def test_a_full_disk_warns_and_fails_only_at_the_end(digits, tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("aelab.training.checkpoint.save", full)
-    with pytest.raises(Problem, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         fit.fit(never)
-    assert fit.position.epochs == 1, "it trained to the end"
+    assert fit.progress.epochs == 1, "it trained to the end"
     assert "No space left" in capfd.readouterr().err
 
 
@@ -297,7 +297,7 @@ def test_a_checkpoint_of_other_options_is_refused(digits, tmp_path):
     fit = training("linear", digits, tmp_path, epochs=1)
     fit.fit(never)
     last = checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail)
-    with pytest.raises(Problem, match="not of this recipe"):
+    with pytest.raises(UserError, match="not of this recipe"):
         training("linear", digits, tmp_path, options={"latent_dim": 3}).restore(last, None)
 
 
@@ -360,7 +360,7 @@ def test_a_resume_without_its_best_checkpoint_goes_on(digits, tmp_path):
     second.restore(checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail), None)
     second.fit(never)
     second.use_best()
-    assert second.best_weights and math.isfinite(second.position.best)
+    assert second.best_weights and math.isfinite(second.progress.best)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["as it is saved today", "without Apple's"])

@@ -8,14 +8,14 @@ import torch
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 from torch.optim import SGD
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.recipe import descend
 
 IMAGE = (1, 4, 5)
 
 
 def build(name, image=IMAGE, classes=3, **options):
-    return recipe_file.build(recipe_file.find(name), image, options, classes)
+    return recipe_files.build(recipe_files.find(name), image, options, classes)
 
 
 def batch(n=6):
@@ -93,12 +93,12 @@ def test_gan_losses(game):
     recipe = build("gan", loss=game)
     real, fake = torch.randn(8, 1), torch.randn(8, 1)
     d = lambda logit: 1 / (1 + math.exp(-logit))  # noqa: E731
-    critic, parts = recipe.critic_loss(real, fake)
+    critic, parts = recipe.discriminator_loss(real, fake)
     value = sum(math.log(d(a)) for a in real) / 8 + sum(math.log(1 - d(b)) for b in fake) / 8
     assert critic.item() == pytest.approx(-value, rel=1e-4)
     assert parts["d_fake"].item() == pytest.approx(sum(d(b) for b in fake) / 8, rel=1e-4)
     wanted = {"minimax": lambda b: math.log(1 - d(b)), "non-saturating": lambda b: -math.log(d(b))}[game]
-    assert recipe.forger_loss(fake).item() == pytest.approx(sum(wanted(b) for b in fake) / 8, rel=1e-4)
+    assert recipe.generator_loss(fake).item() == pytest.approx(sum(wanted(b) for b in fake) / 8, rel=1e-4)
 
 
 def test_the_two_games_differ_by_d_over_one_minus_d():
@@ -107,7 +107,7 @@ def test_the_two_games_differ_by_d_over_one_minus_d():
         gradients = {}
         for game in ("minimax", "non-saturating"):
             fake = torch.tensor([[logit]], requires_grad=True)
-            build("gan", loss=game).forger_loss(fake).backward()
+            build("gan", loss=game).generator_loss(fake).backward()
             gradients[game] = fake.grad.item()
         d = 1 / (1 + math.exp(-logit))
         assert gradients["minimax"] / gradients["non-saturating"] == pytest.approx(d / (1 - d), rel=1e-3)
@@ -206,14 +206,16 @@ def test_the_denoisers_target_is_the_clean_image():
         torch.manual_seed(2)
         loss, _ = recipe.loss(x, y)
         torch.manual_seed(2)
-        spoilt = recipe.spoil(x)
-        assert not torch.equal(spoilt, x)
-        assert loss.item() == pytest.approx((recipe.decode(recipe.encode(spoilt)) - x).square().mean().item(), rel=1e-5)
+        corrupted = recipe.corrupt(x)
+        assert not torch.equal(corrupted, x)
+        assert loss.item() == pytest.approx(
+            (recipe.decode(recipe.encode(corrupted)) - x).square().mean().item(), rel=1e-5
+        )
 
 
 def test_noise_has_the_level_that_is_asked_for():
     x = torch.full((400, *IMAGE), 0.8)
-    noisy = {n: build("denoising", noise=n, level=0.25).spoil(x) for n in ("gaussian", "dropout", "masking")}
+    noisy = {n: build("denoising", noise=n, level=0.25).corrupt(x) for n in ("gaussian", "dropout", "masking")}
     assert (noisy["gaussian"] - x).std().item() == pytest.approx(0.25, rel=0.05)
     for name, kept in (("dropout", 0.8 / 0.75), ("masking", 0.8)):
         assert (noisy[name] == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
@@ -282,7 +284,7 @@ def test_the_linear_autoencoder_reaches_pca_in_few_steps_where_brightness_is_nea
     x = (0.5 + codes @ directions.T).view(-1, 3, 8, 8)
     centred = (x - x.mean(0)).flatten(1).double()
     least = torch.linalg.eigvalsh(centred.T @ centred)[:-10].sum() / x.numel()
-    recipe = recipe_file.build(recipe_file.find("linear"), (3, 8, 8), {"latent_dim": 10}, 0)
+    recipe = recipe_files.build(recipe_files.find("linear"), (3, 8, 8), {"latent_dim": 10}, 0)
     (phase,) = recipe.phases(1)
     rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in phase.optimizers.items()}
     for step in range(400):
@@ -360,7 +362,7 @@ def test_label_smoothing_asks_for_one_minus_smooth():
     d = lambda logit: 1 / (1 + math.exp(-logit))  # noqa: E731
     wanted = -sum(0.9 * math.log(d(a)) + 0.1 * math.log(1 - d(a)) for a in real) / 8
     wanted -= sum(math.log(1 - d(b)) for b in fake) / 8
-    assert build("gan", smooth=0.1).critic_loss(real, fake)[0].item() == pytest.approx(wanted, rel=1e-4)
+    assert build("gan", smooth=0.1).discriminator_loss(real, fake)[0].item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_vaegan_gives_each_network_the_gradient_of_its_own_loss():
@@ -368,28 +370,28 @@ def test_vaegan_gives_each_network_the_gradient_of_its_own_loss():
     recipe = build("vaegan", image=(1, 8, 8), latent_dim=3, width=8, gamma=0.5, noise=0.0)
     x = torch.rand(6, 1, 8, 8)
     twin = copy.deepcopy(recipe)
-    discriminator = [*recipe.features.parameters(), *recipe.verdict.parameters()]
+    discriminator = [*recipe.features.parameters(), *recipe.head.parameters()]
     vae = [*recipe.encoder.parameters(), *recipe.generator.parameters()]
     torch.manual_seed(4)
-    figures = recipe.play(x, None, SGD(discriminator, 0.5), SGD(vae, 1.0))
+    figures = recipe.training_step(x, None, SGD(discriminator, 0.5), SGD(vae, 1.0))
     torch.manual_seed(4)
     mu, log_var = twin.posterior(x)
     z = mu + (log_var / 2).exp() * torch.randn_like(mu)
     kl = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0)).sum() / 6
-    fake = twin.decode(torch.cat([z.detach(), twin.prior(6)]))
-    d_real, d_fake = twin.judge(x).sigmoid(), twin.judge(fake.detach()).sigmoid()
+    fake = twin.decode(torch.cat([z.detach(), twin.sample_prior(6)]))
+    d_real, d_fake = twin.discriminate(x).sigmoid(), twin.discriminate(fake.detach()).sigmoid()
     game = d_real.log().mean() + (1 - d_fake[:6]).log().mean() / 2 + (1 - d_fake[6:]).log().mean() / 2
-    players = [*twin.features.named_parameters(), *twin.verdict.named_parameters()]
+    players = [*twin.features.named_parameters(), *twin.head.named_parameters()]
     wanted = torch.autograd.grad(-game, [p for _, p in players])
     for (name, old), new, gradient in zip(players, discriminator, wanted, strict=True):
         assert torch.allclose(old - 0.5 * gradient, new, rtol=1e-4, atol=1e-6), name
-    assert figures["critic"].item() == pytest.approx(-game.item(), rel=1e-4)
-    assert figures["grad_d"].item() == pytest.approx(length(wanted), rel=1e-4)
+    assert figures["d_loss"].item() == pytest.approx(-game.item(), rel=1e-4)
+    assert figures["d_grad_norm"].item() == pytest.approx(length(wanted), rel=1e-4)
 
     twin.features.load_state_dict(recipe.features.state_dict())
-    twin.verdict.load_state_dict(recipe.verdict.state_dict())
+    twin.head.load_state_dict(recipe.head.state_dict())
     like = (twin.features(twin.decode(z)) - twin.features(x).detach()).square().flatten(1).sum(1).mean() / 2
-    d = twin.judge(fake).sigmoid()
+    d = twin.discriminate(fake).sigmoid()
     forger = -d[:6].log().mean() / 2 - d[6:].log().mean() / 2
     encoder = torch.autograd.grad(kl + like, list(twin.encoder.parameters()), retain_graph=True)
     generator = torch.autograd.grad(0.5 * like + forger, list(twin.generator.parameters()))
@@ -397,10 +399,10 @@ def test_vaegan_gives_each_network_the_gradient_of_its_own_loss():
     steps = [*encoder, *(gradient / 0.5 for gradient in generator)]  # of G: 1/gamma times its loss
     for (name, before), after, step in zip(old, vae, steps, strict=True):
         assert torch.allclose(before - step, after, rtol=1e-3, atol=1e-5), name
-    for name, value in {"kl": kl, "like": like, "forger": forger}.items():
+    for name, value in {"kl": kl, "feature_loss": like, "g_loss": forger}.items():
         assert figures[name].item() == pytest.approx(value.item(), rel=1e-4), name
-    assert figures["grad_e"].item() == pytest.approx(length(encoder), rel=1e-3)
-    assert figures["grad_g"].item() == pytest.approx(length(generator), rel=1e-3)
+    assert figures["e_grad_norm"].item() == pytest.approx(length(encoder), rel=1e-3)
+    assert figures["g_grad_norm"].item() == pytest.approx(length(generator), rel=1e-3)
 
 
 def length(gradients):
@@ -413,5 +415,5 @@ def test_vaegan_judges_an_image_alike_in_training_and_evaluation_and_whatever_is
     x = torch.rand(8, 1, 16, 16)
     for _ in range(5):
         phase.step(x, None, **phase.optimizers)
-    beside = recipe.train().judge(torch.cat([x, torch.zeros_like(x)]))[:8]
-    assert torch.allclose(beside, recipe.eval().judge(x), atol=1e-5)
+    beside = recipe.train().discriminate(torch.cat([x, torch.zeros_like(x)]))[:8]
+    assert torch.allclose(beside, recipe.eval().discriminate(x), atol=1e-5)

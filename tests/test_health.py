@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.data import open_data
 from aelab.evaluation.diagnostics import Diagnosis, diagnose, said_by_test
 from aelab.recipe import Recipe
@@ -25,7 +25,7 @@ def mnist():
 
 
 def build(name, **options):
-    return recipe_file.build(recipe_file.find(name), (1, 8, 8), options, 10)
+    return recipe_files.build(recipe_files.find(name), (1, 8, 8), options, 10)
 
 
 def faults(recipe, data, validation=None, history=(1.0, 1.0), steps=ENOUGH):
@@ -39,7 +39,7 @@ class Generator(Recipe):
         super().__init__()
         self.images, self.noise, self.w = images, noise, nn.Parameter(torch.zeros(1))
 
-    def prior(self, n):
+    def sample_prior(self, n):
         return torch.cat([torch.randint(len(self.images), (n, 1)), torch.randn(n, self.images[0].numel())], 1)
 
     def decode(self, z):
@@ -56,7 +56,7 @@ class Gaussian(Recipe):
         self.shape, self.mean, self.w = data.image, x.mean(0), nn.Parameter(torch.zeros(1))
         self.centred = (x - self.mean) / len(x) ** 0.5
 
-    def prior(self, n):
+    def sample_prior(self, n):
         return torch.randn(n, len(self.centred))
 
     def decode(self, z):
@@ -222,7 +222,7 @@ def test_the_best_linear_code_is_good_though_it_leaves_the_range_of_pixels(mnist
     from aelab.evaluation.reconstruction import fit_pca
 
     pca = fit_pca(mnist.train, 10)
-    recipe = recipe_file.build(recipe_file.find("linear"), (1, 28, 28), {"latent_dim": 10}, 10)
+    recipe = recipe_files.build(recipe_files.find("linear"), (1, 28, 28), {"latent_dim": 10}, 10)
     recipe.encode, recipe.decode = pca.encode, lambda z: (z @ pca.components + pca.mean).reshape(-1, 1, 28, 28)
     with torch.no_grad():
         assert float(recipe.decode(recipe.encode(mnist.val.batch(slice(0, 100))[0])).min()) < -0.1
@@ -276,7 +276,7 @@ def test_a_test_says_what_is_worse_than_pca():
 
 
 def test_a_test_says_which_classes_its_classifier_misses():
-    figures = {"test/classes": 7.0, "test/real_classes": 10.0, "test/judge_error": 2.0}
+    figures = {"test/classes": 7.0, "test/real_classes": 10.0, "test/classifier_error": 2.0}
     assert said_by_test(figures)[0].startswith("mode collapse: the classifier sees 7 of 10 classes among the samples;")
     assert said_by_test({**figures, "test/classes": 10.0}) == []
     assert said_by_test({**figures, "test/sharpness": 0.1})[0].startswith(
@@ -284,7 +284,9 @@ def test_a_test_says_which_classes_its_classifier_misses():
     )
     assert said_by_test({**figures, "test/sharpness": 0.9, "test/kl": 14.0})[0].startswith("mode collapse")
     assert said_by_test({**figures, "test/kl": 0.1}) == [], "the posterior has collapsed"
-    assert said_by_test({**figures, "test/judge_error": 40.0}) == [], "a classifier that is often wrong does not tell"
+    assert said_by_test({**figures, "test/classifier_error": 40.0}) == [], (
+        "a classifier that is often wrong does not tell"
+    )
     assert said_by_test({}) == []
     for said in ("hardly trained: after 40 steps", "posterior collapse: the decoder"):
         assert said_by_test(figures, said) == [], "one cause gives one diagnosis"
@@ -302,7 +304,7 @@ def test_a_finished_run_says_how_it_is(cli):
     from aelab.tracking import Store
 
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 40, "--name", "ill", "-q")
-    tag = Store().find("ill").tags["aelab.health"]
+    tag = Store().find("ill").tags["aelab.diagnostics"]
     assert tag.startswith("hardly trained: after 40 steps nothing is proven") and f"warning: {tag}" in answer.err
     assert f"Health: {tag}." in Store().find("ill").tags["mlflow.note.content"]
 
@@ -313,7 +315,7 @@ def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
     monkeypatch.setattr("aelab.workflows.train.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "fine")
     info = Store().find("fine")
-    assert info.tags["aelab.health"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err
+    assert info.tags["aelab.diagnostics"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err
     assert "Health: good.\nNote: 12 of 20 dimensions are used." in info.tags["mlflow.note.content"]
 
 
@@ -330,7 +332,7 @@ def test_a_run_that_is_not_finite_says_so(cli, here):
     )
     assert cli("train", "./boom.py", "--data", "digits", "--epochs", 1, "--name", "boom", "-q").code == 1
     info = Store().find("boom")
-    assert info.status == "FAILED" and info.tags["aelab.health"].startswith("not finite: loss")
+    assert info.status == "FAILED" and info.tags["aelab.diagnostics"].startswith("not finite: loss")
 
 
 @pytest.mark.slow
@@ -341,8 +343,8 @@ def test_trained_models_are_told_apart(cli):
     words = ("train", "vae", "--data", "digits", "--net", "mlp", "-q")
     for name, beta in (("normal", 1), ("collapsed", 20)):
         assert cli(*words, "--beta", beta, "--name", name).code == 0
-    assert Store().find("normal").tags["aelab.health"] == "good"
-    said = Store().find("collapsed").tags["aelab.health"]
+    assert Store().find("normal").tags["aelab.diagnostics"] == "good"
+    said = Store().find("collapsed").tags["aelab.diagnostics"]
     assert said.startswith("posterior collapse: ") and ";" not in said.removesuffix(
         "; try more --epochs or less weight on the KL term (--beta is 20)"
     )

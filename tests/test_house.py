@@ -11,8 +11,8 @@ import aelab
 
 ROOT = Path(aelab.__file__).parent
 FLOORS = [
-    {"errors", "files", "recipe", "__init__"},
-    {"console", "data", "figures", "recipe_file"},
+    {"aliases", "errors", "files", "recipe", "__init__"},
+    {"console", "data", "figures", "recipe_files"},
     {"evaluation", "tracking"},
     {"training", "results"},
     {"workflows"},
@@ -82,8 +82,8 @@ def test_help_imports_nothing_heavy():
 
 def test_listing_recipes_imports_no_torch():
     code = (
-        "import sys; from aelab import recipe_file\n"
-        "assert all(page.summary for page in recipe_file.pages().values())\n"
+        "import sys; from aelab import recipe_files\n"
+        "assert all(page.summary for page in recipe_files.available().values())\n"
         "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from PIL import Image
 
 from aelab.data import memory, open_data
 from aelab.data.readers import read_idx
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 GB = 1_000_000_000
 
@@ -71,13 +71,13 @@ def test_pictures_for_which_there_is_no_memory_are_refused(album, monkeypatch):
     """Twelve colour pictures of 30,000 x 30,000 are 32.4 GB, and their split is another."""
     monkeypatch.setattr(memory, "available", lambda: 60 * GB)
     with pytest.raises(
-        Problem, match="12 pictures of 30000 x 30000 need 65 GB of memory, and 60 GB are free"
+        UserError, match="12 pictures of 30000 x 30000 need 65 GB of memory, and 60 GB are free"
     ) as refused:
         open_data("album", image_size=30_000)
     assert "--image-size" in str(refused.value) and refused.value.code == 2
     needed = 2 * 12 * 3 * 64 * 64 + 12 * 80
     monkeypatch.setattr(memory, "available", lambda: needed - 1)
-    with pytest.raises(Problem, match="memory"):
+    with pytest.raises(UserError, match="memory"):
         open_data("album", image_size=64)
     monkeypatch.setattr(memory, "available", lambda: needed)
     assert open_data("album", image_size=64).image == (3, 64, 64)
@@ -94,7 +94,7 @@ def test_a_step_for_which_there_is_no_memory_is_refused_before_there_is_a_run(al
 def test_an_idx_file_for_which_there_is_no_memory_is_refused(here, monkeypatch):
     (here / "x").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 10]) + bytes(10))
     monkeypatch.setattr(memory, "available", lambda: 29)
-    with pytest.raises(Problem, match="memory"):
+    with pytest.raises(UserError, match="memory"):
         read_idx(here / "x")
     monkeypatch.setattr(memory, "available", lambda: 30)
     assert read_idx(here / "x").shape == (10,)

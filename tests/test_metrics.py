@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.data.catalog import BUNDLED
 from aelab.data.dataset import Split, split
 from aelab.evaluation import evaluate as evaluation
@@ -133,7 +133,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 def built(name):
     torch.manual_seed(0)
-    return recipe_file.build(recipe_file.pages()[name], (1, 8, 8), {})
+    return recipe_files.build(recipe_files.available()[name], (1, 8, 8), {})
 
 
 def steps(recipe, x, y):
@@ -168,7 +168,7 @@ def test_unknown_figure_has_no_definition():
 
 def test_the_elbo_is_minus_nll_and_kl(elsewhere):
     torch.manual_seed(0)
-    recipe = recipe_file.build(recipe_file.pages()["vae"], (1, 8, 8), {"beta": 4.0})
+    recipe = recipe_files.build(recipe_files.available()["vae"], (1, 8, 8), {"beta": 4.0})
     loss, parts = recipe.loss(torch.rand(4, 1, 8, 8), torch.zeros(4))
     torch.testing.assert_close(parts["elbo"], -(parts["nll"] + parts["kl"]))
     torch.testing.assert_close(loss, parts["nll"] + 4 * parts["kl"])

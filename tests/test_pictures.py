@@ -6,7 +6,7 @@ import torch
 from matplotlib.text import Text
 
 from aelab import figures
-from aelab.errors import Problem, visible
+from aelab.errors import UserError, visible
 from aelab.figures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
 
 
@@ -83,7 +83,7 @@ def test_written_picture_reads_back(tmp_path):
 @pytest.mark.parametrize("name", ["a.xyz", "a", "file/a.png"])
 def test_picture_that_cannot_be_written(tmp_path, name):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Problem, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write"):
         figures.write(tmp_path / name, np.zeros((4, 4, 3), np.uint8))
 
 
@@ -244,7 +244,7 @@ def test_any_name_can_be_drawn(name, tmp_path):
 
 def test_the_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path):
     for values in ((1e-3, 20.0), (2.0, 3.0)):
-        figure = curves({"a": list(enumerate(values))}, "kept/loss")
+        figure = curves({"a": list(enumerate(values))}, "best/loss")
         save(tmp_path / "a.png", figure)
         axis = figure.axes[0].yaxis
         texts = [label.get_text() for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))]

@@ -13,10 +13,10 @@ from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from aelab import console, recipe_file
+from aelab import console, recipe_files
 from aelab.console import Screen
 from aelab.data import Split, open_data
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation import generation
 from aelab.evaluation.codes import code_figures, intrinsic_dimension, random_projection
 from aelab.evaluation.definitions import BASELINES, CONTROLS, against, definition
@@ -48,7 +48,7 @@ def few(monkeypatch):
 
 def built(name, **options):
     torch.manual_seed(0)
-    return recipe_file.build(recipe_file.pages()[name], (1, 8, 8), {"latent_dim": 6, **options}, 10)
+    return recipe_files.build(recipe_files.available()[name], (1, 8, 8), {"latent_dim": 6, **options}, 10)
 
 
 def normal(n, dimension, seed, mean=0.0):
@@ -67,8 +67,8 @@ def test_distances_of_normals_are_known():
     real, far = normal(4000, 4, 0), normal(4000, 4, 1, mean=1.5)
     near = generation.distances(normal(4000, 4, 2), real, "lenet")
     figures = generation.distances(far, real, "lenet")
-    assert figures["frechet_lenet"] == pytest.approx(4 * 1.5**2, rel=0.05)
-    assert near["frechet_lenet"] < 0.02 and abs(near["kernel_lenet"]) < 0.01 < figures["kernel_lenet"]
+    assert figures["fd_lenet"] == pytest.approx(4 * 1.5**2, rel=0.05)
+    assert near["fd_lenet"] < 0.02 and abs(near["kid_lenet"]) < 0.01 < figures["kid_lenet"]
     assert near["precision_lenet"] > 0.9 and near["coverage_lenet"] > 0.9
     assert near["density_lenet"] == pytest.approx(1, abs=0.1)
 
@@ -93,7 +93,7 @@ def test_the_kernel_distance_of_few_images_is_that_of_all_subsets():
     metric = KernelInceptionDistance(given, subsets=20, subset_size=200)
     metric.update(real, real=True)
     metric.update(features, real=False)
-    assert generation.distances(features, real, "lenet")["kernel_lenet"] == pytest.approx(
+    assert generation.distances(features, real, "lenet")["kid_lenet"] == pytest.approx(
         float(metric.compute()[0]), rel=1e-4
     )
 
@@ -144,7 +144,7 @@ def test_inception_takes_the_weights_of_a_file(tmp_path):
     (tmp_path / "other.pth").write_bytes(b"no weights")
     torch.save({"x": torch.ones(1)}, tmp_path / "third.pth")
     for name in ("other.pth", "third.pth", "missing.pth"):
-        with pytest.raises(Problem, match=name):
+        with pytest.raises(UserError, match=name):
             generation.inception(tmp_path / name, torch.device("cpu"))
 
 
@@ -216,11 +216,11 @@ def test_the_linear_filter_is_that_of_least_squares_and_is_clipped(draw, digits)
     generator = torch.Generator().manual_seed(0)
     parts = ([digits.train] * noise_draws(digits.train), [digits.test])
     train, test = ([(noisy(x, generator), x) for split in part for x, _ in split.blocks(100)] for part in parts)
-    (seen, clean), (spoilt, truth) = ([torch.cat(column).flatten(1).double() for column in zip(*pairs, strict=True)]
+    (seen, clean), (corrupted, truth) = ([torch.cat(column).flatten(1).double() for column in zip(*pairs, strict=True)]
                                       for pairs in (train, test))  # fmt: skip
     model = Ridge(1e-3).fit(seen.numpy(), clean.numpy())
-    filtered = torch.from_numpy(model.predict(spoilt.numpy()))
-    for figures, output in zip(found, (filtered, spoilt), strict=True):
+    filtered = torch.from_numpy(model.predict(corrupted.numpy()))
+    for figures, output in zip(found, (filtered, corrupted), strict=True):
         clipped = float((output.clamp(0, 1) - truth).square().mean())
         assert figures["denoised_mse"] == pytest.approx(clipped, rel=1e-3)
         assert figures["denoised_psnr"] == pytest.approx(-10 * math.log10(clipped), abs=0.01)
@@ -311,7 +311,7 @@ class Copies(Recipe):
     def loss(self, x, y):
         return self.weight.sum(), {}
 
-    def prior(self, n):
+    def sample_prior(self, n):
         self.given += n
         return torch.arange(self.given - n, self.given) % len(self.images)
 
@@ -327,8 +327,8 @@ def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
     report = report_of(Copies(data, n), data, QUIET)
     figures = report.figures
     assert report.tags["aelab.compared_samples"] == str(n) and any(f"{n:,} samples" in note for note in report.notes)
-    for name in ("parzen", "sharpness", "frechet_lenet", "kernel_lenet", "precision_lenet", "recall_lenet",
-                 "density_lenet", "coverage_lenet", "classes", "class_distance", "class_score"):  # fmt: skip
+    for name in ("parzen", "sharpness", "fd_lenet", "kid_lenet", "precision_lenet", "recall_lenet",
+                 "density_lenet", "coverage_lenet", "classes", "class_distance", "inception_score_lenet"):  # fmt: skip
         assert figures[f"test/{name}"] == pytest.approx(figures[f"test/real_{name}"], rel=1e-5, abs=1e-9), name
     gaussian = generation.gaussian_images(data.train, n)
     assert figures["test/gaussian_parzen"] == pytest.approx(generation.parzen(gaussian, data.val, data.test), rel=1e-5)
@@ -362,7 +362,7 @@ def test_no_figure_depends_on_the_batch_size(digits, few):
 
 def test_real_images_are_nearer_than_gaussian_ones_and_are_kept(digits, few, monkeypatch):
     first = report_of(built("gan"), digits, QUIET)
-    for name in ("frechet_lenet", "kernel_lenet", "class_distance"):
+    for name in ("fd_lenet", "kid_lenet", "class_distance"):
         assert first.figures[f"test/real_{name}"] < first.figures[f"test/gaussian_{name}"]
     assert first.figures["test/real_parzen"] > first.figures["test/gaussian_parzen"]
     monkeypatch.setattr(generation, "gaussian_images", lambda *a: pytest.fail("computed again"))

@@ -17,7 +17,7 @@ def stopped(cli, monkeypatch, *words):
         training.save()
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
-        raise Interrupted(training.position.step)
+        raise Interrupted(training.progress.step)
 
     with monkeypatch.context() as patched:
         patched.setattr("aelab.training.trainer.Training.fit", fit)
@@ -55,7 +55,7 @@ def test_the_runs_of_a_sweep_come_last_and_those_that_cannot_go_on_are_passed_ov
     stopped(cli, monkeypatch, "train", "linear", "--name", "point", "--seed", 1)
     store.client.set_tag(store.find("point").id, "mlflow.parentRunId", parent)
     stopped(cli, monkeypatch, "train", "linear", "--name", "nan", "--seed", 2)
-    store.client.set_tag(store.find("nan").id, "aelab.health", "not finite: loss nan")
+    store.client.set_tag(store.find("nan").id, "aelab.diagnostics", "not finite: loss nan")
     for name in ("alone", "point"):
         answer = cli("resume", "linear")
         assert answer.code == 0 and f"{name}  is the newest" in answer.err, answer.err
@@ -76,7 +76,7 @@ def test_a_run_that_has_become_longer_shows_the_epochs_that_it_has(cli):
         assert ["epochs", epochs] in shown
     rows = cli("compare", "longer", "short", "--json").json["runs"]
     assert {row["run"]: row["epochs"] for row in rows} == {"longer": 4, "short": 5}
-    rows = cli("compare", "--group-by", "epochs", "--metric", "kept/loss", "--json").json["runs"]
+    rows = cli("compare", "--group-by", "epochs", "--metric", "best/loss", "--json").json["runs"]
     assert [row["epochs"] for row in rows] == [4, 5]
     assert cli("resume", "longer", "--epochs", 6).code == 0
     info = Store().find("longer")

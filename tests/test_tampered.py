@@ -11,10 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.console import Screen
 from aelab.data import open_data
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.training import checkpoint
 from aelab.training.checkpoint import Checkpoint
 from aelab.training.settings import Settings
@@ -51,7 +51,7 @@ def training(data, folder):
     """Two phases of two epochs with an optimizer each, a third of none, and an average of the weights."""
     options = {"hidden": (8,), "pretrain": True, "finetune": 2, "labels": 20, "pseudo_label": 0}
     config = Config("pretrained", Settings(2, 16, 0, "cpu", ema=0.5), options)
-    recipe = runs.prepare(config, recipe_file.find("pretrained"), data)
+    recipe = runs.prepare(config, recipe_files.find("pretrained"), data)
     return Training(recipe, data, config.settings, Silent(folder), Screen(quiet=True))
 
 
@@ -95,7 +95,7 @@ def moment(state):
 
 
 def at(**changes):
-    return lambda last: last.state["position"].update(changes)
+    return lambda last: last.state["progress"].update(changes)
 
 
 def without(key):
@@ -118,11 +118,11 @@ def first(weights):
 TAMPERINGS = {
     **{
         f"no {key}": without(key)
-        for key in ("position", "epochs", "optimizers", "sums", "window_sums", "average", "rng", "rng_cuda")
+        for key in ("progress", "epochs", "optimizers", "sums", "window_sums", "average", "rng", "rng_cuda")
     },
     "one part more": put("more", 1),
-    "position is a list": put("position", [1, 2]),
-    "no step": lambda last: last.state["position"].pop("step"),
+    "position is a list": put("progress", [1, 2]),
+    "no step": lambda last: last.state["progress"].pop("step"),
     "a field more": at(more=1),
     **{
         f"{name} -1": at(**{name: -1})
@@ -256,10 +256,10 @@ def test_what_was_not_tampered_with_is_believed(data, whole, tmp_path):
     last, best = (checkpoint.load(written(tmp_path, copied(found))) for found in whole)
     second = training(data, tmp_path)
     second.restore(last, best)
-    at = second.position
+    at = second.progress
     assert (at.phase, at.epoch, at.batch, at.step, at.epochs) == (1, 0, 1, CUT, 2)
     second.fit(lambda: False)
-    assert second.position.step == second.steps == 12
+    assert second.progress.step == second.steps == 12
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_was_tampered_with_is_refused(data, whole, tmp_path, n
     last, best = map(copied, whole)
     TAMPERINGS[name](last)
     path = written(tmp_path, last)
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         training(data, tmp_path).restore(checkpoint.load(path), best)
     text = str(caught.value)
     assert path.name in text and len(text) < 500 and text.count("\n") <= 2, text
@@ -279,14 +279,14 @@ def test_a_checkpoint_that_was_tampered_with_is_refused(data, whole, tmp_path, n
 def test_so_is_a_best_one(data, whole, tmp_path, name):
     last, best = map(copied, whole)
     TAMPERINGS[name](best)
-    with pytest.raises(Problem, match="checkpoint"):
+    with pytest.raises(UserError, match="checkpoint"):
         training(data, tmp_path).restore(last, checkpoint.load(written(tmp_path, best)))
 
 
 def test_the_advice_of_torch_to_execute_code_is_not_passed_on(whole, tmp_path):
     last = copied(whole[0])
     last.state["more"] = Silent(tmp_path)
-    with pytest.raises(Problem, match="cannot be read: it is damaged") as caught:
+    with pytest.raises(UserError, match="cannot be read: it is damaged") as caught:
         checkpoint.load(written(tmp_path, last))
     assert "weights_only" not in str(caught.value) and str(caught.value).count("\n") == 0
 
@@ -296,14 +296,14 @@ def test_a_shape_that_no_image_has_is_refused(whole, image):
     last = copied(whole[0])
     last.manifest["image"] = image
     info = SimpleNamespace(name="silent", params={"image_size": "x".join(map(str, image))})
-    with pytest.raises(Problem, match="is of images"):
+    with pytest.raises(UserError, match="is of images"):
         runs._shape(info, last)
 
 
 def test_a_manifest_of_brackets_is_no_manifest(whole, tmp_path):
     path = written(tmp_path, copied(whole[0]))
     (path / "manifest.json").write_text("[" * 200_000)
-    with pytest.raises(Problem, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         checkpoint.load(path)
     assert not checkpoint._is_best(path)
 
@@ -328,6 +328,6 @@ CONFIGURATIONS = {
 def test_a_configuration_that_nobody_could_have_typed_is_refused(name, tmp_path):
     (tmp_path / "config.json").write_text(CONFIGURATIONS[name])
     info = SimpleNamespace(name="silent", recipe="vae", tags={"aelab.kind": "run"})
-    with pytest.raises(Problem, match="configuration of run silent cannot be read") as caught:
+    with pytest.raises(UserError, match="configuration of run silent cannot be read") as caught:
         runs.configuration(info, SimpleNamespace(folder=lambda info: tmp_path), Screen(quiet=True))
     assert len(str(caught.value)) < 300

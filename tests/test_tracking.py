@@ -15,7 +15,7 @@ from filelock import FileLock
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation import report
 from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, trouble, writer
 from aelab.tracking.owner import lock_path
@@ -149,7 +149,7 @@ def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkey
     being.metrics({"train/loss": 1.0}, 1)
     good = (here / "mlflow.db").read_bytes()
     (here / "mlflow.db").write_bytes(content)
-    with pytest.raises(Problem, match="aelab sync"):
+    with pytest.raises(UserError, match="aelab sync"):
         being.close("FINISHED")
     being._thread.join()
     assert not (being.folder / "refused.jsonl").exists()
@@ -171,7 +171,7 @@ class Mine(Recipe):
     def loss(self, x, y):
         loss = (self.net(x) - x).square().mean()
         return loss, {parts["loss"]}
-    def step(self, x, y, adam):
+    def training_step(self, x, y, adam):
         loss, _ = self.loss(x, y)
         descend(loss, adam)
         return {{"loss": loss, **{parts["step"]}}}
@@ -253,7 +253,7 @@ def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
     monkeypatch.setattr(trouble, "SILENCE_SECONDS", 0.05)
     said = []
     for how in ({"hangs": True}, {"resets": True}):
-        with strange_server(**how) as (_, url), pytest.raises(Problem, match="no MLflow server answers") as caught:
+        with strange_server(**how) as (_, url), pytest.raises(UserError, match="no MLflow server answers") as caught:
             Store(url, warn=said.append)
         assert caught.value.code == 1
     assert "still waiting for the store http://127.0.0.1" in said[0], "a line after five seconds"
@@ -271,7 +271,7 @@ def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
     real = being._client.log_batch
     being._client.log_batch = lambda *arguments, **named: (free.wait(30), real(*arguments, **named))
     being.metrics({"train/loss": 1.0}, 1)
-    with pytest.raises(Problem, match="it did not answer in time") as caught:
+    with pytest.raises(UserError, match="it did not answer in time") as caught:
         being.close("FINISHED")
     assert "aelab sync" in str(caught.value) and any(
         "waiting for the store to take the last" in line for line in store.said
@@ -292,7 +292,7 @@ def test_a_file_that_never_arrives_is_given_up(store, impatient, monkeypatch):
         raise MlflowException("API request to x failed with exception: Connection refused")
 
     being._client.log_artifact = away
-    with pytest.raises(Problem, match="nothing listens there"):
+    with pytest.raises(UserError, match="nothing listens there"):
         being.close("FINISHED")
     assert store.find("run").status == "FINISHED", "the status is told all the same"
 
@@ -320,7 +320,7 @@ def test_a_run_that_is_deleted_in_the_middle_can_be_had_back(store, cli):
     being.text("note.txt", "kept")
     store.client.delete_run(being.id)
     being.metrics({"train/loss": 1.0}, 2)
-    with pytest.raises(Problem, match="has been deleted in MLflow") as caught:
+    with pytest.raises(UserError, match="has been deleted in MLflow") as caught:
         being.close("FINISHED")
     assert f"mlflow runs restore --run-id {being.id}" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
     assert (being.folder / "note.txt").exists() and not (being.folder / "refused.jsonl").exists()
@@ -338,7 +338,7 @@ def test_a_run_that_is_gone_for_good_is_said_to_be(store):
             database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", [being.id])
         database.commit()
     being.metrics({"train/loss": 1.0}, 1)
-    with pytest.raises(Problem, match="cannot restore it"):
+    with pytest.raises(UserError, match="cannot restore it"):
         being.close("FINISHED")
     assert (being.folder / "unsent.jsonl").exists()
 
@@ -505,9 +505,9 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_database_that_cannot_be_opened(kind, store, cli, here):
-    spoil, code, words = BROKEN[kind]
+    corrupt, code, words = BROKEN[kind]
     shutil.copy(here / "mlflow.db", here / "other.db")  # MLflow keeps the other one open
-    spoil(here / "other.db")
+    corrupt(here / "other.db")
     answer = cli("runs", "--tracking-uri", f"sqlite:///{here}/other.db")
     assert answer.code == code and words in answer.err and "Traceback" not in answer.err, answer.err
     assert len(answer.err.splitlines()) <= 3 and "sqlite3" not in answer.err

@@ -15,7 +15,7 @@ from typer.exceptions import TyperException
 from aelab import __version__
 from aelab.cli import again, compare, look, runs, train
 from aelab.cli.options import EXIT_CODES, screen_for
-from aelab.errors import Problem, no_memory, out_of_memory, redacted, visible
+from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
 
 ORDER = (
     "train",
@@ -76,7 +76,7 @@ def main() -> NoReturn:
         code = app(prog_name="aelab", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
-    except Problem as problem:
+    except UserError as problem:
         screen_for(False).error(str(problem))
         sys.exit(problem.code)
     except TyperException as error:

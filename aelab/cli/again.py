@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, farewell, screen_for, store_for
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 verbs = typer.Typer()
 
@@ -53,11 +53,11 @@ def sync(tracking_uri: Uri = None, quiet: Quiet = False) -> None:
         sent += push(here, store, screen.note) if here.uri != store.uri else 0
     except NoStoreError:
         pass  # nothing was trained offline here
-    except Problem as problem:
+    except UserError as problem:
         problems.append(problem)
     try:
         sent += replay(store, screen.note)
-    except Problem as problem:
+    except UserError as problem:
         problems.append(problem)
     if sent or not problems:
         screen.result(f"{sent} run{'s' * (sent != 1)} sent to {store.shown_uri}")

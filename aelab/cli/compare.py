@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.cli.options import (
     DataDir,
     Device,
@@ -20,7 +20,7 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def compare(
         Literal["latent", "labels", "noise", "losses", "models"] | None, typer.Option(help="A standard table, by its name.")
     ] = None,
     curve: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/grad_g.")
+        str | None, typer.Option(metavar="METRIC", help="Draw this figure over the training, such as step/g_grad_norm.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File of that picture.  (default: compare-METRIC.png)")] = None,
     pictures: Annotated[
@@ -80,9 +80,9 @@ def compare(
     from aelab.results.compare import comparison, labels, markable
 
     if out and not curve:
-        raise Problem("--out is for --curve.", code=2)
+        raise UserError("--out is for --curve.", code=2)
     if json + csv + markdown + latex > 1:
-        raise Problem("give one of --json, --csv, --markdown, --latex.", code=2)
+        raise UserError("give one of --json, --csv, --markdown, --latex.", code=2)
     out = destination(out, DRAWN)
     store = store_for(screen := screen_for(quiet), tracking_uri)
     chosen = _chosen(store, run or [], recipe, filter_)
@@ -134,8 +134,8 @@ def _chosen(store: "Store", names: "Sequence[str]", recipe: str | None, filter_:
         ]  # fmt: skip
     if not found:
         if recipe:
-            recipe_file.find(recipe)  # raises where there is none of that name
-        raise Problem("no finished run fits.", "See what is there: aelab runs")
+            recipe_files.find(recipe)  # raises where there is none of that name
+        raise UserError("no finished run fits.", "See what is there: aelab runs")
     return found
 
 
@@ -145,20 +145,20 @@ def _frame(
 ) -> "pd.DataFrame":  # fmt: skip
     """The table that was asked for."""
     from aelab.evaluation.definitions import definition
-    from aelab.results.compare import comparison, grouped, judged_alike, mixed, pivot
+    from aelab.results.compare import comparable, comparison, grouped, mixed, pivot
     from aelab.results.lecture import EMPTY, TABLES
 
     if (rows is None) != (columns is None) or (rows and (len(metrics) != 1 or by or table)):
-        raise Problem("--rows and --columns go together, with one --metric.",
+        raise UserError("--rows and --columns go together, with one --metric.",
                       "aelab compare --rows latent_dim --columns recipe --metric test/sse", code=2)  # fmt: skip
     if table:
         if metrics or by:
-            raise Problem(f"--table {table} has its own columns; leave out --metric and --group-by.", code=2)
+            raise UserError(f"--table {table} has its own columns; leave out --metric and --group-by.", code=2)
         frame = TABLES[table](chosen, store.curve)
         if frame.empty:
-            raise Problem(*EMPTY[table])
+            raise UserError(*EMPTY[table])
         shown = [info for info in chosen if "run" in frame and info.name in set(frame["run"])]
-        judged_alike(shown, list(map(str, frame)), asked=True)
+        comparable(shown, list(map(str, frame)), asked=True)
         return frame
     for name in metrics:
         if not any(name in info.metrics for info in chosen):
@@ -171,7 +171,7 @@ def _frame(
                 }
             )
             hint = f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"
-            raise Problem(f"none of these runs has a figure '{name}'.", hint, code=2)
+            raise UserError(f"none of these runs has a figure '{name}'.", hint, code=2)
     if metrics:
         having = [info for info in chosen if any(name in info.metrics for name in metrics)]
         if without := len(chosen) - len(having):
@@ -179,7 +179,7 @@ def _frame(
         chosen = having
     keys = [rows, columns] if rows and columns else by
     if metrics:
-        judged_alike(chosen, metrics, asked=True)
+        comparable(chosen, metrics, asked=True)
     if rows and columns:
         frame = pivot(chosen, rows, columns, metrics[0])
     else:
@@ -188,7 +188,7 @@ def _frame(
         screen.warn(f"the runs of one row differ in {', '.join(hidden)} too; their mean hides it")
     if rows and columns:
         return frame
-    kept, reason = judged_alike(
+    kept, reason = comparable(
         chosen, [name for name in map(str, frame) if "/" in name and not name.endswith(" sd")], asked=False
     )
     if reason:
@@ -205,7 +205,7 @@ def _drawn(chosen: "list[RunInfo]", curve: str, out: Path | None, store: "Store"
     target = out or Path(f"compare-{curve.replace('/', '-')}.png")
     lines = {label: store.curve(info, curve) for label, info in zip(labels(comparison(chosen)), chosen, strict=True)}
     if missing := [label for label, points in lines.items() if not points]:
-        raise Problem(f"there is no figure '{curve}' in {', '.join(missing)}.", "See which: aelab ui", code=2)
+        raise UserError(f"there is no figure '{curve}' in {', '.join(missing)}.", "See which: aelab ui", code=2)
     save(target, curves(lines, curve))
     return [target]
 
@@ -215,13 +215,13 @@ def _sheets(
     store: "Store", screen: "Screen",
 ) -> list[Path]:  # fmt: skip
     """Contact sheets: the same test images through every run that reconstructs, and samples of every run that draws."""
-    from aelab.evaluation.evaluate import at_rest, reconstruct
+    from aelab.evaluation.evaluate import eval_mode, reconstruct
     from aelab.figures import contact_sheet, save
     from aelab.recipe import Autoencodes, Generates
     from aelab.workflows import train as runs
 
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
-        raise Problem("these runs were trained on different data, so they have no test images in common.", code=2)
+        raise UserError("these runs were trained on different data, so they have no test images in common.", code=2)
     images, samples, truth = {}, {}, None
     for label, info in named.items():
         opened = runs.open_run(info, store, screen, device)
@@ -230,8 +230,8 @@ def _sheets(
                 truth = runs.run_data(opened, data_dir, screen).test.showcase(SHEET)
             images[label] = reconstruct(opened.recipe, truth)
         if isinstance(opened.recipe, Generates):
-            with at_rest(opened.recipe, seed):
-                samples[label] = opened.recipe.decode(opened.recipe.prior(SHEET)).cpu()
+            with eval_mode(opened.recipe, seed):
+                samples[label] = opened.recipe.decode(opened.recipe.sample_prior(SHEET)).cpu()
     written = []
     if truth is not None:
         sheet = contact_sheet({**images, "ground truth": truth}, "the same test images through each run")

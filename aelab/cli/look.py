@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.cli.options import (
     MANY,
     DataDir,
@@ -26,7 +26,7 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 if TYPE_CHECKING:
     from aelab.console import Screen
@@ -99,7 +99,7 @@ def evaluate(
                 "notes": report.notes,
             }
         )
-        for each in said_by_test(report.figures, info.tags.get("aelab.health", "")):
+        for each in said_by_test(report.figures, info.tags.get("aelab.diagnostics", "")):
             screen.warn(f"{info.name}: {each}")
         if not json:
             screen.table(report.table(), f"{info.name} on {len(data.test):,} test images of {data.name}")
@@ -118,7 +118,7 @@ def sample(
 ) -> None:  # fmt: skip
     """Draw codes from the prior and decode them into a grid."""
     from aelab import figures
-    from aelab.evaluation.evaluate import at_rest
+    from aelab.evaluation.evaluate import eval_mode
     from aelab.recipe import Autoencodes, Generates
 
     out = destination(out, figures.WRITTEN)
@@ -130,9 +130,9 @@ def sample(
             else ""
         )
         what = f"{info.name} cannot sample: {info.recipe} has no prior to draw codes from."
-        raise Problem(what, f"Sample a vae or a gan{can}", code=2)
-    with at_rest(opened.recipe, seed):
-        images = opened.recipe.decode(opened.recipe.prior(n))
+        raise UserError(what, f"Sample a vae or a gan{can}", code=2)
+    with eval_mode(opened.recipe, seed):
+        images = opened.recipe.decode(opened.recipe.sample_prior(n))
     _show(store, info, f"samples-{n}-seed{seed}", figures.grid(images, max(1, round(n**0.5))), out, screen)
 
 
@@ -152,7 +152,7 @@ def interpolate(
     The ends are codes of test images or, without an encoder, draws from the prior.
     """
     from aelab import figures
-    from aelab.evaluation.evaluate import at_rest
+    from aelab.evaluation.evaluate import eval_mode
     from aelab.recipe import Autoencodes, Generates
     from aelab.workflows import train as runs
 
@@ -160,13 +160,13 @@ def interpolate(
     screen, store, info, opened = _open(run, device, tracking_uri, quiet)
     recipe = opened.recipe
     if not isinstance(recipe, (Autoencodes, Generates)):
-        raise Problem(f"{info.name} cannot interpolate: {info.recipe} has no codes that decode to images.", code=2)
-    with at_rest(recipe, seed):
+        raise UserError(f"{info.name} cannot interpolate: {info.recipe} has no codes that decode to images.", code=2)
+    with eval_mode(recipe, seed):
         if isinstance(recipe, Autoencodes):
             test = runs.run_data(opened, data_dir, screen).test
             starts, ends = (recipe.encode(test.batch(index)[0]) for index in test.pairs(pairs))
         else:
-            starts, ends = recipe.prior(pairs), recipe.prior(pairs)
+            starts, ends = recipe.sample_prior(pairs), recipe.sample_prior(pairs)
         for kind in ("linear", "spherical") if path == "both" else (path,):
             picture = figures.walks(recipe, starts, ends, steps, kind)
             target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
@@ -179,7 +179,8 @@ def recipes(json: Json = False) -> None:
     from aelab.console import Screen
 
     rows = [
-        {"recipe": page.name, "what": page.summary, "file": short(page.path)} for page in recipe_file.pages().values()
+        {"recipe": page.name, "what": page.summary, "file": short(page.path)}
+        for page in recipe_files.available().values()
     ]
     Screen().data({"recipes": rows}) if json else Screen().table(rows)
 
@@ -196,7 +197,7 @@ def data(
     screen = screen_for(False)
     if fetch is not None:
         if fetch not in DOWNLOADABLE:
-            raise Problem(f"'{fetch}' is not a data set that can be fetched: {', '.join(DOWNLOADABLE)}.", code=2)
+            raise UserError(f"'{fetch}' is not a data set that can be fetched: {', '.join(DOWNLOADABLE)}.", code=2)
         with screen.fetching() as advance:
             screen.result(f"{fetch} is in {obtain(DOWNLOADABLE[fetch], data_dir, advance).place}")
     else:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from aelab import recipe_file
-from aelab.errors import Problem
+from aelab import recipe_files
+from aelab.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aelab.console import Screen
-    from aelab.recipe_file import Page
+    from aelab.recipe_files import RecipeFile
     from aelab.tracking import Store
     from aelab.workflows.train import Outcome
 
@@ -98,10 +98,11 @@ SkipNonfinite = Annotated[
 ]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
-    typer.Option("--schedule", help="How the step size goes on over a phase.", rich_help_panel=TRAINING),
+    typer.Option("--schedule", help="How the learning rate goes on over a phase.", rich_help_panel=TRAINING),
 ]
 Warmup = Annotated[
-    int | None, typer.Option(min=0, max=MANY, help="Steps over which the step size rises.", rich_help_panel=TRAINING)
+    int | None,
+    typer.Option(min=0, max=MANY, help="Steps over which the learning rate rises.", rich_help_panel=TRAINING),
 ]
 Ema = Annotated[
     float | None,
@@ -171,7 +172,7 @@ def short(path: Path) -> str:
 
 
 def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
-    """Where a picture goes: a PNG where no ending is given. Raises Problem, before any work, where it cannot be written."""
+    """Where a picture goes: a PNG where no ending is given. Raises UserError, before any work, where it cannot be written."""
     if out is None:
         return None
     target = out if out.suffix or not out.name else out.with_name(out.name + ".png")
@@ -179,18 +180,18 @@ def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
         with suppress(FileNotFoundError, NotADirectoryError):
             target.stat()
         if out.is_dir() or target.is_dir():
-            raise Problem(f"--out {out} is a folder.", f"Name a file in it, such as {out / 'picture.png'}", code=2)
+            raise UserError(f"--out {out} is a folder.", f"Name a file in it, such as {out / 'picture.png'}", code=2)
         there = next(place for place in (target, *target.parents) if place.exists())
     except OSError as error:
-        raise Problem(f"--out {str(out)[:60]}: {error.strerror}.", code=2) from error
+        raise UserError(f"--out {str(out)[:60]}: {error.strerror}.", code=2) from error
     if target.suffix.lower() not in endings:
-        raise Problem(
+        raise UserError(
             f"--out {out}: {target.suffix} is no format of a picture here.", f"Use one of {' '.join(endings)}", code=2
         )
     if there != target and not there.is_dir():
-        raise Problem(f"--out {out}: {there} is no folder.", code=2)
+        raise UserError(f"--out {out}: {there} is no folder.", code=2)
     if not os.access(there, os.W_OK):
-        raise Problem(f"--out {out}: {there} cannot be written to.", code=2)
+        raise UserError(f"--out {out}: {there} cannot be written to.", code=2)
     return target
 
 
@@ -210,19 +211,19 @@ def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
     screen.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in verbs), "aelab ui"]))
 
 
-def assignments(page: "Page", pairs: list[str]) -> dict[str, Any]:
+def assignments(page: "RecipeFile", pairs: list[str]) -> dict[str, Any]:
     """The recipe's options given as NAME=VALUE."""
-    known = {option.name: option for option in recipe_file.options(recipe_file.load(page))}
+    known = {option.name: option for option in recipe_files.options(recipe_files.load(page))}
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
         if not equals or name not in known:
-            raise Problem(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
+            raise UserError(f"--set {pair}: write NAME=VALUE with one of {', '.join(known)}.", code=2)
         if name in values:
-            raise Problem(f"--set {name} is given twice.", code=2)
+            raise UserError(f"--set {name} is given twice.", code=2)
         try:
             values[name] = known[name].parse(text.strip())
         except ValueError as error:
-            raise Problem(f"--set {name}: {error}", code=2) from error
+            raise UserError(f"--set {name}: {error}", code=2) from error
     return values

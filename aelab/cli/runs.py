@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short, store_for
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 if TYPE_CHECKING:
     from aelab.tracking import RunInfo
@@ -98,15 +98,15 @@ def rm(
     wanted: dict[str, RunInfo] = {}
     for word, info in zip(run, map(store.find, run), strict=True):
         if word == info.recipe and word != info.name:
-            raise Problem(
+            raise UserError(
                 f"{word} is a recipe; nothing was removed.", f"Name the run: aelab runs rm {info.name}", code=2
             )
         wanted |= {each.id: each for each in (info, *(child for child in store.runs() if child.parent == info.id))}
     if alive := [info.name for info in wanted.values() if info.status == "RUNNING"]:
-        raise Problem(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
+        raise UserError(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
     for info in wanted.values():
         if not force and (models := store.models(info)):
-            raise Problem(f"{info.name} is registered as {', '.join(models)}; nothing was removed.",
+            raise UserError(f"{info.name} is registered as {', '.join(models)}; nothing was removed.",
                           "Remove it with its registration: --force", code=2)  # fmt: skip
     for info in wanted.values():
         store.remove(info)
@@ -145,7 +145,7 @@ def register(
     store = store_for(screen := screen_for(quiet), tracking_uri)
     info = store.find(run)
     if info.tags.get("aelab.kind") != "run":
-        raise Problem(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
+        raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
     screen.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
     screen.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")

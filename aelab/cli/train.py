@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
 import typer
 from typer.core import TyperGroup
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.cli.again import resume
 from aelab.cli.options import (
     EXIT_CODES,
@@ -48,11 +48,11 @@ from aelab.cli.options import (
     short,
     store_for,
 )
-from aelab.errors import Problem, visible
+from aelab.errors import UserError, visible
 
 if TYPE_CHECKING:
     from aelab.console import Screen
-    from aelab.recipe_file import Option, Page
+    from aelab.recipe_files import Option, RecipeFile
     from aelab.workflows.config import Config
 
 RECIPES_OWN = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings for which a recipe has a default
@@ -60,7 +60,7 @@ RECIPES_OWN = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings 
 verbs = typer.Typer()
 
 
-def train(page: "Page", values: dict[str, Any], typed: set[str]) -> None:
+def train(page: "RecipeFile", values: dict[str, Any], typed: set[str]) -> None:
     """Trains a recipe: `values` are the engine's options and the recipe's, of which some were `typed`."""
     from aelab.workflows import resume as resuming
     from aelab.workflows import train as runs
@@ -99,9 +99,9 @@ def _shall_resume(name: str, run_id: str, screen: "Screen") -> bool:
     return typer.confirm(f"{visible(name)} of the same command was stopped. Go on with it?", default=True, err=True)
 
 
-def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str, Any], typed: set[str]) -> None:
-    """Raises Problem, with the differences, if options were typed that are not those of the run that is resumed."""
-    defaults = {option.name: option.default for option in recipe_file.options(recipe_file.load(page))}
+def _refuse_changes(before: "Config", page: "RecipeFile", name: str, values: dict[str, Any], typed: set[str]) -> None:
+    """Raises UserError, with the differences, if options were typed that are not those of the run that is resumed."""
+    defaults = {option.name: option.default for option in recipe_files.options(recipe_files.load(page))}
     was = {**defaults, **before.options, **asdict(before.settings), "data": before.data, "image_size": before.image_size,
            "split_seed": before.split_seed, "skip_bad": before.skip_bad, "name": name}  # fmt: skip
     changed = [
@@ -112,35 +112,37 @@ def _refuse_changes(before: "Config", page: "Page", name: str, values: dict[str,
     if Path(before.recipe).stem != page.name:
         changed.insert(0, f"recipe {page.name}, was {Path(before.recipe).stem}")
     if changed:
-        raise Problem(f"{name} was begun with other options: {'; '.join(changed)}.", "Leave them out to go on.", code=2)
+        raise UserError(
+            f"{name} was begun with other options: {'; '.join(changed)}.", "Leave them out to go on.", code=2
+        )
 
 
-def _config(page: "Page", values: dict[str, Any]) -> "Config":
+def _config(page: "RecipeFile", values: dict[str, Any]) -> "Config":
     """The configuration that the typed values mean; what is left of them are the recipe's options."""
     from aelab.training.settings import Settings
     from aelab.workflows.config import Config
 
-    recipe = recipe_file.load(page)
+    recipe = recipe_files.load(page)
     own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
     settings = Settings(
         **own,
         **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience", "skip_nonfinite")},
     )
     given = {key: values.pop(key) for key in ("data", "image_size", "split_seed", "start", "skip_bad")}
-    typed = str(page.path) if page.path != getattr(recipe_file.pages().get(page.name), "path", None) else page.name
+    typed = str(page.path) if page.path != getattr(recipe_files.available().get(page.name), "path", None) else page.name
     return Config(typed, settings, values, **given)
 
 
-def _train_command(page: "Page") -> Any:
+def _train_command(page: "RecipeFile") -> Any:
     """The command `train NAME`, made from the engine's options and the signature of the recipe."""
-    recipe = recipe_file.load(page)
+    recipe = recipe_files.load(page)
     usual = {name: getattr(recipe, name) for name in RECIPES_OWN}
     common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
-    own = recipe_file.options(recipe)
+    own = recipe_files.options(recipe)
     for option in own:
         if option.name in taken:
-            raise Problem(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
+            raise UserError(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
 
     def command(context: typer.Context, **values: Any) -> None:
         typed = {name for name in values if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
@@ -203,10 +205,10 @@ class Recipes(TyperGroup):
     """The group `train`: a command for every recipe, whose file is only run when it is the one that is asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(recipe_file.pages())
+        return list(recipe_files.available())
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        page = recipe_file.find(cmd_name)
+        page = recipe_files.find(cmd_name)
         stub = typer.Typer(add_completion=False)
         stub.command(name=page.name, help=page.summary)(lambda: None)
         return typer.main.get_command(stub)
@@ -221,7 +223,7 @@ class Recipes(TyperGroup):
             return "resume", typer.main.get_command(_single(resume)), [name, *args[1:]] if equals else args[1:]
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
-        return args[0], _train_command(recipe_file.typed(args[0])), args[1:]
+        return args[0], _train_command(recipe_files.trust(args[0])), args[1:]
 
 
 verbs.add_typer(
@@ -257,12 +259,14 @@ def compare_latent(
     from aelab.workflows import sweep
     from aelab.workflows import train as runs
 
-    page = recipe_file.typed(recipe)
+    page = recipe_files.trust(recipe)
     options = assignments(page, set_ or [])
     if "latent_dim" in options:
-        raise Problem("--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2)
+        raise UserError(
+            "--set latent_dim: the dimensions are the arguments, such as aelab compare-latent 2 5 10", code=2
+        )
     if seed + seeds - 1 > LARGEST_SEED:
-        raise Problem(
+        raise UserError(
             f"--seeds {seeds}: the last of them would be {seed + seeds - 1}; {LARGEST_SEED} is the largest.", code=2
         )
     screen = screen_for(quiet)
@@ -295,4 +299,4 @@ def compare_latent(
             screen.result(f"picture  {short(picture)}")
         screen.note(f"next     aelab compare {shlex.quote(done.info.name)}   aelab ui")
     if done.failed:
-        raise Problem(f"{len(done.failed)} of {len(unique) * seeds} points failed.", *done.failed[:2])
+        raise UserError(f"{len(done.failed)} of {len(unique) * seeds} points failed.", *done.failed[:2])

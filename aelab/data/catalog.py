@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aelab.data.download import Remote, sha256
 from aelab.data.readers import pictures_in, read_cifar10, read_idx, read_pictures
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 Pair = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, labels (N,) int64, -1 where there is none
 DIGITS = tuple("0123456789")
@@ -52,11 +52,11 @@ class Downloadable:
         return next((path for path in (folder / remote.name, plain) if path.exists()), None)
 
     def load(self, paths: Sequence[Path]) -> Raw:
-        """Reads the files after comparing their digests. Raises Problem for one that is truncated or altered."""
+        """Reads the files after comparing their digests. Raises UserError for one that is truncated or altered."""
         for path, remote in zip(paths, self.files, strict=True):
             known = remote.sha256 if path.name == remote.name else self.unpacked.get(path.name)
             if known and sha256(path) != known:
-                raise Problem(
+                raise UserError(
                     f"{path} is truncated or altered: its sha256 is not that of {self.title}.",
                     "Delete it and type: aelab data --fetch " + self.title,
                 )
@@ -68,7 +68,7 @@ def _read_mnist(paths: Sequence[Path]) -> tuple[Pair, Pair]:
     train_x, train_y, test_x, test_y = (read_idx(path) for path in paths)
     for images, labels, path in ((train_x, train_y, paths[0]), (test_x, test_y, paths[2])):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise Problem(f"{path} does not fit its labels: shapes {tuple(images.shape)} and {tuple(labels.shape)}.")
+            raise UserError(f"{path} does not fit its labels: shapes {tuple(images.shape)} and {tuple(labels.shape)}.")
     return (train_x.unsqueeze(1), train_y.long()), (test_x.unsqueeze(1), test_y.long())
 
 
@@ -160,7 +160,7 @@ def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int]
     paths = [pictures_in(each) for each in roots]
     everything = [path for some in paths for path in some]
     if not paths[0]:
-        raise Problem(f"there are no pictures in {roots[0]} (png, jpg, bmp, webp, gif, tif, pgm, ppm).", code=2)
+        raise UserError(f"there are no pictures in {roots[0]} (png, jpg, bmp, webp, gif, tif, pgm, ppm).", code=2)
     read = read_pictures(
         everything, image_size, lambda n: advance(f"reading {root.name}", n, len(everything)), skip_bad
     )

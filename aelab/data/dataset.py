@@ -19,8 +19,8 @@ from torch import Tensor
 
 from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
 from aelab.data.download import Advance, Offline, fetch
-from aelab.errors import Problem
-from aelab.recipe import Image
+from aelab.errors import UserError
+from aelab.recipe import ImageShape
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 CPU = torch.device("cpu")
@@ -84,12 +84,12 @@ class Split:
     def labelled(self, n: int, seed: int) -> "Split":
         """n random images, as many of each class as possible; which ones depends on the seed alone.
 
-        Raises Problem where there are not so many, or fewer than classes.
+        Raises UserError where there are not so many, or fewer than classes.
         """
         labels = self.labels.cpu().numpy()
         classes, counts = np.unique(labels[labels >= 0], return_counts=True)
         if not len(classes) <= n <= counts.sum():
-            raise Problem(
+            raise UserError(
                 f"--labels {n}: between {len(classes)} (one a class) and {counts.sum():,} (all labelled training images).",
                 code=2,
             )
@@ -123,7 +123,7 @@ class Dataset:
     note: str = ""  # what the user should know, for instance that a smaller set stands in
 
     @property
-    def image(self) -> Image:
+    def image(self) -> ImageShape:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
@@ -153,7 +153,7 @@ def open_data(
 ) -> Dataset:
     """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
 
-    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises Problem when it is not to be had.
+    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises UserError when it is not to be had.
     """
     note = ""
     if name == "auto":
@@ -173,7 +173,7 @@ def open_data(
     else:
         raise _unknown(name)
     if image_size and not _is_folder(name) and raw.train[0].shape[2:] != (image_size, image_size):
-        raise Problem(
+        raise UserError(
             f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
         )
     return split(name, raw, split_seed, note or raw.note)
@@ -187,12 +187,12 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def _unknown(name: str) -> Problem:
+def _unknown(name: str) -> UserError:
     from difflib import get_close_matches
 
     close = get_close_matches(name, NAMES, 1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return Problem(
+    return UserError(
         f"there is no data set or folder '{name}'.{hint}",
         f"Data sets: {', '.join(NAMES)}, or the path of a folder of pictures",
         code=2,
@@ -233,7 +233,7 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     generator = np.random.default_rng(seed)
     images, labels = raw.train
     if len(images) < FEWEST:
-        raise Problem(
+        raise UserError(
             f"{len(images)} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
         )
     rest, test, val = torch.arange(len(images)), raw.test, raw.val

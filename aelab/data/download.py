@@ -11,7 +11,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 TIMEOUT = 4.0  # seconds without an answer before a mirror is given up
 BLOCK = 1 << 18
@@ -29,7 +29,7 @@ class Remote:
     mirrors: Sequence[str]
 
 
-class Offline(Problem):
+class Offline(UserError):
     """No mirror of a file could be reached."""
 
 
@@ -43,7 +43,7 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
     """Downloads `remote` into `folder` and returns its path.
 
     Works in `NAME.part`, goes on from what is there, and renames only what has the right digest. Raises Offline when no
-    mirror gives the file, and Problem when the disk does not take it.
+    mirror gives the file, and UserError when the disk does not take it.
     """
     target = folder / remote.name
     reasons = []
@@ -60,7 +60,7 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
                 except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
                     reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
     except OSError as error:
-        raise Problem(f"cannot write {error.filename or target}: {error.strerror or error}") from error
+        raise UserError(f"cannot write {error.filename or target}: {error.strerror or error}") from error
     raise Offline(f"{remote.name} could not be downloaded.", "  ".join(reasons))
 
 

@@ -3,16 +3,16 @@
 import os
 from pathlib import Path
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def require(needed: int, what: str, *advice: str) -> None:
-    """Raises Problem where fewer bytes are free than `what` needs."""
+    """Raises UserError where fewer bytes are free than `what` needs."""
     free = available()
     if needed > free:
-        raise Problem(f"{what} need {_shown(needed)} of memory, and {_shown(free)} are free.", *advice, code=2)
+        raise UserError(f"{what} need {_shown(needed)} of memory, and {_shown(free)} are free.", *advice, code=2)
 
 
 def _shown(size: int) -> str:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from aelab.data.memory import require
-from aelab.errors import Problem
+from aelab.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL knows more: for EPS it starts Ghostscript
@@ -27,29 +27,29 @@ COPIES = 12  # bytes a pixel of one picture while it is read: four as PIL keeps 
 MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
 
 
-class Unreadable(Problem):
+class Unreadable(UserError):
     """One picture that cannot be read; --skip-bad leaves it out."""
 
 
 def read_idx(path: Path) -> Tensor:
-    """An IDX file of bytes (LeCun's format), gzipped or not. Raises Problem if its length is not what it promises."""
+    """An IDX file of bytes (LeCun's format), gzipped or not. Raises UserError if its length is not what it promises."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             size = math.prod(shape)
             if zero or kind != 8 or dimensions > 3 or size > MOST_BYTES:
-                raise Problem(f"{path} is not an IDX file of bytes.")
+                raise UserError(f"{path} is not an IDX file of bytes.")
             if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before the memory is asked for
-                raise Problem(
+                raise UserError(
                     f"{path} is truncated or altered: it promises {size} bytes and has {path.stat().st_size - file.tell()}."
                 )
             require(3 * size, f"the {size:,} bytes of {path}")  # as read, as an array, and when they are split
             content = file.read(size + 1)
     except (struct.error, zlib.error, EOFError, OSError) as error:
-        raise Problem(f"{path} is truncated or unreadable: {error}") from error
+        raise UserError(f"{path} is truncated or unreadable: {error}") from error
     if len(content) != size:
-        raise Problem(f"{path} is truncated or altered: it promises {size} bytes and has {len(content)}.")
+        raise UserError(f"{path} is truncated or altered: it promises {size} bytes and has {len(content)}.")
     return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
 
 
@@ -89,7 +89,7 @@ def read_pictures(
 ) -> Pictures:
     """Pictures of one size as (N, C, H, W): C is 1 if all are grey, else 3.
 
-    With `image_size` the shorter side is scaled to it and the middle cut out. Raises Problem, naming the picture, for one that
+    With `image_size` the shorter side is scaled to it and the middle cut out. Raises UserError, naming the picture, for one that
     cannot be read (unless `skip_bad`), is too large, or differs in size from the first while no `image_size` is given.
     """
     headers: dict[int, tuple[str, tuple[int, int]]] = {}
@@ -106,7 +106,7 @@ def read_pictures(
         except Unreadable as problem:
             leave_out(problem)
     if not headers:
-        raise Problem(f"none of the {len(paths)} pictures can be read.", *bad[:1])
+        raise UserError(f"none of the {len(paths)} pictures can be read.", *bad[:1])
     grey = all(mode in GREY for mode, _ in headers.values())
     first = next(iter(headers))
     (width, height) = (image_size, image_size) if image_size else headers[first][1]
@@ -120,7 +120,7 @@ def read_pictures(
     kept: list[int] = []
     for number, (_, size) in headers.items():
         if not image_size and size != (width, height):
-            raise Problem(
+            raise UserError(
                 f"the pictures differ in size: {paths[first].name} is {width} x {height}, "
                 f"{paths[number].name} is {size[0]} x {size[1]}.",
                 "Say what they shall be scaled and cut to, for instance --image-size 64",
@@ -141,7 +141,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Raises Unreadable for whatever PIL's readers raise in a crafted file."""
     try:
         yield
-    except Problem:
+    except UserError:
         raise
     except Exception as error:
         raise Unreadable(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aelab.data import Dataset
 from aelab.evaluation import generation
-from aelab.evaluation.classifier import Judge, class_figures
+from aelab.evaluation.classifier import Classifier, class_figures
 from aelab.evaluation.definitions import Advance, silent
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.reconstruction import sharpness
@@ -67,7 +67,12 @@ def pixel_rows(data: Dataset, n: int, folder: Path | None, begin: Callable[[], A
 
 
 def references(
-    extractor: Extractor, data: Dataset, n: int, judge: Judge | None, folder: Path | None, begin: Callable[[], Advance]
+    extractor: Extractor,
+    data: Dataset,
+    n: int,
+    judge: Classifier | None,
+    folder: Path | None,
+    begin: Callable[[], Advance],
 ) -> tuple[Tensor, Rows]:
     """Features (n, F) of n test images, and the figures of n training images and of n Gaussian ones in those features.
 
@@ -78,7 +83,7 @@ def references(
         advance = begin()
         chosen = torch.linspace(0, len(data.test) - 1, n).long().to(data.test.images.device)
         real = extractor(data.test.images[chosen].float() / 255, advance)
-        rows: Rows = {"": {"judge_error": judge.error(data.test)}} if judge else {}
+        rows: Rows = {"": {"classifier_error": judge.error(data.test)}} if judge else {}
         for of, images in real_and_gaussian(data, n).items():
             features = extractor(images, advance)
             rows[of] = generation.distances(features, real, extractor.name)

@@ -29,7 +29,7 @@ FEWEST = 0.1  # of an equal share: a class with less among the samples counts as
 
 
 @dataclass(frozen=True)
-class Judge:
+class Classifier:
     """The classifier with its SHA-256."""
 
     net: nn.Sequential  # features of 128, dropout, the classes' logits
@@ -59,7 +59,7 @@ def network(data: Dataset) -> nn.Sequential:
     return nn.Sequential(features, nn.Dropout(0.3), nn.Linear(128, len(data.classes)))
 
 
-def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None = None) -> Judge:
+def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | None = None) -> Classifier:
     """The classifier of a data set with classes: from the cache, or trained now, which takes STEPS steps."""
     folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def judge_of(data: Dataset, advance: Callable[[int], None], folder: Path | None 
         content = path.read_bytes()
     net.load_state_dict(load(content))
     net.eval().requires_grad_(False)
-    return Judge(net, hashlib.sha256(content).hexdigest())
+    return Classifier(net, hashlib.sha256(content).hexdigest())
 
 
 def _loads(net: nn.Module, path: Path) -> bool:
@@ -129,5 +129,5 @@ def class_figures(logits: Tensor) -> dict[str, float]:
         score.update(logits)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)  # it shuffles
-            figures["class_score"] = float(score.compute()[0])
+            figures["inception_score_lenet"] = float(score.compute()[0])
     return figures

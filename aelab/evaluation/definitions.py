@@ -72,14 +72,16 @@ DEFINITIONS = {
         ),
         Definition("iwae_samples", "", "", "S, the importance samples an image of iwae_nll"),
         Definition("iwae_images", "", "", "the test images, evenly spread, of iwae_nll and its errors"),
-        Definition("like", "nats per image", "lower", "half the squared distance of x and x~ in D's last convolution"),
-        Definition("critic", "nats per image", "", "what the discriminator minimises: -log D(x) - log(1 - D(G(z)))"),
+        Definition(
+            "feature_loss", "nats per image", "lower", "half the squared distance of x and x~ in D's last convolution"
+        ),
+        Definition("d_loss", "nats per image", "", "what the discriminator minimises: -log D(x) - log(1 - D(G(z)))"),
         Definition("d_real", "probability", "", "mean of D(x) over real images"),
         Definition("d_fake", "probability", "", "mean of D(G(z)) over generated images"),
-        Definition("forger", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
-        Definition("grad_g", "norm", "", "norm of the gradient that reaches the generator's weights"),
-        Definition("grad_d", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
-        Definition("grad_e", "norm", "", "norm of the gradient that reaches the encoder's weights"),
+        Definition("g_loss", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
+        Definition("g_grad_norm", "norm", "", "norm of the gradient that reaches the generator's weights"),
+        Definition("d_grad_norm", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
+        Definition("e_grad_norm", "norm", "", "norm of the gradient that reaches the encoder's weights"),
         Definition("active_units", "", "", "dimensions d of the code with Var_x(E[z_d|x]) > 0.01, first 1,000 images"),
         Definition(
             "knn_accuracy",
@@ -103,13 +105,13 @@ DEFINITIONS = {
             "dimensions that the test codes fill, by two nearest neighbours (Facco et al. 2017)",
         ),
         Definition(
-            "frechet",
+            "fd",
             "squared feature",
             "lower",
             "|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) between an extractor's features of samples and of test images",
         ),
         Definition(
-            "kernel",
+            "kid",
             "",
             "lower",
             "maximum mean discrepancy of those features, cubic kernel, mean of 100 subsets of at most 1,000",
@@ -130,12 +132,12 @@ DEFINITIONS = {
             "class_distance", "", "lower", "1/2 sum_k |share of class k among the samples - 1/K|, by that classifier"
         ),
         Definition(
-            "class_score",
+            "inception_score",
             "",
             "higher",
             "exp of mean KL(p(k|x) || p(k)) over samples, p by that classifier (inception score): mean of ten random parts",
         ),
-        Definition("judge_error", "%", "lower", "error of that classifier on the test images"),
+        Definition("classifier_error", "%", "lower", "error of that classifier on the test images"),
         Definition(
             "parzen",
             "nats per image",
@@ -182,7 +184,7 @@ def against(metric: str) -> tuple[str, str]:
 
 
 def definition(metric: str) -> Definition | None:
-    """The definition of a metric by its name, with or without split, baseline and extractor: test/real_frechet_lenet."""
+    """The definition of a metric by its name, with or without split, baseline and extractor: test/real_fd_lenet."""
     name = against(metric)[1].rsplit("/", 1)[-1]
     for extractor in EXTRACTORS:
         name = name.removesuffix(f"_{extractor}")

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from aelab.console import number
 from aelab.data import Dataset
 from aelab.evaluation.classifier import FEWEST
-from aelab.evaluation.evaluate import active_units, at_rest
+from aelab.evaluation.evaluate import active_units, eval_mode
 from aelab.evaluation.reconstruction import sharpness
-from aelab.recipe import Autoencodes, Generates, Infers, Recipe, Weighs
+from aelab.recipe import Autoencodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
 IMAGES = 1000  # at most: validation images, and as many samples
 BLOCK = 250  # images at once
@@ -60,14 +60,14 @@ def diagnose(
 ) -> Diagnosis:
     """What is to be said of the kept weights.
 
-    `history` is the validation's objective at its best and at the end; `steps` is how many were taken: where they are few, that
+    `history` is the validation's monitor at its best and at the end; `steps` is how many were taken: where they are few, that
     alone is said, as whatever else is wrong may come from it.
     """
     if steps < FEW:
         after = f"after {steps} step{'s' * (steps != 1)}"
         return Diagnosis([f"hardly trained: {after} nothing is proven, good or bad; train longer"])
     found = Diagnosis()
-    with at_rest(recipe):
+    with eval_mode(recipe):
         _of_codes(found, recipe, data)
         if isinstance(recipe, Generates) and not found.faults:
             found.faults += _of_samples(recipe, data)
@@ -80,7 +80,7 @@ def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
     x, _ = data.val.batch(slice(0, IMAGES))
     back = recipe.decode(recipe.encode(x)) if isinstance(recipe, Autoencodes) else None
     alike = back is not None and _variance(back) < ALIKE * _variance(x)
-    if isinstance(recipe, Infers):
+    if isinstance(recipe, HasPosterior):
         used, size, kl = active_units(recipe, x), recipe.encode(x[:1]).numel(), _kl(recipe, x)
         if kl < COLLAPSED or alike:
             weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
@@ -97,9 +97,9 @@ def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
         found.faults.append(f"output range: {reach}; try a smaller --lr or more --epochs")
 
 
-def _kl(recipe: Infers, x: Tensor) -> float:
+def _kl(recipe: HasPosterior, x: Tensor) -> float:
     """KL(q(z|x) || p(z)) in nats, the mean over images."""
-    mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, Weighs) else x)
+    mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
     return float((mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x))
 
 
@@ -108,7 +108,7 @@ def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
     x = torch.cat([_small(part) for part in torch.split(data.val.batch(slice(0, IMAGES))[0], BLOCK)])
     if len(x) < SEEN or not _variance(x):
         return []
-    samples = torch.cat([_small(recipe.decode(recipe.prior(BLOCK)).clamp(0, 1)) for _ in range(IMAGES // BLOCK)])
+    samples = torch.cat([_small(recipe.decode(recipe.sample_prior(BLOCK)).clamp(0, 1)) for _ in range(IMAGES // BLOCK)])
     varied = _variance(samples) / _variance(x)
     if varied < ALIKE:
         return [f"mode collapse: all samples are one image; {ANEW}"]
@@ -220,7 +220,7 @@ def said_by_test(figures: Mapping[str, float], said: str = "") -> list[str]:
         made < there
         and listens
         and not said.startswith("hardly trained")
-        and figures.get("test/judge_error", 100.0) <= 100 * (1 - RELIABLE)
+        and figures.get("test/classifier_error", 100.0) <= 100 * (1 - RELIABLE)
     ):
         lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"
         blurred = figures.get("test/sharpness", math.nan) < BLURRED

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from aelab.data import Split
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.definitions import Advance, silent
 from aelab.evaluation.reconstruction import error_metrics, squared_errors
-from aelab.recipe import Autoencodes, Classifies, Infers, Recipe
+from aelab.recipe import Autoencodes, Classifies, HasPosterior, Recipe
 
 BLOCK = 50  # images at once; fixed, as a sampled loss draws its noise block by block
 ACTIVE = 0.01
@@ -19,7 +19,7 @@ SEED = 20_14  # of the noise in every evaluation, so that two of them differ onl
 
 
 @contextmanager
-def at_rest(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
+def eval_mode(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
     """Evaluation mode without gradients and with fixed noise; afterwards mode and random state are as before."""
     was_training = recipe.training
     device = next(recipe.parameters()).device
@@ -39,9 +39,9 @@ def evaluate(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[st
     A term that is an mse itself (NAME_mse) gets its sse and psnr too.
     """
     if not len(split):
-        raise Problem("there are no images to evaluate on.")
+        raise UserError("there are no images to evaluate on.")
     totals: defaultdict[str, float] = defaultdict(float)
-    with at_rest(recipe):
+    with eval_mode(recipe):
         for x, y in split.blocks(BLOCK):
             loss, parts = recipe.loss(x, y)
             for name, value in zip(("loss", *parts), torch.stack([loss, *parts.values()]).tolist(), strict=True):
@@ -57,14 +57,14 @@ def evaluate(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[st
     return means
 
 
-def active_units(recipe: Infers, x: Tensor) -> int:
+def active_units(recipe: HasPosterior, x: Tensor) -> int:
     """Dimensions of the code whose posterior mean varies over images x by more than 0.01 (Burda et al. 2016)."""
     return int((torch.var(recipe.posterior(x)[0], dim=0) > ACTIVE).sum())
 
 
 def reconstruct(recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
-    """x (N, C, H, W) through the code and back, on the CPU. Raises Problem for a recipe that cannot."""
+    """x (N, C, H, W) through the code and back, on the CPU. Raises UserError for a recipe that cannot."""
     if not isinstance(recipe, Autoencodes):
-        raise Problem(f"{type(recipe).__name__} does not reconstruct images.", code=2)
-    with at_rest(recipe):
+        raise UserError(f"{type(recipe).__name__} does not reconstruct images.", code=2)
+    with eval_mode(recipe):
         return recipe.decode(recipe.encode(x.to(next(recipe.parameters()).device))).cpu()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aelab.data import Split
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.definitions import Advance, silent
 
 VERSION = 2  # of what is kept in the cache; another way to compute it is another version
@@ -63,7 +63,7 @@ class _Pooled(nn.Module):
 def inception(weights: Path, device: torch.device) -> Extractor:
     """Inception v3 with the weights of a file: torchvision's own format, as `torch.save(model.state_dict())` writes it.
 
-    Raises Problem where the file does not hold them.
+    Raises UserError where the file does not hold them.
     """
     from torchvision.models import inception_v3
 
@@ -72,9 +72,9 @@ def inception(weights: Path, device: torch.device) -> Extractor:
         content = weights.read_bytes()
         net.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except OSError as error:
-        raise Problem(f"cannot read {weights}: {error.strerror}", code=2) from error
+        raise UserError(f"cannot read {weights}: {error.strerror}", code=2) from error
     except Exception as error:  # what a file that is something else raises has no common base
-        raise Problem(f"{weights} holds no weights of torchvision's inception_v3.", code=2) from error
+        raise UserError(f"{weights} holds no weights of torchvision's inception_v3.", code=2) from error
     net.fc = nn.Identity()
     module = _Pooled(net).to(device).eval().requires_grad_(False)
     return Extractor("inception", hashlib.sha256(content).hexdigest(), module, device)
@@ -100,7 +100,7 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         figures = {
-            "frechet": float(frechet.compute()), "kernel": float(kernel.compute()[0]),
+            "fd": float(frechet.compute()), "kid": float(kernel.compute()[0]),
             **neighbourhoods(features, real, min(NEIGHBOURS, len(real) - 2, len(features) - 2)),
         }  # fmt: skip
     return {f"{name}_{extractor}": value for name, value in figures.items()}

@@ -6,13 +6,15 @@ import torch
 
 from aelab.data import Split
 from aelab.evaluation.definitions import Advance, silent
-from aelab.recipe import Weighs
+from aelab.recipe import ImportanceWeighted
 
 IMAGES = 50  # at once
 ROWS = 1000  # images x samples at once: what fits into the cache of a CPU
 
 
-def importance_nll(recipe: Weighs, split: Split, samples: int, advance: Advance = silent) -> dict[str, float]:
+def importance_nll(
+    recipe: ImportanceWeighted, split: Split, samples: int, advance: Advance = silent
+) -> dict[str, float]:
     """-log p(x) in nats, the mean over the images of `split`, with two standard errors: over images, and of sampling z.
 
     log p(x) is estimated by log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s|x), with S samples from q(z|x) an image (Burda et al.

@@ -139,13 +139,13 @@ def noise_draws(train: Split) -> int:
 
 
 def filter_errors(
-    train: Split, test: Split, spoil: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
+    train: Split, test: Split, corrupt: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """denoised_mse, _sse and _psnr on `test` of the best linear filter for what `spoil` does, and of no filter at all.
+    """denoised_mse, _sse and _psnr on `test` of the best linear filter for what `corrupt` does, and of no filter at all.
 
     The filter is the least-squares map from noisy to clean training images: a Wiener filter, estimated by `noise_draws` of the
     noise an image. What it gives, and what is left as it is, is clipped to [0, 1], as pixels are. Empty for images of more
-    than EXACT_PIXELS values. `spoil` maps (B, C, H, W).
+    than EXACT_PIXELS values. `corrupt` maps (B, C, H, W).
     """
     pixels = train.images[0].numel()
     if pixels > EXACT_PIXELS:
@@ -154,7 +154,7 @@ def filter_errors(
     outer = torch.zeros(pixels + 1, pixels, dtype=torch.float64)
     for _ in range(noise_draws(train)):
         for x, _ in train.blocks(batch_size):
-            seen = _with_one(spoil(x))
+            seen = _with_one(corrupt(x))
             inner += seen.T @ seen
             outer += seen.T @ x.flatten(1).cpu().double()
             advance(len(x))
@@ -162,7 +162,7 @@ def filter_errors(
     weights = torch.linalg.solve(inner + ridge, outer)
     filtered, untouched = 0.0, 0.0
     for x, _ in test.blocks(batch_size):
-        seen = _with_one(spoil(x))
+        seen = _with_one(corrupt(x))
         clean = x.flatten(1).cpu().double()
         filtered += float(((seen @ weights).clamp(0, 1) - clean).square().mean(1).sum())
         untouched += float((seen[:, :-1].clamp(0, 1) - clean).square().mean(1).sum())

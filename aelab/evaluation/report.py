@@ -18,10 +18,10 @@ from aelab.console import Bar, Screen
 from aelab.data import Dataset, Split
 from aelab.evaluation import generation
 from aelab.evaluation.baselines import Rows, pixel_figures, pixel_rows, pixel_work, references
-from aelab.evaluation.classifier import STEPS, Judge, class_figures, judge_of, shares
+from aelab.evaluation.classifier import STEPS, Classifier, class_figures, classifier_of, shares
 from aelab.evaluation.codes import code_figures, random_projection
 from aelab.evaluation.definitions import BASELINES, CONTROLS, Advance, against, definition
-from aelab.evaluation.evaluate import active_units, at_rest, evaluate
+from aelab.evaluation.evaluate import active_units, eval_mode, evaluate
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
 from aelab.evaluation.reconstruction import (
@@ -33,7 +33,17 @@ from aelab.evaluation.reconstruction import (
     reconstruction_figures,
 )
 from aelab.figures import Picture, bars, descending, pairs, reconstructions
-from aelab.recipe import Autoencodes, Classifies, Denoises, Encodes, Explains, Generates, Infers, Recipe, Weighs
+from aelab.recipe import (
+    Autoencodes,
+    Classifies,
+    Denoises,
+    Encodes,
+    Generates,
+    HasLikelihood,
+    HasPosterior,
+    ImportanceWeighted,
+    Recipe,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,10 +129,10 @@ def noise(report: Report, recipe: Denoises, data: Dataset, screen: Screen) -> No
     """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
     assert isinstance(recipe, Recipe)
     total = noise_draws(data.train) * len(data.train) + len(data.test)
-    with screen.progress("linear filter", total, foretell=True) as bar, at_rest(recipe):
+    with screen.progress("linear filter", total, foretell=True) as bar, eval_mode(recipe):
         for of, figures in zip(
             ("linear", "nothing"),
-            filter_errors(data.train, data.test, recipe.spoil, BATCH, bar.advance),
+            filter_errors(data.train, data.test, recipe.corrupt, BATCH, bar.advance),
             strict=True,
         ):
             report.add(figures, of)
@@ -131,7 +141,7 @@ def noise(report: Report, recipe: Denoises, data: Dataset, screen: Screen) -> No
 def components(report: Report, recipe: Encodes, data: Dataset, screen: Screen) -> PCA:
     """The PCA with as many components as a code has values, or as there are."""
     assert isinstance(recipe, Recipe)
-    with at_rest(recipe):
+    with eval_mode(recipe):
         size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
     with screen.progress(f"PCA of {len(data.train):,} training images", 1) as bar:
         pca = fit_pca(data.train, size)
@@ -156,7 +166,7 @@ def reconstruction(
     assert isinstance(recipe, Recipe)
     mean = data.train.images.float().mean(0) / 255
     bar_of = screen.progress("reconstructions of the test images", 3 * len(data.test), foretell=True)
-    with bar_of as bar, at_rest(recipe):
+    with bar_of as bar, eval_mode(recipe):
         figures, errors = reconstruction_figures(
             data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
         )
@@ -177,14 +187,14 @@ def codes(
     Neighbours and probes see the labels of `seen` alone, those that the training saw.
     """
     assert isinstance(recipe, Recipe)
-    with at_rest(recipe):
+    with eval_mode(recipe):
         size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
     projection = torch.from_numpy(random_projection(data.test.images[0].numel(), size))
     if len(seen) < len(data.train):
         report.notes.append(f"neighbours and probes of codes see the {len(seen):,} labels of the training")
     images = len(seen) + len(data.test)
     bar_of = screen.progress("codes of the test images", 6 * images, foretell=True)
-    with bar_of as bar, at_rest(recipe):
+    with bar_of as bar, eval_mode(recipe):
         kinds = {
             "": lambda x: recipe.encode(x).flatten(1).cpu(),
             "pca": pca.encode,
@@ -196,7 +206,7 @@ def codes(
             ]
             report.add(code_figures(*parts[0], *parts[1]), of)
             bar.advance(images)
-        if isinstance(recipe, Infers):
+        if isinstance(recipe, HasPosterior):
             report.add({"active_units": active_units(recipe, data.test.batch(slice(0, 1000))[0])})
             kl = report.lists["test-kl"] = _kl_by_dimension(recipe, data.test, batch_size)
             report.pictures["test-kl"] = descending(kl, "KL of a dimension of the code, nats")
@@ -210,11 +220,11 @@ def _codes(split: Split, encode: Any, batch_size: int, bar: Bar) -> Any:
     return torch.cat(found).numpy()
 
 
-def _kl_by_dimension(recipe: Infers, split: Split, batch_size: int) -> list[float]:
+def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> list[float]:
     """KL(q(z_d|x) || p(z_d)) in nats of each dimension, the mean over images."""
     total: Any = 0
     for x, _ in split.blocks(batch_size):
-        mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, Weighs) else x)
+        mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
         total = total + (mu**2 + log_var.exp() - 1 - log_var).double().sum(0) / 2
     return (total / len(split)).tolist()  # type: ignore[no-any-return]
 
@@ -226,16 +236,16 @@ def likelihood(
 
     Of so many test images, evenly spread, or of all; baseline and control of the same.
     """
-    if not isinstance(recipe, Explains):
+    if not isinstance(recipe, HasLikelihood):
         return
     test = spread(data.test, images or len(data.test))
-    if isinstance(recipe, Weighs) and samples:
+    if isinstance(recipe, ImportanceWeighted) and samples:
         what = f"likelihood: {samples:,} importance samples for each of {len(test):,} test images"
         screen.note(f"{what} (fewer: --samples, --images)")
-        with at_rest(recipe), screen.progress("likelihood", len(test), foretell=True) as bar:
+        with eval_mode(recipe), screen.progress("likelihood", len(test), foretell=True) as bar:
             report.add(importance_nll(recipe, test, samples, bar.advance))
         report.notes.append(what)
-    elif isinstance(recipe, Weighs):
+    elif isinstance(recipe, ImportanceWeighted):
         report.notes.append("no importance samples of the likelihood were drawn; --samples 50 draws some")
     for name, split, sign in (("elbo", data.test, 1), ("iwae_nll", test, -1)):
         if f"test/{name}" not in report.figures:
@@ -304,9 +314,9 @@ def _drawn(recipe: Generates, n: int, screen: Screen) -> Tensor:
     """n samples (n, C, H, W) of a model, on the CPU; BATCH codes at a time, so that the first are the same whatever n is."""
     assert isinstance(recipe, Recipe)
     parts: list[Tensor] = []
-    with at_rest(recipe), screen.progress("samples", n, foretell=True) as bar:
+    with eval_mode(recipe), screen.progress("samples", n, foretell=True) as bar:
         for _ in range(0, n, BATCH):
-            parts.append(recipe.decode(recipe.prior(BATCH)).cpu())
+            parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
             bar.advance(BATCH)
     return torch.cat(parts)[:n]
 
@@ -322,7 +332,7 @@ def _once(data: Dataset, n: int, how: str, bar: Bar, screen: Screen) -> Advance:
     return bar.advance
 
 
-def _judge(data: Dataset, screen: Screen) -> Judge | None:
+def _judge(data: Dataset, screen: Screen) -> Classifier | None:
     """The classifier of data with classes."""
     if len(data.classes) < 2:
         return None
@@ -336,7 +346,7 @@ def _judge(data: Dataset, screen: Screen) -> Judge | None:
             say()
             bar.update(done)
 
-        return judge_of(data, advance)
+        return classifier_of(data, advance)
 
 
 def report_of(
@@ -354,7 +364,7 @@ def report_of(
     pca = None
     if isinstance(recipe, Denoises) and "test/denoised_mse" in report.figures:
         noise(report, recipe, data, screen)
-    if isinstance(recipe, Encodes) and (not plain or isinstance(recipe, (Autoencodes, Explains))):
+    if isinstance(recipe, Encodes) and (not plain or isinstance(recipe, (Autoencodes, HasLikelihood))):
         pca = components(report, recipe, data, screen)
         if isinstance(recipe, Autoencodes):
             reconstruction(report, recipe, data, pca, screen, batch_size)

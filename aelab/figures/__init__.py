@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aelab.errors import Problem, visible
+from aelab.errors import UserError, visible
 from aelab.recipe import Autoencodes, Decodes
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def grid(images: Tensor, columns: int = 8) -> Picture:
 
 
 def write(path: Path, picture: Picture) -> None:
-    """Writes a picture to a file whose ending names the format. Raises Problem if that cannot be done."""
+    """Writes a picture to a file whose ending names the format. Raises UserError if that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(picture).save(path)
     except (OSError, ValueError) as error:
-        raise Problem(f"cannot write {path}: {error}", code=2) from error
+        raise UserError(f"cannot write {path}: {error}", code=2) from error
 
 
 def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
@@ -199,9 +199,9 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
 
 
 def save(path: Path, figure: "Figure") -> None:
-    """Writes a figure to a file whose ending names the format. Raises Problem if that cannot be done."""
+    """Writes a figure to a file whose ending names the format. Raises UserError if that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except (OSError, ValueError) as error:
-        raise Problem(f"cannot write {path}: {error}", code=2) from error
+        raise UserError(f"cannot write {path}: {error}", code=2) from error

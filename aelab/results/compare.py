@@ -7,7 +7,7 @@ from datetime import datetime
 import pandas as pd
 
 from aelab.console import number
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.definitions import EXTRACTORS, against
 from aelab.tracking import RunInfo
 
@@ -40,7 +40,7 @@ def row(run: RunInfo) -> dict[str, object]:
         "data": run.tags.get("aelab.data", ""),
         "started": "" if run.started is None else datetime.fromtimestamp(run.started).isoformat(" ", "minutes"),
         "seconds": run.seconds,
-        "kept/loss": run.metrics.get("kept/loss"),
+        "best/loss": run.metrics.get("best/loss"),
     }
 
 
@@ -55,19 +55,24 @@ TWINS = {
     "intrinsic_dim",
     "nearest",
     "parzen",
-    "class_score",
-    "judge_error",
+    "inception_score",
+    "classifier_error",
     "iwae_samples",
     "iwae_images",
-    "forger",
-    "kernel",
+    "g_loss",
+    "kid",
     "precision",
     "recall",
     "density",
 }  # say what others say, or little of the model; shown when asked for
 OWN = ("loss", "nll", "elbo", "iwae_nll")  # of a recipe and its likelihood
 RECONSTRUCTED = ("mse", "sse", "psnr", "ssim")  # a longer code has them better, whatever the model
-JUDGED = ("classes", "class_distance", "class_score", "judge_error")  # by the classifier whose features are "lenet"
+JUDGED = (
+    "classes",
+    "class_distance",
+    "inception_score_lenet",
+    "classifier_error",
+)  # by the classifier called "lenet"
 
 
 def comparison(runs: Sequence[RunInfo], metrics: Sequence[str] = ()) -> pd.DataFrame:
@@ -105,7 +110,7 @@ def differences(runs: Sequence[RunInfo]) -> list[str]:
 def grouped(runs: Sequence[RunInfo], by: Sequence[str], metrics: Sequence[str] = ()) -> pd.DataFrame:
     """One row a group of runs that agree in all of `by`: how many, and mean and standard deviation of each figure.
 
-    Raises Problem for an option that no run has.
+    Raises UserError for an option that no run has.
     """
     names = list(metrics) or _figures([run.metrics for run in runs])
     rows = [
@@ -119,7 +124,7 @@ def grouped(runs: Sequence[RunInfo], by: Sequence[str], metrics: Sequence[str] =
     for key in by:
         if all(row[key] is None for row in rows):
             known = sorted({"recipe", *(name for run in runs for name in run.params)})
-            raise Problem(f"no run has an option '{key}'.", f"There are: {', '.join(known)}", code=2)
+            raise UserError(f"no run has an option '{key}'.", f"There are: {', '.join(known)}", code=2)
     rows.sort(key=lambda row: [_order(row[key]) for key in by])
     frame = pd.DataFrame(rows).astype(dict.fromkeys([*names, "seconds"], float))
     groups = frame.groupby(list(by), dropna=False, sort=False)
@@ -164,10 +169,10 @@ def _order(value: object) -> tuple[bool, bool, object]:
     return (value is None, isinstance(value, str), 0 if value is None else value)
 
 
-def judged_alike(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> tuple[list[str], str]:
+def comparable(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> tuple[list[str], str]:
     """Those of the metrics `names` that can stand side by side, and why the others cannot.
 
-    Distances of samples can only be compared where one extractor's weights made them, with as many samples. Raises Problem
+    Distances of samples can only be compared where one extractor's weights made them, with as many samples. Raises UserError
     instead where they were asked for.
     """
     kept, reason = list(names), ""
@@ -179,7 +184,9 @@ def judged_alike(runs: Sequence[RunInfo], names: Sequence[str], asked: bool) -> 
             reason = f"samples of these runs were judged by different weights of {extractor}, or with other numbers of images"
             kept = [name for name in kept if name not in ours]
     if reason and asked:
-        raise Problem(f"{reason}:", "their distances cannot stand side by side. Compare runs of one data set.", code=2)
+        raise UserError(
+            f"{reason}:", "their distances cannot stand side by side. Compare runs of one data set.", code=2
+        )
     return kept, reason
 
 
@@ -222,7 +229,7 @@ def labels(frame: pd.DataFrame) -> list[str]:
 
 def _figures(of_runs: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the figures that tell the most, all of one split so that they can be compared."""
-    split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "kept/"
+    split = "test/" if all("test/loss" in metrics for metrics in of_runs) else "best/"
     names = dict.fromkeys(name for metrics in of_runs for name in metrics if name.startswith(split))
     return [
         name for name in names

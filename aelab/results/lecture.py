@@ -50,12 +50,12 @@ def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     rows = []
     chosen = [run for run in runs if "loss" in run.params]
     for run in chosen:
-        early = [value for step, value in curve(run, "step/grad_g") if step <= EARLY]
+        early = [value for step, value in curve(run, "step/g_grad_norm") if step <= EARLY]
         if early:
             shown = ["loss", *(key for key in differences(chosen) if key != "loss")]
             row = {"run": run.name, **{key: key_of(run, key) for key in shown}}
-            row |= {"mean grad_g": sum(early) / len(early), "least grad_g": min(early)}
-            names = ("test/d_fake", "test/class_distance", "test/frechet_lenet", "test/coverage_lenet")
+            row |= {"mean g_grad_norm": sum(early) / len(early), "least g_grad_norm": min(early)}
+            names = ("test/d_fake", "test/class_distance", "test/fd_lenet", "test/coverage_lenet")
             rows.append(row | {name: run.metrics.get(name) for name in names})
     return pd.DataFrame(rows)
 
@@ -71,7 +71,7 @@ def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
         if run.tags.get("aelab.data_fingerprint") == judged[0].tags.get("aelab.data_fingerprint"):
             newest.setdefault(run.recipe, run)
     names = (
-        "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/frechet_lenet",
+        "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/fd_lenet",
         "test/coverage_lenet", "test/sharpness", "test/knn_accuracy", "test/probe_accuracy", "test/error",
     )  # fmt: skip
     rows = [

@@ -16,13 +16,13 @@ from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
 from aelab.tracking.trouble import named_well
-from aelab.tracking.writer import Run, Status
+from aelab.tracking.writer import RunWriter, Status
 
 __all__ = [
     "WITHOUT_A_WORD",
     "NoStoreError",
-    "Run",
     "RunInfo",
+    "RunWriter",
     "Status",
     "Store",
     "cache_folder",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.trouble import reason_of
 
@@ -23,8 +23,8 @@ def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
     except Exception as error:  # MLflow's, requests'
         if (cache / "checkpoints").exists():
             return cache
-        raise Problem(f"cannot fetch the checkpoints of run {info.name}: {reason_of(error)}") from error
-    for kind in ("last", "best"):  # another machine may have gone on with the run
+        raise UserError(f"cannot fetch the checkpoints of run {info.name}: {reason_of(error)}") from error
+    for kind in ("last", "best"):  # another machine may have resumed the run
         newest = max((name for name in kept if re.fullmatch(rf"{kind}-\d+", name)), default=None)
         if newest and not (cache / "checkpoints" / newest).exists():
             _fetch(client, info, f"checkpoints/{newest}")
@@ -32,19 +32,19 @@ def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
 
 
 def _fetch(client: MlflowClient, info: RunInfo, part: str) -> None:
-    """Downloads a part of a run's files, whole or not at all. Raises Problem for a link or a path that leads elsewhere."""
+    """Downloads a part of a run's files, whole or not at all. Raises UserError for a link or a path that leads elsewhere."""
     cache = cache_folder(info.id)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".part-") as unfinished:
             source = Path(client.download_artifacts(info.id, part, unfinished))
             if not source.resolve().is_relative_to(Path(unfinished).resolve()):
-                raise Problem(f"{part} of run {info.name} leads out of its folder.")
+                raise UserError(f"{part} of run {info.name} leads out of its folder.")
             if any(path.is_symlink() for path in (source, *source.rglob("*"))):
-                raise Problem(f"{part} of run {info.name} holds a link; links are refused.")
+                raise UserError(f"{part} of run {info.name} holds a link; links are refused.")
             (cache / part).parent.mkdir(exist_ok=True)
             source.rename(cache / part)
-    except Problem:
+    except UserError:
         raise
     except Exception as error:  # MLflow's, requests', the file system's
-        raise Problem(f"cannot fetch {part} of run {info.name}: {reason_of(error)}") from error
+        raise UserError(f"cannot fetch {part} of run {info.name}: {reason_of(error)}") from error

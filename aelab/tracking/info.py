@@ -14,7 +14,8 @@ from typing import Any
 
 import platformdirs
 
-from aelab.errors import Problem
+from aelab import aliases
+from aelab.errors import UserError
 
 LATEST = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
 
@@ -55,9 +56,11 @@ def run_info(run: Any) -> RunInfo:
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
+    metrics = aliases.renamed(data.metrics, {key: aliases.metric(key) for key in data.metrics})
+    tags = aliases.renamed(data.tags, aliases.TAGS)
     return RunInfo(
         info.run_id, info.run_name or "", info.status, info.experiment_id, _time(info.start_time), _time(info.end_time),
-        params, data.tags, data.metrics, info.artifact_uri,
+        params, tags, metrics, info.artifact_uri,
     )  # fmt: skip
 
 
@@ -70,14 +73,14 @@ def _time(milliseconds: object) -> float | None:
 def local_path(info: RunInfo) -> Path | None:
     """The folder of a run's artifacts on this machine, or None where a server keeps them.
 
-    Raises Problem where it is not named after the run, as MLflow names it: a store may come from anyone.
+    Raises UserError where it is not named after the run, as MLflow names it: a store may come from anyone.
     """
     parts = urllib.parse.urlsplit(info.artifacts)
     if parts.scheme not in ("file", ""):
         return None
     path = Path(urllib.request.url2pathname(parts.path)) if parts.scheme else Path(info.artifacts)
     if path.parts[-2:] != (_checked(info.id), "artifacts") or ".." in path.parts:
-        raise Problem(f"the store says that a run keeps its files in {path}; that is no folder of MLflow's.")
+        raise UserError(f"the store says that a run keeps its files in {path}; that is no folder of MLflow's.")
     return path
 
 
@@ -87,16 +90,16 @@ def cache_folder(run_id: str) -> Path:
 
 
 def _checked(run_id: str) -> str:
-    """The id. Raises Problem where it is none of MLflow's: it becomes the name of a folder."""
+    """The id. Raises UserError where it is none of MLflow's: it becomes the name of a folder."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
-        raise Problem(f"the store says that a run has the id {run_id[:60]}; that is no id of MLflow's.")
+        raise UserError(f"the store says that a run has the id {run_id[:60]}; that is no id of MLflow's.")
     return run_id
 
 
 def run_folder(info: RunInfo) -> Path:
     """Where a run's files are on this machine, to be read and written.
 
-    Raises Problem where the folder is a link, or holds a link or anything else that is neither file nor folder: what is
+    Raises UserError where the folder is a link, or holds a link or anything else that is neither file nor folder: what is
     read, sent, written or deleted there would be another file, or a pipe that nobody fills.
     """
     local = local_path(info)
@@ -118,13 +121,13 @@ def run_folder(info: RunInfo) -> Path:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise Problem(f"cannot read {error.filename}: {error.strerror}") from error
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     return folder
 
 
-def _refused(path: Path, info: RunInfo) -> Problem:
+def _refused(path: Path, info: RunInfo) -> UserError:
     kind = "a link; links are refused" if path.is_symlink() else "neither a file nor a folder; such are refused"
-    return Problem(
+    return UserError(
         f"{path} is {kind}.",
         f"Nothing was read or written in the folder of {info.name}. Delete it there and try again.",
     )

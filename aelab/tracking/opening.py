@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
-from aelab.errors import Problem, redacted
+from aelab.errors import UserError, redacted
 from aelab.tracking.trouble import reason_of
 
 LOCKED_SECONDS = 10.0  # what a database that another program has locked gets to be free
@@ -22,12 +22,12 @@ KNOCK_SECONDS = 5.0  # what a server gets to answer at all
 ATTEMPTS = 3  # at connecting to a database; MLflow's own ten take 100 seconds
 
 
-class NoStoreError(Problem):
+class NoStoreError(UserError):
     """There is no store at this address, and what was typed only reads."""
 
 
 def checked(uri: str) -> str:
-    """An address that MLflow understands, its scheme in small letters. Raises Problem where it can be none."""
+    """An address that MLflow understands, its scheme in small letters. Raises UserError where it can be none."""
     scheme, colon, rest = uri.strip().partition(":")
     uri = scheme.lower() + colon + rest
     shown = redacted(uri)
@@ -38,35 +38,35 @@ def checked(uri: str) -> str:
         except ValueError:
             good = False
         if not good:
-            raise Problem(f"'{shown}' is no address of a server.", "Write it as in http://127.0.0.1:5000", code=2)
+            raise UserError(f"'{shown}' is no address of a server.", "Write it as in http://127.0.0.1:5000", code=2)
     database = database_of(uri)
     if scheme.lower().startswith("sqlite") and (database is None or str(database) in (".", ":memory:")):
-        raise Problem(f"'{shown}' names no file.", "Write it as in sqlite:////home/me/runs/mlflow.db", code=2)
+        raise UserError(f"'{shown}' names no file.", "Write it as in sqlite:////home/me/runs/mlflow.db", code=2)
     if database and any(sign in str(database) for sign in "?%'\""):
-        raise Problem(
+        raise UserError(
             f"MLflow cannot keep a database at {database}: a path with any of ? % ' \" is no address to it.",
             "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
             code=2,
         )
     if database and os.path.isdir(database):  # noqa: PTH112  # Path's raises where it may not look
-        raise Problem(
+        raise UserError(
             f"{database} is a folder, no database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
         )
     if database and os.path.exists(database) and not os.path.isfile(database):  # noqa: PTH110, PTH113
-        raise Problem(f"{database} is no file.", "Name another place for the database: --tracking-uri", code=2)
+        raise UserError(f"{database} is no file.", "Name another place for the database: --tracking-uri", code=2)
     if "://" not in uri and not uri.startswith(("file:", "databricks")):
-        raise Problem(f"'{shown}' is no address of a store.", f"Of a database: sqlite:///{shown}", code=2)
+        raise UserError(f"'{shown}' is no address of a store.", f"Of a database: sqlite:///{shown}", code=2)
     return uri
 
 
 def holds_something(database: Path) -> bool:
-    """Whether a file is there that is not empty: MLflow would make a database of an empty one. Raises Problem."""
+    """Whether a file is there that is not empty: MLflow would make a database of an empty one. Raises UserError."""
     try:
         return database.stat().st_size > 0
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise Problem(f"cannot open the store sqlite:///{database}: {error.strerror}.") from error
+        raise UserError(f"cannot open the store sqlite:///{database}: {error.strerror}.") from error
 
 
 def served(uri: str) -> bool:
@@ -80,7 +80,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def knock(uri: str) -> None:
-    """Raises Problem where no server answers in a few seconds."""
+    """Raises UserError where no server answers in a few seconds."""
     try:
         with urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=KNOCK_SECONDS):
             return
@@ -90,7 +90,7 @@ def knock(uri: str) -> None:
         reason = getattr(error, "reason", error)
         if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
             reason = "what answers there is no web server"
-        raise Problem(
+        raise UserError(
             f"no MLflow server answers at {redacted(uri)}: {reason}",
             "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
             "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
@@ -105,7 +105,7 @@ def hasten() -> None:
 
 
 def look_into(database: Path) -> None:
-    """Raises Problem, in seconds, where a database cannot be read, which MLflow would try ten times, or is not MLflow's."""
+    """Raises UserError, in seconds, where a database cannot be read, which MLflow would try ten times, or is not MLflow's."""
     try:
         address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
@@ -113,10 +113,10 @@ def look_into(database: Path) -> None:
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise unopened(f"sqlite:///{database}", error) from error
     if tables and "alembic_version" not in tables:  # MLflow would add its own to them
-        raise Problem(f"{database} is a database of another program.", "Name another store: --tracking-uri", code=2)
+        raise UserError(f"{database} is a database of another program.", "Name another store: --tracking-uri", code=2)
 
 
-def unopened(uri: str, error: BaseException) -> Problem:
+def unopened(uri: str, error: BaseException) -> UserError:
     """What is said of a store that cannot be opened."""
     reason = reason_of(error)
     advice = []
@@ -124,7 +124,7 @@ def unopened(uri: str, error: BaseException) -> Problem:
         advice = ["Wait for that program, or end it, and type the command again."]
     elif database_of(uri) and "damaged" in reason:
         advice = ["Put a copy of it in its place, or name another one: --tracking-uri"]
-    return Problem(f"cannot open the store {redacted(uri)}: {reason}.", *advice)
+    return UserError(f"cannot open the store {redacted(uri)}: {reason}.", *advice)
 
 
 def create(database: Path) -> None:

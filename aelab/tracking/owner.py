@@ -9,13 +9,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.files import small
 
 WITHOUT_A_WORD = "its process ended without a word"
 
 
-class HeldError(Problem):
+class HeldError(UserError):
     """Another process is writing the run."""
 
 
@@ -36,7 +36,7 @@ def hold(folder: Path, name: str, who: str = "") -> FileLock:
             f"{name} is being written by another process{other}.", "Wait for it, or stop it first."
         ) from error
     except OSError as error:
-        raise Problem(f"cannot write to {folder.parent}: {error.strerror or error}") from error
+        raise UserError(f"cannot write to {folder.parent}: {error.strerror or error}") from error
     return lock
 
 

@@ -7,14 +7,14 @@ from contextlib import suppress
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking.info import RunInfo
 
 
 def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
     """Makes a run's files a version of a model and points the alias to it; returns the version.
 
-    Raises Problem for a name or an alias that MLflow does not accept.
+    Raises UserError for a name or an alias that MLflow does not accept.
     """
     try:
         with suppress(MlflowException):  # it is there already
@@ -22,7 +22,7 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
         version = client.create_model_version(name, info.artifacts, info.id).version
         client.set_registered_model_alias(name, alias, version)
     except MlflowException as error:
-        raise Problem(
+        raise UserError(
             f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}", code=2
         ) from error
     return str(version)
@@ -35,20 +35,20 @@ def versions_of(client: MlflowClient, info: RunInfo) -> list[tuple[str, str]]:
 
 
 def run_of(client: MlflowClient, address: str) -> str:
-    """The id of the run behind models:/NAME@ALIAS or models:/NAME/VERSION. Raises Problem where there is none."""
+    """The id of the run behind models:/NAME@ALIAS or models:/NAME/VERSION. Raises UserError where there is none."""
     match = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", address)
     if not match:
-        raise Problem(f"'{address}': write models:/NAME@ALIAS or models:/NAME/VERSION.", code=2)
+        raise UserError(f"'{address}': write models:/NAME@ALIAS or models:/NAME/VERSION.", code=2)
     model, alias, number = match.groups()
     try:
         version = client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(model, number)
     except MlflowException as error:
         with suppress(MlflowException):
             there = ", ".join(client.get_registered_model(model).aliases)
-            raise Problem(
+            raise UserError(
                 f"there is no {address}; the aliases of this model are: {there or 'none'}.", code=2
             ) from error
-        raise Problem(
+        raise UserError(
             f"there is no model {address}.", f"Register a run: aelab runs register RUN {shlex.quote(model)}", code=2
         ) from error
     return str(version.run_id)

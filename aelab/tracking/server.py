@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking import serving
 from aelab.tracking.store import Store
 
@@ -21,14 +21,14 @@ from aelab.tracking.store import Store
 def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     """MLflow's web server for a store, on this machine alone, ready to answer; it ends with the block or with this process.
 
-    One worker starts three times as fast as MLflow's four. Raises Problem if the port is taken or it does not come up.
+    One worker starts three times as fast as MLflow's four. Raises UserError if the port is taken or it does not come up.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Problem(f"port {port} is taken: {error.strerror}.", f"Type: aelab ui --port {port + 1}") from error
+            raise UserError(f"port {port} is taken: {error.strerror}.", f"Type: aelab ui --port {port + 1}") from error
     server = subprocess.Popen(
         _command(port), env=_environment(store), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
@@ -36,14 +36,14 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
     try:
         for _ in range(240):
             if server.poll() is not None:
-                raise Problem(f"MLflow's server ended with exit code {server.returncode}.", "Try: mlflow ui")
+                raise UserError(f"MLflow's server ended with exit code {server.returncode}.", "Try: mlflow ui")
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                     break
             except OSError:
                 time.sleep(0.25)
         else:
-            raise Problem("MLflow's server does not answer.", "Try: mlflow ui")
+            raise UserError("MLflow's server does not answer.", "Try: mlflow ui")
         yield server
     finally:
         assert server.stdin

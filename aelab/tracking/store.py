@@ -14,13 +14,14 @@ from mlflow.entities import Dataset, DatasetInput, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.errors import Problem, redacted
+from aelab import aliases
+from aelab.errors import UserError, redacted
 from aelab.tracking import copies, opening, registry
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
 from aelab.tracking.trouble import reason_of, refused, waiting
-from aelab.tracking.writer import Run, restoring
+from aelab.tracking.writer import RunWriter, restoring
 
 EXPERIMENT = "aelab"
 LONGEST = 500  # name of an experiment that MLflow takes
@@ -73,10 +74,10 @@ class Store:
                     self.client = self._connect()
             else:
                 self.client = self._connect()
-        except Problem:
+        except UserError:
             raise
         except Timeout as error:
-            raise Problem(f"cannot open the store {self.shown_uri}: another process is making it.") from error
+            raise UserError(f"cannot open the store {self.shown_uri}: another process is making it.") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
             raise opening.unopened(self.uri, error) from error
 
@@ -92,7 +93,7 @@ class Store:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """What the store raises as a Problem; a line where it takes long."""
+        """What the store raises as a UserError; a line where it takes long."""
         if self._asking:
             yield
             return
@@ -103,14 +104,14 @@ class Store:
         except (MlflowException, OSError) as error:
             unread = "cannot be read" if "cannot be None" in str(error) else "does not answer"  # a fault of a row
             verb = "refuses" if refused(error) else unread
-            raise Problem(f"the store {self.shown_uri} {verb}: {reason_of(error)}.") from error
+            raise UserError(f"the store {self.shown_uri} {verb}: {reason_of(error)}.") from error
         finally:
             self._asking = False
 
     def experiment(self, name: str | None) -> str:
         """The id of an experiment, created if need be with its artifacts beside the database.
 
-        Raises Problem for a name that is none.
+        Raises UserError for a name that is none.
         """
         if name is None:
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
@@ -127,11 +128,11 @@ class Store:
                 if found is None:
                     raise
         if found.lifecycle_stage != "active":
-            raise Problem(
+            raise UserError(
                 f"the experiment '{name}' has been deleted in MLflow; restore it or name another: --experiment"
             )
         if self.database and found.artifact_location.startswith("mlflow-artifacts:"):
-            raise Problem(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
+            raise UserError(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
         return str(found.experiment_id)
 
     def create(
@@ -143,7 +144,7 @@ class Store:
         tags: Mapping[str, str],
         dataset: Mapping[str, str] | None = None,
         parent: str | None = None,
-    ) -> Run:
+    ) -> RunWriter:
         """Starts a run. Its name is `name`-xxxxxx with the first digits of its id if `name` ends in a dash."""
         every = {
             **tags, **origin(), "aelab.process": this_process(),
@@ -159,25 +160,25 @@ class Store:
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
                     self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
-                return Run(self.client, self.get(run_id), warn=self.warn)
+                return RunWriter(self.client, self.get(run_id), warn=self.warn)
             except BaseException as error:
-                if self.database or isinstance(error, Problem) or refused(error):  # else it does not answer
+                if self.database or isinstance(error, UserError) or refused(error):  # else it does not answer
                     with suppress(Exception):
                         self.client.set_terminated(run_id, "FAILED")
                 raise
 
-    def reopen(self, info: RunInfo, begin: bool = True) -> Run:
+    def reopen(self, info: RunInfo, begin: bool = True) -> RunWriter:
         """Goes on with a run: it is RUNNING again (unless `begin` comes later), and what it has logged is not logged twice.
 
-        Raises Problem if another process is writing it.
+        Raises UserError if another process is writing it.
         """
         with self.asking():
-            run = Run(self.client, info, again=True, warn=self.warn)
+            run = RunWriter(self.client, info, again=True, warn=self.warn)
             if begin:
                 self.begin(run)
             return run
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: RunWriter) -> None:
         """Marks a run that was opened again as running, in this process."""
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
@@ -189,7 +190,7 @@ class Store:
     def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:
         """A run that no other process can write while the block lasts, as it is now.
 
-        Raises Problem if one does: on this machine its lock says so, of another machine only the status tells; `force` goes on
+        Raises UserError if one does: on this machine its lock says so, of another machine only the status tells; `force` goes on
         there.
         """
         process = info.tags.get("aelab.process", "")
@@ -198,7 +199,7 @@ class Store:
             info = self.get(info.id)
             host = process.partition(" ")[0]
             if info.status == "RUNNING" and not local_path(info) and host != platform.node() and not force:
-                raise Problem(
+                raise UserError(
                     f"{info.name} is running on {host or 'another machine'}, by what the store says.",
                     f"If that has died: aelab resume {info.id[:8]} --force",
                 )
@@ -212,7 +213,7 @@ class Store:
         for info in self.runs("attributes.status = 'RUNNING'"):
             try:
                 folder = local_path(info) or cache_folder(info.id)  # nothing is read in it; the lock is beside it
-            except Problem as problem:  # of one run: the others are listed
+            except UserError as problem:  # of one run: the others are listed
                 self.warn(f"{info.name or info.id[:8]}: {problem}")
                 continue
             if not is_gone(info.tags.get("aelab.process", ""), folder):
@@ -225,9 +226,9 @@ class Store:
                     dead.append(info)
         return dead
 
-    def annotate(self, info: RunInfo) -> Run:
+    def annotate(self, info: RunInfo) -> RunWriter:
         """Opens a run to add figures and pictures to it; its status stays what it is."""
-        return Run(self.client, info, training=False, warn=self.warn)
+        return RunWriter(self.client, info, training=False, warn=self.warn)
 
     def add_figures(self, info: RunInfo, figures: Mapping[str, float]) -> None:
         """Logs figures of a finished run at step 0, only those that it does not have."""
@@ -247,14 +248,16 @@ class Store:
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
         """All points (step, value) of a figure in the order of its steps."""
         with self.asking():
-            return sorted((point.step, point.value) for point in self.client.get_metric_history(info.id, metric))
+            names = [metric, *aliases.old_metrics(metric)]
+            points = [point for name in names for point in self.client.get_metric_history(info.id, name)]
+            return sorted((point.step, point.value) for point in points)
 
     def runs(
         self, filter_string: str = "", experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY
     ) -> list[RunInfo]:
         """The store's aelab runs, newest first; the deleted ones in another `view`.
 
-        Raises Problem where MLflow does not understand the filter.
+        Raises UserError where MLflow does not understand the filter.
         """
         found, token = [], None
         with self.asking():
@@ -268,7 +271,7 @@ class Store:
                 except MlflowException as error:
                     if not (filter_string and refused(error)):
                         raise
-                    raise Problem(f"MLflow does not accept this filter: {reason_of(error)}.", code=2) from error
+                    raise UserError(f"MLflow does not accept this filter: {reason_of(error)}.", code=2) from error
                 found += [run_info(run) for run in page]
                 token = page.token
                 if not token:
@@ -292,14 +295,14 @@ class Store:
                 return matches[0]
             if matches:
                 listed = ", ".join(f"{run.id[:12]} ({run.name})" for run in matches[:4])
-                raise Problem(
+                raise UserError(
                     f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}",
                     "Name one by its id.",
                     code=2,
                 )
         if trained:
-            raise Problem(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
-        raise Problem(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
+            raise UserError(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
+        raise UserError(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
 
     def remove(self, info: RunInfo) -> None:
         """Takes a run from the lists, and what it is registered as. MLflow keeps its files until its garbage is collected."""
@@ -316,7 +319,7 @@ class Store:
     def register(self, info: RunInfo, name: str, alias: str) -> str:
         """Makes a run's files a version of a model in MLflow's registry and points the alias to it; returns the version.
 
-        Raises Problem for a name or an alias that MLflow does not accept.
+        Raises UserError for a name or an alias that MLflow does not accept.
         """
         return registry.register(self.client, info, name, alias)
 
@@ -337,11 +340,11 @@ class Store:
 def _folder_of(experiment: str) -> str:
     """The name of an experiment's folder: its own name, or one made of it with a digest, so that no two share a folder.
 
-    Raises Problem for a name that would lead elsewhere.
+    Raises UserError for a name that would lead elsewhere.
     """
     bare = experiment.strip(" .")
     if not bare or not experiment.isprintable() or set(experiment) & set("/\\") or len(experiment) > LONGEST:
-        raise Problem(
+        raise UserError(
             f"'{experiment[:60]}' is no name for an experiment (--experiment, MLFLOW_EXPERIMENT_NAME).",
             f"Give it letters or digits, at most {LONGEST} signs, no / and no \\", code=2,
         )  # fmt: skip

@@ -8,13 +8,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
 from aelab.tracking.trouble import deliver
-from aelab.tracking.writer import MOST_METRICS, Run
+from aelab.tracking.writer import MOST_METRICS, RunWriter
 
 MADE: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 
@@ -22,14 +22,14 @@ MADE: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 def replay(store: Store, note: Callable[[str], None]) -> int:
     """Sends the spools of the store's runs that no process is writing; what the store has already is left out.
 
-    Returns how many runs were sent. Raises Problem, after all have been tried, if one was not taken.
+    Returns how many runs were sent. Raises UserError, after all have been tried, if one was not taken.
     """
     sent, failed = 0, []
     store.mark_dead()
     for info in store.runs():
         try:
             folder = run_folder(info)
-        except Problem as problem:
+        except UserError as problem:
             store.warn(f"nothing of {info.name} is sent: {problem}")  # it does not keep the others from being sent
             continue
         for spool in sorted(folder.glob("unsent*.jsonl")):
@@ -38,17 +38,17 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
                 with hold(folder, info.name, info.tags.get("aelab.process", "")), store.asking():
                     if not spool.exists():
                         continue  # another process has just sent it
-                    run = Run(store.client, info, training, again=True, spool=spool, ended=True, warn=store.warn)
+                    run = RunWriter(store.client, info, training, again=True, spool=spool, ended=True, warn=store.warn)
                     run.close()
             except HeldError:
                 note(f"{info.name}  is being written: what it has to send is left to that process")
-            except Problem as problem:
+            except UserError as problem:
                 failed.append(f"{info.name}: {problem}")
             else:
                 sent += 1
                 note(f"{info.name}  sent what was kept in {spool.name}")
     for info in store.runs(view=ViewType.DELETED_ONLY):
-        with suppress(Problem):  # nothing of it is sent
+        with suppress(UserError):  # nothing of it is sent
             if list(run_folder(info).glob("unsent*.jsonl")):
                 restoring = store.restoring(info)
                 note(f"{info.name}  is deleted in MLflow; what it has not had waits. To restore it: {restoring}")
@@ -60,16 +60,16 @@ def push(local: Store, store: Store, note: Callable[[str], None]) -> int:
     """Copies the runs that were trained offline to another store, and what is new of those copied before.
 
     A run keeps its name, times, status, figures, tags and files, and gets a new id. Returns how many were sent; one that is
-    still being trained is not. Raises Problem where another process is doing the same.
+    still being trained is not. Raises UserError where another process is doing the same.
     """
     assert local.database
     only = FileLock(f"{local.database}.sync.lock", timeout=0)
     try:
         only.acquire()
     except Timeout as error:
-        raise Problem("another aelab sync is sending the runs of this folder.", "Wait for it to end.") from error
+        raise UserError("another aelab sync is sending the runs of this folder.", "Wait for it to end.") from error
     except OSError as error:
-        raise Problem(f"cannot write to {local.database.parent}: {error.strerror or error}.") from error
+        raise UserError(f"cannot write to {local.database.parent}: {error.strerror or error}.") from error
     try:
         replay(local, note)
         return _push(local, store, note)
@@ -95,7 +95,7 @@ def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
                 copies[info.id] = _copy(local, store, info, copies)
                 with local.asking():
                     local.client.log_batch(info.id, tags=[RunTag("aelab.offline", f"sent {copies[info.id]}")])
-            except Problem as problem:
+            except UserError as problem:
                 failed.append(f"{info.name}: {problem}")
                 continue
             note(f"{info.name}  sent as {copies[info.id][:8]} ({info.status.lower()})")
@@ -106,20 +106,20 @@ def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
 
 def _raise(failed: list[str]) -> None:
     if failed:
-        raise Problem(f"{len(failed)} runs were not sent.", *failed[:2])
+        raise UserError(f"{len(failed)} runs were not sent.", *failed[:2])
 
 
 def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) -> str:
     """One run copied, or its copy completed. Returns the id of the copy."""
     client = store.client
     own = {"aelab.offline", "mlflow.parentRunId"}
-    tags = {key: value for key, value in info.tags.items() if key not in own} | {"aelab.offline_id": info.id}
-    if info.parent and info.parent in copies:
-        tags["mlflow.parentRunId"] = copies[info.parent]
     refused: dict[str, str] = {}
     folder = local.folder(info)
     with store.asking():
         source = local.client.get_run(info.id)
+        tags = {key: value for key, value in source.data.tags.items() if key not in own} | {"aelab.offline_id": info.id}
+        if info.parent and info.parent in copies:
+            tags["mlflow.parentRunId"] = copies[info.parent]
         before = store.newest(offline_id=info.id)
         if before:
             target = before.id
@@ -151,7 +151,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
         there_already = client.get_run(target).inputs
         if source.inputs and not (there_already and there_already.dataset_inputs):
             client.log_inputs(target, [DatasetInput(each.dataset, each.tags) for each in source.inputs.dataset_inputs])
-        for key in info.metrics:
+        for key in source.data.metrics:
             there = {(p.step, p.timestamp) for p in client.get_metric_history(target, key)} if before else set()
             points = local.client.get_metric_history(info.id, key)
             send([["metric", key, p.value, p.timestamp, p.step] for p in points if (p.step, p.timestamp) not in there])

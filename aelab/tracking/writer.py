@@ -18,7 +18,8 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from aelab.errors import Problem, redacted
+from aelab import aliases
+from aelab.errors import UserError, redacted
 from aelab.figures import Picture
 from aelab.tracking.info import RunInfo, local_path, run_folder
 from aelab.tracking.owner import hold
@@ -43,7 +44,7 @@ def restoring(client: MlflowClient, run_id: str) -> str:
     return f"MLFLOW_TRACKING_URI={shlex.quote(redacted(client.tracking_uri))} mlflow runs restore --run-id {run_id}"
 
 
-class Run:
+class RunWriter:
     """One run being written. Nothing here waits for the store: a thread sends what gathers, every two seconds.
 
     Each entry is written to a spool on this disk first and sent once; a point or picture that the store has already is
@@ -69,7 +70,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Problem(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}") from error
         self._held = hold(self.folder, info.name, info.tags.get("aelab.process", "")) if training else None
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._queue: list[Entry] = []
@@ -98,7 +99,8 @@ class Run:
         Its status only where it has `ended`, and nothing was logged after that.
         """
         for key in self.info.metrics:
-            self._logged[key] = {point.step for point in self._client.get_metric_history(self.id, key)}
+            names = [key, *aliases.old_metrics(key)]
+            self._logged[key] = {p.step for name in names for p in self._client.get_metric_history(self.id, name)}
         self._drawn = self._pictures()
         end: list[Entry] = []
         for entry in self._spool.entries():
@@ -180,7 +182,7 @@ class Run:
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            raise Problem(f"cannot write {target}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {target}: {error.strerror or error}") from error
         if not self.local:
             self._put("file", path)
         return target
@@ -224,7 +226,7 @@ class Run:
                     return True
                 self._deliver(batch)
             except Exception as error:  # noqa: BLE001  # whatever the store, the network or the disk raises: later, then
-                self._heard(str(error) if isinstance(error, Problem) else reason_of(error))
+                self._heard(str(error) if isinstance(error, UserError) else reason_of(error))
                 return False
             with self._lock:
                 del self._queue[: len(batch)]
@@ -246,7 +248,7 @@ class Run:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             self._deleted = "MLflow cannot restore it."
-        raise Problem(f"{self.name} has been deleted in MLflow")
+        raise UserError(f"{self.name} has been deleted in MLflow")
 
     def _set_aside(self, entry: Entry, why: str) -> None:
         """Writes what the store refuses beside the run's files, and says so once for each name."""
@@ -309,13 +311,13 @@ class Run:
         """A file of the run's folder."""
         target = (self.folder / path).resolve()
         if not target.is_relative_to(self.folder.resolve()):
-            raise Problem(f"{path} is not in {self.folder}.")
+            raise UserError(f"{path} is not in {self.folder}.")
         return target
 
     def close(self, status: Status | None = None, hurry: Callable[[], bool] = bool) -> None:
         """Sends what is left and ends the run with a status, or leaves its status as it is.
 
-        A store that takes nothing for twenty seconds is given up, earlier once there is a `hurry`. Raises Problem if it
+        A store that takes nothing for twenty seconds is given up, earlier once there is a `hurry`. Raises UserError if it
         does not take everything; what is missing then stays in the spool, the status too.
         """
         if status:
@@ -337,14 +339,14 @@ class Run:
         self._given_up = True
         self._release()
         if self._deleted:
-            raise Problem(
+            raise UserError(
                 f"{self.name} has been deleted in MLflow.",
                 f"Its files, and what it has logged since, are in {self.folder}",
                 self._deleted,
             )
         if not self._sent:
             why = self.trouble or "it did not answer in time"
-            raise Problem(
+            raise UserError(
                 f"the store did not take everything of run {self.name}: {why}.",
                 f"What is missing is kept in {self._spool.path}" + (f"; {t}" if (t := self._spool.trouble) else ""),
                 "Send it with: aelab sync",

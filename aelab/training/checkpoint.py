@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.files import small
 
 FORMAT = 1
@@ -31,7 +31,7 @@ Kind = Literal["last", "best"]
 KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
 
 
-class OtherFormat(Problem):
+class OtherFormat(UserError):
     """A checkpoint of another version of aelab: not damaged, and not to be passed over."""
 
 
@@ -111,7 +111,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 def _whole(path: Path) -> bool:
     try:
         load(path)
-    except Problem:
+    except UserError:
         return False
     return True
 
@@ -137,7 +137,7 @@ def finish(folder: Path) -> None:
     lasts = present(folder, "last")
     try:
         best = bool(lasts) and load(lasts[0]).manifest.get("best") is True
-    except Problem:
+    except UserError:
         return
     for old in lasts[1:] + (present(folder, "best") if best else []):
         shutil.rmtree(old, ignore_errors=True)
@@ -160,7 +160,7 @@ def _is_best(path: Path) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint. Raises Problem, naming the file, if anything in it is missing, altered or of another format."""
+    """Reads one checkpoint. Raises UserError, naming the file, if anything in it is missing, altered or of another format."""
     try:
         manifest = json.loads(small(path / "manifest.json"))
         if manifest["format"] != FORMAT:
@@ -168,29 +168,29 @@ def load(path: Path) -> Checkpoint:
                 f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
             )
         if manifest["sha256"] != _digest(manifest):
-            raise Problem(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
+            raise UserError(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
         if path.name != f"{manifest['kind']}-{manifest['step']:08d}":
-            raise Problem(
+            raise UserError(
                 f"checkpoint {path} has another name than its manifest: {manifest['kind']}, {manifest['step']}."
             )
         files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
         weights = safetensors.torch.load(files["weights.safetensors"])
         state = _state(path, files["state.pt"]) if manifest["kind"] == "last" else {}
-    except Problem:
+    except UserError:
         raise
     except Exception as error:  # json's, safetensors', zipfile's, pickle's: a crafted file may raise any
-        raise Problem(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from error
+        raise UserError(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from error
     return Checkpoint(path, weights, state, manifest)
 
 
 def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
-    """The content of one file. Raises Problem if it is a link or not what the manifest says."""
+    """The content of one file. Raises UserError if it is a link or not what the manifest says."""
     file = path / Path(name).name
     if file.is_symlink() or path.is_symlink():
-        raise Problem(f"checkpoint {file} is a link; links are refused.")
+        raise UserError(f"checkpoint {file} is a link; links are refused.")
     content = small(file, facts["bytes"]) if file.stat().st_size == facts["bytes"] else b""
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-        raise Problem(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
+        raise UserError(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
     return content
 
 
@@ -198,22 +198,22 @@ def _state(path: Path, content: bytes) -> dict[str, Any]:
     """What torch.save wrote: tensors and plain values, nothing that executes, nothing that unfolds."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
-            raise Problem(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
+            raise UserError(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
     try:
         state = torch.load(io.BytesIO(content), weights_only=True)
     except Exception as error:  # torch's text advises to load it in the way that executes code
-        raise Problem(
+        raise UserError(
             f"checkpoint {path / 'state.pt'} cannot be read: it is damaged, or holds what aelab never writes."
         ) from error
     if not isinstance(state, dict):
-        raise Problem(f"checkpoint {path / 'state.pt'} holds no state of a training.")
+        raise UserError(f"checkpoint {path / 'state.pt'} holds no state of a training.")
     return state
 
 
 def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none.
 
-    The best weights may be in a last checkpoint. Raises Problem for one of another format.
+    The best weights may be in a last checkpoint. Raises UserError for one of another format.
     """
     paths = _holding(folder, kind)
     for number, path in enumerate(paths, 1):
@@ -221,7 +221,7 @@ def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint 
             return load(path)
         except OtherFormat:
             raise
-        except Problem as problem:
+        except UserError as problem:
             warn(f"{problem} {'Trying the one before it.' if number < len(paths) else 'There is none before it.'}")
     return None
 

@@ -61,7 +61,7 @@ class Settings:
 
 
 @dataclass
-class Position:
+class Progress:
     """Where a training stands: what a checkpoint holds beside tensors."""
 
     phase: int = 0
@@ -134,7 +134,7 @@ def _is(value: object, hint: Any) -> bool:
 
 
 def rate_factor(settings: Settings, done: int, total: int) -> float:
-    """What the step size is multiplied by after `done` of `total` steps of a phase: warm-up, then constant or half a cosine."""
+    """The factor of the learning rate after `done` of `total` steps of a phase: warm-up, then constant or half a cosine."""
     factor = min(1.0, (done + 1) / (settings.warmup + 1))
     if settings.schedule == "cosine":
         factor *= (1 + math.cos(math.pi * done / total)) / 2

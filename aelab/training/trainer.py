@@ -16,16 +16,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from aelab import figures
+from aelab import aliases, figures
 from aelab.console import Bar, Screen, number
 from aelab.data import Dataset, Split
-from aelab.errors import Problem
-from aelab.evaluation.evaluate import at_rest, evaluate
+from aelab.errors import UserError
+from aelab.evaluation.evaluate import eval_mode, evaluate
 from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
-from aelab.tracking import Run, named_well
+from aelab.tracking import RunWriter, named_well
 from aelab.training import checkpoint
 from aelab.training.checkpoint import Checkpoint
-from aelab.training.settings import Position, Settings, made, rate_factor
+from aelab.training.settings import Progress, Settings, made, rate_factor
 from aelab.training.weights import average, load, not_finite
 
 SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
@@ -55,10 +55,10 @@ class Interrupted(Exception):
 
 
 def check_names(figures: Iterable[str], of: str) -> None:
-    """Raises Problem where the store would refuse the name of a recipe's figure."""
+    """Raises UserError where the store would refuse the name of a recipe's figure."""
     for name in figures:
         if not named_well(f"train/{name}"):
-            raise Problem(
+            raise UserError(
                 f"{of}: a metric cannot be called '{name}'.",
                 "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
             )
@@ -67,7 +67,7 @@ def check_names(figures: Iterable[str], of: str) -> None:
 class Training:
     """One training of one recipe, from the start or from a checkpoint."""
 
-    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: Run, screen: Screen) -> None:
+    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: RunWriter, screen: Screen) -> None:
         self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
         self.device = next(recipe.parameters()).device
         self.average = average(recipe, settings.ema) if settings.ema else None
@@ -80,7 +80,7 @@ class Training:
         self.steps = min(steps, settings.max_steps or steps)
         self.all_epochs = math.ceil(self.steps / self.batches)
         self.window = math.ceil(self.steps / MOST_POINTS)
-        self.position = Position()
+        self.progress = Progress()
         self.sums = self.window_sums = torch.zeros(
             0, dtype=torch.float32 if self.device.type == "mps" else torch.float64
         )
@@ -89,8 +89,8 @@ class Training:
         self._unsaved = ""  # why the last checkpoint could not be written
         self.facts: Mapping[str, Any] = {}
         self.shown = data.val.showcase(SHOWN)
-        with at_rest(recipe):
-            self.fixed_z = recipe.prior(SAMPLES) if isinstance(recipe, Generates) else None
+        with eval_mode(recipe):
+            self.fixed_z = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
 
     @property
     def judged(self) -> Recipe:
@@ -105,7 +105,7 @@ class Training:
         cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
         mps = torch.mps.get_rng_state() if self.device.type == "mps" else None
         return {
-            "position": asdict(self.position),
+            "progress": asdict(self.progress),
             "epochs": [phase.epochs for phase in self.phases],
             "optimizers": optimizers,
             "sums": self.sums,
@@ -117,7 +117,7 @@ class Training:
         }
 
     def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
-        """Goes back to a checkpoint. Raises Problem where it does not fit this recipe, or could not have been written by it."""
+        """Goes back to a checkpoint. Raises UserError where it does not fit this recipe, or could not have been written by it."""
         try:
             position = self._checked(last)
             if best:
@@ -131,27 +131,30 @@ class Training:
             if self.average:
                 self.average.load_state_dict(last.state["average"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise Problem(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
-        self.position = position
+            raise UserError(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
+        self.progress = position
         self._extend(last)
         self.sums = last.state["sums"].to(self.device)
         self.window_sums = last.state["window_sums"].to(self.device)
         if best:
             self.best_weights = {k: v.to(self.device) for k, v in best.weights.items()}
         else:
-            self.position.best = math.inf  # it cannot be had again: the next one is the best
+            self.progress.best = math.inf  # it cannot be had again: the next one is the best
         torch.set_rng_state(last.state["rng"])
         if last.state["rng_cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
         if last.state.get("rng_mps") is not None and self.device.type == "mps":
             torch.mps.set_rng_state(last.state["rng_mps"])
 
-    def _checked(self, last: Checkpoint) -> Position:
+    def _checked(self, last: Checkpoint) -> Progress:
         """The position of a checkpoint. Raises ValueError where it, or another part of the state, cannot be of this training."""
-        state, like = {"rng_mps": None, **last.state}, self.state()  # older checkpoints lack it
-        position = made(Position, state.get("position"))
+        state, like = (
+            {"rng_mps": None, **aliases.renamed(last.state, aliases.STATE)},
+            self.state(),
+        )  # older checkpoints lack it
+        position = made(Progress, state.get("progress"))
         sums = torch.zeros(len(position.names), dtype=self.sums.dtype)
-        like |= {"position": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
+        like |= {"progress": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
         empty = []  # phases none of whose optimizers has a state that it would have after a step
         for phase, states in zip(self.phases, state.get("optimizers", ()), strict=True):
             like["optimizers"].append({name: stepped(o).state_dict() for name, o in phase.optimizers.items()})
@@ -160,7 +163,7 @@ class Training:
             for name, now in like["optimizers"][-1].items():  # what has had no gradient yet has no state
                 now["state"] = {key: now["state"][key] for key in now["state"].keys() & states[name]["state"].keys()}
                 groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
-                if groups[0] != groups[1]:  # the step size is set before every step
+                if groups[0] != groups[1]:  # the learning rate is set before every step
                     raise ValueError(f"the settings of {name} are not those of this recipe")
         for name in ("rng_cuda", "rng_mps"):
             there = state.get(name)
@@ -183,50 +186,50 @@ class Training:
         return position
 
     def _extend(self, last: Checkpoint) -> None:
-        """Takes up a finished training again where there are more epochs than it had. Raises Problem where that cannot be."""
-        at, before = self.position, last.state["epochs"]
+        """Takes up a finished training again where there are more epochs than it had. Raises UserError where that cannot be."""
+        at, before = self.progress, last.state["epochs"]
         current = min(at.phase, len(self.phases) - 1)
         now = [phase.epochs for phase in self.phases]
         if now[:current] != before[:current]:
             over = next(k for k in range(current) if now[k] != before[k])
-            raise Problem(f"--epochs: the phase '{self.phases[over].name}' is over and cannot be extended.", code=2)
+            raise UserError(f"--epochs: the phase '{self.phases[over].name}' is over and cannot be extended.", code=2)
         if at.phase == len(self.phases) and now[-1] > before[-1]:
             at.phase = current
 
     def save(self) -> None:
         """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end.
 
-        Raises Problem, and leaves the last ones, where the weights are not finite.
+        Raises UserError, and leaves the last ones, where the weights are not finite.
         """
         if bad := not_finite(self.recipe):
-            raise self._not_finite(self.position.step, f"{bad} is not finite")
+            raise self._not_finite(self.progress.step, f"{bad} is not finite")
         folder = self.run.folder / "checkpoints"
         now = time.monotonic()
-        self.position.spent, self._marked = self.position.spent + now - self._marked, now
+        self.progress.spent, self._marked = self.progress.spent + now - self._marked, now
         try:
             if self.best_weights:
-                checkpoint.save(folder, "best", self.position.best_step, self.best_weights, {}, self.facts)
-            is_best = bool(self.best_weights) and not self.average and self.position.best_step == self.position.step
+                checkpoint.save(folder, "best", self.progress.best_step, self.best_weights, {}, self.facts)
+            is_best = bool(self.best_weights) and not self.average and self.progress.best_step == self.progress.step
             facts = {**self.facts, "best": is_best}
-            checkpoint.save(folder, "last", self.position.step, self.recipe.state_dict(), self.state(), facts)
+            checkpoint.save(folder, "last", self.progress.step, self.recipe.state_dict(), self.state(), facts)
             self._unsaved = ""
         except OSError as error:
             self._unsaved = f"{error.strerror or error} ({folder})"
-            self.screen.warn(f"the checkpoint at step {self.position.step} was not written: {self._unsaved}")
+            self.screen.warn(f"the checkpoint at step {self.progress.step} was not written: {self._unsaved}")
         self._saved_at = time.monotonic()
 
-    def _not_finite(self, step: int, what: str) -> Problem:
-        self.run.tags({"aelab.health": f"not finite: {what}"})
-        used = self.position.skipped
+    def _not_finite(self, step: int, what: str) -> UserError:
+        self.run.tags({"aelab.diagnostics": f"not finite: {what}"})
+        used = self.progress.skipped
         skip = f"has passed over {used}" if used else "N passes over N"
         advice = f"The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite {skip} such steps."
-        return Problem(f"training stopped before step {step + 1}: {what}.", advice)
+        return UserError(f"training stopped before step {step + 1}: {what}.", advice)
 
     # the loop
 
     def fit(self, stop: Callable[[], bool]) -> None:
-        """Trains to the end. Raises Interrupted, after saving, when `stop` says so, and Problem on a non-finite loss."""
-        at = self.position
+        """Trains to the end. Raises Interrupted, after saving, when `stop` says so, and UserError on a non-finite loss."""
+        at = self.progress
         if at.step == 0:
             self.draw()
         with self.screen.progress(self._title(), self.steps, at.step) as bar:
@@ -244,12 +247,12 @@ class Training:
                     at.epoch, at.best, at.since_best = 0, math.inf, 0
         self.save()
         if self._unsaved:
-            raise Problem(f"the last checkpoint could not be written: {self._unsaved}",
+            raise UserError(f"the last checkpoint could not be written: {self._unsaved}",
                           f"Make room, then: aelab resume {self.run.id[:8]}")  # fmt: skip
 
     def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
         """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
-        at, seen = self.position, self.seen[self.position.phase]
+        at, seen = self.progress, self.seen[self.progress.phase]
         title = self._title()
         self.recipe.train()
         started = time.perf_counter()
@@ -279,12 +282,12 @@ class Training:
         return [some, replace(train, labels=torch.full_like(train.labels, -1))] if phase.unlabelled else [some]
 
     def _title(self) -> str:
-        at = self.position
+        at = self.progress
         name = f"{self.phases[at.phase].name}, " if len(self.phases) > 1 and at.phase < len(self.phases) else ""
         return f"{name}epoch {min(at.epochs + 1, self.all_epochs)}/{self.all_epochs}"
 
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
-        at = self.position
+        at = self.progress
         self._set_rates(phase)
         skipping = at.skipped < self.settings.skip_nonfinite
         before = [buffer.clone() for buffer in self.recipe.buffers()] if skipping else []
@@ -293,7 +296,7 @@ class Training:
                 figures = phase.step(x, y, **phase.optimizers)
         except NonFiniteError as error:
             if not skipping:
-                with suppress(Problem):  # the forward pass may have ruined the averages of a batch normalisation
+                with suppress(UserError):  # the forward pass may have ruined the averages of a batch normalisation
                     self.save()  # the step was not taken: the weights are finite still
                 raise self._not_finite(at.step, str(error)) from error
             for buffer, value in zip(self.recipe.buffers(), before, strict=True):
@@ -313,8 +316,8 @@ class Training:
         at.summed, at.windowed, at.batch, at.step = at.summed + 1, at.windowed + 1, at.batch + 1, at.step + 1
 
     def _set_rates(self, phase: Phase) -> None:
-        """Sets the step sizes, a function of the position alone."""
-        at = self.position
+        """Sets the learning rates, a function of the position alone."""
+        at = self.progress
         factor = rate_factor(self.settings, at.epoch * self.batches + at.batch, phase.epochs * self.batches)
         for optimizer, rates in zip(phase.optimizers.values(), self.rates[at.phase], strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -325,7 +328,7 @@ class Training:
         return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
     def _log_window(self, bar: Bar, title: str, started: float) -> None:
-        at = self.position
+        at = self.progress
         if not at.windowed:
             return
         means = dict(zip(at.names, (self.window_sums / at.windowed).tolist(), strict=True))
@@ -338,7 +341,7 @@ class Training:
         bar.update(at.step, title, f"{speed:,.0f} images/s  {terms}")
 
     def _end_epoch(self, title: str) -> None:
-        at = self.position
+        at = self.progress
         means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True)) if at.summed else {}
         speed = at.batch * self.batch_size / at.seconds
         held_out = evaluate(self.judged, self.data.val)
@@ -357,28 +360,28 @@ class Training:
             self.screen.note(f"{title}  {line}  {speed:,.0f} images/s")
 
     def _keep_best(self, held_out: Mapping[str, float]) -> None:
-        at, objective = self.position, self.recipe.objective
-        at.since_best += objective is not None
-        at.latest = math.inf if objective is None else held_out[objective]
-        if objective is None or held_out[objective] < at.best:
+        at, monitor = self.progress, self.recipe.monitor
+        at.since_best += monitor is not None
+        at.latest = math.inf if monitor is None else held_out[monitor]
+        if monitor is None or held_out[monitor] < at.best:
             at.best, at.best_step, at.since_best = at.latest, at.step, 0
-            self.run.metrics({f"kept/{name}": value for name, value in held_out.items()}, at.epochs)
+            self.run.metrics({f"best/{name}": value for name, value in held_out.items()}, at.epochs)
             self.best_weights = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
 
     @property
     def patience_is_over(self) -> bool:
         """Whether so many epochs were no better that the training is to end."""
-        return self.settings.patience is not None and self.position.since_best >= self.settings.patience
+        return self.settings.patience is not None and self.progress.since_best >= self.settings.patience
 
     def draw(self) -> None:
         """Logs the pictures of this epoch: reconstructions under their inputs, samples from a fixed z."""
         for name, picture in self.gallery():
-            self.run.stepwise_image(f"pictures/{name}", picture, self.position.epochs)  # a section of the UI
+            self.run.stepwise_image(f"pictures/{name}", picture, self.progress.epochs)  # a section of the UI
 
     def gallery(self) -> Iterator[tuple[str, figures.Picture]]:
         """The pictures of the judged weights by name."""
         recipe = self.judged
-        with at_rest(recipe):
+        with eval_mode(recipe):
             if isinstance(recipe, Autoencodes):
                 yield "reconstructions", figures.reconstructions(recipe, self.shown)
             if self.fixed_z is not None and isinstance(recipe, Generates):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from aelab import aliases
 from aelab.recipe import Recipe
 
 
@@ -26,6 +27,7 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
 def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
     """Loads weights into a recipe. Raises ValueError with the first one that does not fit, or is not finite, by name."""
     wanted = recipe.state_dict()
+    weights = {aliases.weight(name): value for name, value in weights.items()}
     for name in dict.fromkeys([*wanted, *weights]):
         if name not in weights or name not in wanted:
             raise ValueError(f"{name} is {'missing' if name in wanted else 'too many'}")

@@ -13,7 +13,7 @@ import torch
 from aelab.console import number
 from aelab.evaluation.definitions import definition
 from aelab.evaluation.diagnostics import Diagnosis
-from aelab.recipe_file import Page
+from aelab.recipe_files import RecipeFile
 from aelab.training.device import device_name
 from aelab.training.settings import MOST, Settings, made
 from aelab.training.trainer import Training
@@ -38,7 +38,7 @@ class Config:
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
         """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for what is none.
 
-        The options are plain here; `recipe_file.build` checks them against their types and bounds.
+        The options are plain here; `recipe_files.build` checks them against their types and bounds.
         """
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
         for name, option in options.items():
@@ -71,7 +71,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def model_card(
-    config: Config, page: Page, training: Training, validation: Mapping[str, float], health: Diagnosis
+    config: Config, page: RecipeFile, training: Training, validation: Mapping[str, float], health: Diagnosis
 ) -> str:
     """A README for the run: what was trained, on what, how well, and how to use it."""
     data, run = training.data, training.run

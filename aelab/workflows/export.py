@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from aelab import figures, recipe_file
+from aelab import figures, recipe_files
 from aelab import recipe as interface
 from aelab.console import Screen, number
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.definitions import against, definition
-from aelab.evaluation.evaluate import at_rest
+from aelab.evaluation.evaluate import eval_mode
 from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.workflows import train as runs
@@ -31,12 +31,12 @@ def export(
     """Writes a run's best weights, configuration, recipe, card and an example picture; with `programs` those of torch.export.
 
     The recipe is the source that was executed: the one among the run's files may be anyone's, and nobody has read it.
-    Returns the files. Raises Problem if the folder holds something already, or cannot be written.
+    Returns the files. Raises UserError if the folder holds something already, or cannot be written.
     """
     opened = runs.open_run(info, store, screen, "cpu")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise Problem(f"{folder} is not an empty folder; nothing was written.", code=2)
+            raise UserError(f"{folder} is not an empty folder; nothing was written.", code=2)
         (folder / "aelab").mkdir(parents=True)
         (folder / opened.page.path.name).write_bytes(opened.page.content)
         copyfile(Path(interface.__file__), folder / "aelab" / "recipe.py")  # what a recipe imports; torch only
@@ -54,7 +54,7 @@ def export(
         names = _programs(opened, folder, screen) if programs else []
         (folder / "README.md").write_text(_card(opened, opened.page.path.stem, names), encoding="utf-8")
     except OSError as error:
-        raise Problem(f"cannot write {folder}: {error.strerror or error}", code=2) from error
+        raise UserError(f"cannot write {folder}: {error.strerror or error}", code=2) from error
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
@@ -72,11 +72,11 @@ def _facts(opened: Opened) -> dict[str, Any]:
 
 def _example(opened: Opened, data_dir: Path | None, screen: Screen) -> figures.Picture:
     """Reconstructions of test images or, of a recipe that has none, samples."""
-    with at_rest(opened.recipe):
+    with eval_mode(opened.recipe):
         if isinstance(opened.recipe, Autoencodes):
             return figures.reconstructions(opened.recipe, runs.run_data(opened, data_dir, screen).test.showcase(SHOWN))
         if isinstance(opened.recipe, Generates):
-            return figures.grid(opened.recipe.decode(opened.recipe.prior(SHOWN)))
+            return figures.grid(opened.recipe.decode(opened.recipe.sample_prior(SHOWN)))
         return figures.grid(runs.run_data(opened, data_dir, screen).test.showcase(SHOWN))
 
 
@@ -100,11 +100,11 @@ def _programs(opened: Opened, folder: Path, screen: Screen) -> list[str]:
     """encoder.pt2: images (B, C, H, W) -> codes (B, D); decoder.pt2: codes -> images; for any number of them."""
     recipe, written = opened.recipe, []
     images = torch.zeros(2, *opened.image)
-    with at_rest(recipe):
+    with eval_mode(recipe):
         codes = (
             recipe.encode(images)
             if isinstance(recipe, Encodes)
-            else recipe.prior(2)
+            else recipe.sample_prior(2)
             if isinstance(recipe, Generates)
             else None
         )
@@ -124,7 +124,7 @@ def _card(opened: Opened, module: str, programs: list[str]) -> str:
     """The README of the folder."""
     info, recipe = opened.info, opened.recipe
     name = type(recipe).__name__
-    shape = 'tuple(config["image"])' + (', config["classes"]' if recipe_file.asks_for_classes(type(recipe)) else "")
+    shape = 'tuple(config["image"])' + (', config["classes"]' if recipe_files.asks_for_classes(type(recipe)) else "")
     use = []
     if isinstance(recipe, Autoencodes):
         use.append(
@@ -133,10 +133,10 @@ def _card(opened: Opened, module: str, programs: list[str]) -> str:
     elif isinstance(recipe, Encodes):
         use.append(f"    z = model.encode(torch.rand(1, {', '.join(map(str, opened.image))}))  # pixels in [0, 1]")
     if isinstance(recipe, Generates):
-        use.append("    samples = model.decode(model.prior(16))")
+        use.append("    samples = model.decode(model.sample_prior(16))")
     figures = [
         f"| {key} | {number(value)} | {known.unit if (known := definition(key)) else ''} |"
-        for key, value in sorted(info.metrics.items()) if key.startswith(("test/", "kept/")) and not against(key)[0]
+        for key, value in sorted(info.metrics.items()) if key.startswith(("test/", "best/")) and not against(key)[0]
     ]  # fmt: skip
     return "\n".join((
         f"# {info.name}", "", opened.page.summary, "",

@@ -15,10 +15,10 @@ from types import FrameType
 
 import torch
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking import RunInfo, Store
 from aelab.workflows.config import Config
 from aelab.workflows.resume import resume
@@ -27,7 +27,7 @@ from aelab.workflows.train import identity, open_config_data, start
 
 
 @dataclass(frozen=True)
-class Order:
+class Job:
     """A training that is wanted: what determines it, what it is called, and where it is tracked."""
 
     config: Config
@@ -38,11 +38,11 @@ class Order:
 
 
 def run(
-    orders: Sequence[Order], jobs: int, store: Store, screen: Screen, data: Dataset, data_dir: Path | None
+    orders: Sequence[Job], jobs: int, store: Store, screen: Screen, data: Dataset, data_dir: Path | None
 ) -> list[str]:
     """Trains what is not there already, `jobs` at a time. Returns for each order nothing, or why it failed.
 
-    A run that was stopped is gone on with. Raises Stopped or Problem when the whole is stopped by a signal.
+    A run that was stopped is resumed. Raises Stopped or UserError when the whole is stopped by a signal.
     """
     missing = []
     for order in orders:
@@ -63,10 +63,10 @@ def run(
 
 def find(config: Config, store: Store, data: Dataset) -> RunInfo | None:
     """The newest run with this recipe source, options, settings and data, whatever became of it."""
-    return store.newest(kind="run", identity=identity(config, recipe_file.find(config.recipe), data))
+    return store.newest(kind="run", identity=identity(config, recipe_files.find(config.recipe), data))
 
 
-def _try(order: Order, store: Store, screen: Screen, data: Dataset, data_dir: Path | None) -> str:
+def _try(order: Job, store: Store, screen: Screen, data: Dataset, data_dir: Path | None) -> str:
     """Trains one; returns why it failed, or nothing."""
     try:
         before = find(order.config, store, data)
@@ -84,27 +84,27 @@ def _try(order: Order, store: Store, screen: Screen, data: Dataset, data_dir: Pa
             )
     except Stopped:
         raise
-    except Problem as problem:
+    except UserError as problem:
         return str(problem)
     except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the others go on
         return f"{type(error).__name__}: {error}"
     return ""
 
 
-def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, data_dir: Path | None) -> dict[str, str]:
+def _at_once(orders: Sequence[Job], jobs: int, store: Store, screen: Screen, data_dir: Path | None) -> dict[str, str]:
     """Trains several at a time, the cores shared between them. A signal is passed on: each run is saved."""
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # its first start would let signals through again
     threads = max(1, torch.get_num_threads() // jobs)
     waiting, failures = list(orders), {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}
-    with _passed_on(running) as caught:
+    with _forward_signals(running) as caught:
         while running or (waiting and not caught):
             while waiting and len(running) < jobs and not caught:
                 order = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
                 process: BaseProcess = context.Process(
-                    target=_alone, args=(order, store.uri, data_dir, threads, sender)
+                    target=_train_in_child, args=(order, store.uri, data_dir, threads, sender)
                 )
                 mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its training can save itself
                 process.start()
@@ -122,13 +122,13 @@ def _at_once(orders: Sequence[Order], jobs: int, store: Store, screen: Screen, d
                 if not failures[label]:
                     screen.note(f"{label}  is done")
     if caught:
-        problem = Problem("stopped; what was running is saved.", "Go on by typing the same command again.")
+        problem = UserError("stopped; what was running is saved.", "Go on by typing the same command again.")
         problem.code = 130 if caught[0] == signal.SIGINT else 143
         raise problem
     return failures
 
 
-def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
+def _train_in_child(order: Job, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
     """What a process of its own does. It has its own group, so that Ctrl-C reaches it once, through its parent."""
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also where the parent ignores it: the end of that is told by it
@@ -139,7 +139,7 @@ def _alone(order: Order, uri: str, data_dir: Path | None, threads: int, answer: 
         store = Store(uri, warn=screen.warn)
         data = open_config_data(order.config, data_dir, screen)
         why = _try(order, store, screen, data, data_dir)
-    except Problem as problem:  # also Stopped
+    except UserError as problem:  # also Stopped
         why = str(problem)
     with suppress(OSError):  # the parent is gone
         answer.send(why)
@@ -156,7 +156,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _passed_on(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
+def _forward_signals(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
     """Collects Ctrl-C, SIGTERM and SIGHUP and passes them on to the processes that run; what is ignored stays ignored."""
     caught: list[int] = []
 

@@ -9,14 +9,14 @@ from typing import Any
 
 from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.files import small
-from aelab.recipe_file import Page
+from aelab.recipe_files import RecipeFile
 from aelab.tracking import WITHOUT_A_WORD, RunInfo, Store
 from aelab.training import checkpoint
 from aelab.training.trainer import Training
 from aelab.workflows.config import Config
-from aelab.workflows.signals import honest_status, signals
+from aelab.workflows.signals import run_status, signals
 from aelab.workflows.train import (
     Outcome,
     begin_with,
@@ -40,15 +40,15 @@ def resume(
     """Goes on with an unfinished run where its last checkpoint stands, or from the start if it has none.
 
     With more `epochs` than it had it becomes longer, a finished one too. What differs from the run as it began, such as its
-    recipe or its data, is refused, or warned of if `force`. Raises Problem, and Stopped on a signal.
+    recipe or its data, is refused, or warned of if `force`. Raises UserError, and Stopped on a signal.
     """
     with signals() as caught, store.held(found, force) as info:
         config, page = configuration(info, store, screen)
         longer = epochs is not None and epochs > config.settings.epochs
         if epochs is not None and epochs < config.settings.epochs:
-            raise Problem(f"--epochs {epochs}: {info.name} is one of {config.settings.epochs} epochs.", code=2)
+            raise UserError(f"--epochs {epochs}: {info.name} is one of {config.settings.epochs} epochs.", code=2)
         if info.status == "FINISHED" and not longer:
-            raise Problem(
+            raise UserError(
                 f"{info.name} has finished; there is nothing to resume.", f"Look at it: aelab eval {shlex.quote(info.name)}",
                 f"Train it longer: aelab resume {shlex.quote(info.name)} --epochs N, more than {config.settings.epochs}", code=2,
             )  # fmt: skip
@@ -61,7 +61,7 @@ def resume(
         last, best = (checkpoint.newest(folder, kind, screen.warn) for kind in ("last", "best"))
         if last is None and checkpoint.present(folder, "last") and not force:
             look = "Its best weights can be looked at, with aelab eval." if best else ""
-            raise Problem(f"no checkpoint of {info.name} that could go on is whole.",
+            raise UserError(f"no checkpoint of {info.name} that could go on is whole.",
                           f"Begin it again from the start with --force. {look}".strip())  # fmt: skip
         began = {
             "recipe_sha256": info.tags.get("aelab.recipe_sha256"),
@@ -85,19 +85,21 @@ def resume(
         except BaseException:
             run.close()
             raise
-        with honest_status(run, screen, caught):
-            screen.note(f"{run.name}  goes on at step {training.position.step:,} of {training.steps:,}")
+        with run_status(run, screen, caught):
+            screen.note(f"{run.name}  goes on at step {training.progress.step:,} of {training.steps:,}")
             validation, written = complete(training, config, page, caught)
     return Outcome(store.get(run.id), recipe, training.data, validation, written)
 
 
-def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, data: Dataset) -> None:
-    """Writes down that a run has more epochs than it began with. Raises Problem where they would change nothing."""
+def _lengthen(training: Training, info: RunInfo, config: Config, page: RecipeFile, data: Dataset) -> None:
+    """Writes down that a run has more epochs than it began with. Raises UserError where they would change nothing."""
     run, settings = training.run, config.settings
-    if training.position.step >= training.steps:
-        raise Problem(f"--max-steps {settings.max_steps} of {info.name} are done: more epochs change nothing.", code=2)
+    if training.progress.step >= training.steps:
+        raise UserError(
+            f"--max-steps {settings.max_steps} of {info.name} are done: more epochs change nothing.", code=2
+        )
     if training.patience_is_over:
-        raise Problem(
+        raise UserError(
             f"--patience {settings.patience} has ended {info.name}: more epochs change nothing.",
             "Train anew with more patience, or without.", code=2,
         )  # fmt: skip
@@ -105,7 +107,7 @@ def _lengthen(training: Training, info: RunInfo, config: Config, page: Page, dat
     if settings.schedule != "constant":
         same += " lengthened"
         training.screen.warn(
-            f"the step size of {info.name} follows a {settings.schedule}, which is stretched from here on: "
+            f"the learning rate of {info.name} follows a {settings.schedule}, which is stretched from here on: "
             f"it will not end as a run of {settings.epochs} epochs from the start."
         )
     facts = json.loads(small(run.folder / "config.json"))
@@ -128,7 +130,7 @@ def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any]
             f"{info.name} began on {before.get('device')!s:.60}; on {now['device']} its numbers may differ in the last bits."
         )
     if lines and not force:
-        raise Problem(
+        raise UserError(
             f"{info.name} cannot go on as it began: {'; '.join(lines)}.",
             "Go on all the same with --force, or train anew.",
         )
@@ -144,7 +146,7 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunInfo | None:
+def unfinished(config: Config, page: RecipeFile, data: Dataset, store: Store) -> RunInfo | None:
     """The run of the same command, if the last one of it was stopped and can be resumed."""
     config = replace(config, start=store.find(config.start).id if config.start else None)
     store.mark_dead()
@@ -154,7 +156,7 @@ def unfinished(config: Config, page: Page, data: Dataset, store: Store) -> RunIn
 
 def _can_go_on(info: RunInfo, store: Store) -> bool:
     """Whether a run was stopped where a resume could take it further: not where its loss was not finite."""
-    if info.status not in ("KILLED", "FAILED") or info.tags.get("aelab.health", "").startswith("not finite"):
+    if info.status not in ("KILLED", "FAILED") or info.tags.get("aelab.diagnostics", "").startswith("not finite"):
         return False
     folder = store.folder(info)
     saved = checkpoint.present(folder / "checkpoints", "last")
@@ -165,7 +167,8 @@ def _can_go_on(info: RunInfo, store: Store) -> bool:
 def chosen(name: str | None, store: Store, screen: Screen, longer: bool = False) -> RunInfo:
     """The run that is to go on: a recipe's name means its newest that was stopped, no name the newest of all.
 
-    Where it is to become `longer`, one that has finished counts too. Those of a sweep come last. Raises Problem if there is none.
+    Where it is to become `longer`, one that has finished counts too. Those of a sweep come last.
+    Raises UserError if there is none.
     """
     store.mark_dead()
     runs = store.runs()
@@ -178,9 +181,9 @@ def chosen(name: str | None, store: Store, screen: Screen, longer: bool = False)
             return run
     of = f" of {name}" if name else ""
     if not trained:
-        raise Problem(f"there is no run in {store.shown_uri}.", "Start one: aelab train vae", code=2)
+        raise UserError(f"there is no run in {store.shown_uri}.", "Start one: aelab train vae", code=2)
     newest = trained[0]
-    raise Problem(
+    raise UserError(
         f"no run{of} was stopped so that it could go on; the newest, {newest.name}, {_what_became_of(newest)}.",
         f"Make it longer: aelab resume {shlex.quote(newest.name)} --epochs N"
         if newest.status == "FINISHED"

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 from aelab.console import Screen
-from aelab.errors import Problem, no_memory, out_of_memory
-from aelab.tracking import Run, Status
+from aelab.errors import UserError, no_memory, out_of_memory
+from aelab.tracking import RunWriter, Status
 from aelab.training.trainer import Interrupted
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
 @contextmanager
-def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
+def run_status(run: RunWriter, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
     """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
 
     def hurry() -> bool:
@@ -24,7 +24,7 @@ def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> I
         run.tags({"aelab.reason": reason[:1000]})
         try:
             run.close(status, hurry)
-        except Problem as problem:
+        except UserError as problem:
             screen.warn(*str(problem).split("\n"))
 
     try:
@@ -43,10 +43,10 @@ def honest_status(run: Run, screen: Screen, caught: "list[signal.Signals]") -> I
     run.close("FINISHED", hurry)
 
 
-class Stopped(Problem):
+class Stopped(UserError):
     """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
 
-    def __init__(self, number: signal.Signals, run: Run, step: int) -> None:
+    def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
         super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
         self.code = 130 if number == signal.SIGINT else 143
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from aelab import __version__, figures, recipe_file
+from aelab import __version__, figures, recipe_files
 from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.evaluation.diagnostics import said_by_test
 from aelab.evaluation.evaluate import reconstruct
 from aelab.evaluation.report import report_of
 from aelab.recipe import Autoencodes
-from aelab.recipe_file import Page
+from aelab.recipe_files import RecipeFile
 from aelab.results.formats import csv, latex, markdown, records
-from aelab.tracking import Run, RunInfo, Store
+from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.workflows import launch
 from aelab.workflows.config import Config, given
 from aelab.workflows.train import identity, open_run
@@ -65,21 +65,21 @@ def compare_latent(
     """Trains one run a latent dimension and seed, evaluates each on the test set beside the PCA of the same size.
 
     A point that is done already (same recipe source, options, settings and data) is not trained again, one that was stopped is
-    gone on with, and the same sweep typed again goes on in its parent run. A point that fails is named and the others go on;
-    `jobs` of them run at once. Raises Problem where the recipe has no latent_dim or does not reconstruct.
+    resumed, and the same sweep typed again goes on in its parent run. A point that fails is named and the others go on;
+    `jobs` of them run at once. Raises UserError where the recipe has no latent_dim or does not reconstruct.
     """
-    page = recipe_file.find(config.recipe)
+    page = recipe_files.find(config.recipe)
     points = []
     for dimension in dimensions:  # before anything is trained
         options = {**config.options, "latent_dim": dimension}
-        recipe = recipe_file.build(page, data.image, options, len(data.classes))
+        recipe = recipe_files.build(page, data.image, options, len(data.classes))
         if not isinstance(recipe, Autoencodes):
-            raise Problem(f"{page.name} does not reconstruct images, so there is no error to compare.", code=2)
+            raise UserError(f"{page.name} does not reconstruct images, so there is no error to compare.", code=2)
         seeded = [replace(config, options=options, settings=replace(config.settings, seed=seed)) for seed in seeds]
         points += [Point(dimension, each.settings.seed, replace(each, data=data.name)) for each in seeded]
     parent = _parent(points, page, config, store, data, experiment)
     orders = [
-        launch.Order(
+        launch.Job(
             point.config, str(point), f"{page.name}-{point.dimension}d-" + f"seed{point.seed}-" * (len(seeds) > 1),
             experiment, parent.id,
         )
@@ -119,8 +119,8 @@ def compare_latent(
 
 
 def _parent(
-    points: Sequence[Point], page: Page, config: Config, store: Store, data: Dataset, experiment: str | None
-) -> Run:
+    points: Sequence[Point], page: RecipeFile, config: Config, store: Store, data: Dataset, experiment: str | None
+) -> RunWriter:
     """The parent run of a sweep: the one of the same sweep typed before, or a new one."""
     same = hashlib.sha256(" ".join(identity(point.config, page, data) for point in points).encode()).hexdigest()
     if before := store.newest(kind="sweep", identity=same):
@@ -156,7 +156,9 @@ def by_dimension(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _summary(parent: Run, name: str, frame: pd.DataFrame, columns: dict[str, Tensor], truth: Tensor) -> list[Path]:
+def _summary(
+    parent: RunWriter, name: str, frame: pd.DataFrame, columns: dict[str, Tensor], truth: Tensor
+) -> list[Path]:
     """Table, curve and contact sheet of a sweep, on its parent run."""
     table = by_dimension(frame)
     for row in records(table):

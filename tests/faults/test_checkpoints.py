@@ -6,7 +6,7 @@ import pytest
 import torch
 from machinery import DIGITS, run_folder, same_run, until
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.tracking import Store
 from aelab.training import checkpoint
 
@@ -18,7 +18,7 @@ AT_70 = (
 real = aelab.training.trainer.Training.step
 def cut(self, *arguments):
     real(self, *arguments)
-    if self.position.step == 70:
+    if self.progress.step == 70:
         os.kill(os.getpid(), signal.SIGTERM)
 aelab.training.trainer.Training.step = cut
 """
@@ -92,7 +92,7 @@ def test_another_recipe_shape_or_version_is_refused_before_training(aelab, stopp
 
 
 def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
-    source = recipe_file.find("linear").source
+    source = recipe_files.find("linear").source
     (here / "mine.py").write_text(source)
     words = ("train", "./mine.py", *DIGITS, "--epochs", 6)
     aelab.run(*words, "--name", "cut", patch=AT_70, code=143)
@@ -121,7 +121,7 @@ def test_changed_options_are_refused_with_the_difference(aelab, stopped):
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_more_epochs_extend_a_run(aelab, here, finished):
-    """Under a constant step size it is the run that was so long from the start."""
+    """Under a constant learning rate it is the run that was so long from the start."""
     aelab.run(*WORDS, "--name", "cut", patch="" if finished else AT_70, code=0 if finished else 143)
     aelab.run("train", "--resume", "cut", "--epochs", 9, "-q")
     aelab.run("train", "linear", *DIGITS, "--epochs", 9, "--schedule", "constant", "--name", "whole")

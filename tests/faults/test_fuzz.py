@@ -24,12 +24,12 @@ from machinery import little_memory
 from PIL import Image
 from typer.main import get_command
 
-from aelab import recipe_file
+from aelab import recipe_files
 from aelab.cli import app, main
 from aelab.cli.train import _common, _train_command
 from aelab.data import open_data
 from aelab.data.readers import read_idx
-from aelab.errors import Problem
+from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.tracking.spool import Spool
 from aelab.training import checkpoint
@@ -168,7 +168,7 @@ VALUES_TYPED = (
         "linear.py",
         "latent_dim",
         "test/mse",
-        "kept/loss",
+        "best/loss",
     ),
     "params.x = 'y'",
 )
@@ -205,7 +205,7 @@ def every_command():
             yield words, command
 
     yield from below(get_command(app), ())
-    for name, page in recipe_file.pages().items():
+    for name, page in recipe_files.available().items():
         yield ("train", name), _train_command(page)
 
 
@@ -275,7 +275,9 @@ def limited(seconds):
 def test_every_option(desk, monkeypatch, capfd, tally, words):
     """0, 1 or 2 and no traceback; nothing is trained and no page served."""
     monkeypatch.chdir(desk)
-    monkeypatch.setattr("aelab.tracking.served", lambda *a: (_ for _ in ()).throw(Problem("no pages are served here")))
+    monkeypatch.setattr(
+        "aelab.tracking.served", lambda *a: (_ for _ in ()).throw(UserError("no pages are served here"))
+    )
     monkeypatch.setattr("webbrowser.open", lambda *a: None)
     monkeypatch.setattr("aelab.workflows.train.start", lambda *a, **k: pytest.fail("a training began"))
     faults = []
@@ -405,7 +407,7 @@ def test_an_idx_file(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     try:
         assert read_idx(tmp_path / name).dtype == torch.uint8
-    except Problem as problem:
+    except UserError as problem:
         assert name in str(problem)
 
 
@@ -431,7 +433,7 @@ def test_a_folder_of_pictures(tmp_path, data, kind, skip):
     (folder / f"bad.{kind}").write_bytes(content)
     try:
         assert len(open_data(str(folder), image_size=8, skip_bad=skip).train) >= 3
-    except Problem as problem:
+    except UserError as problem:
         assert "bad." in str(problem) and not skip
 
 
@@ -536,7 +538,7 @@ def test_a_picture(album, ghostscript, tally, name):
             data = open_data(str(album), image_size=8)
             assert sum(map(len, (data.train, data.val, data.test))) == 7
         else:
-            with pytest.raises(Problem) as caught:
+            with pytest.raises(UserError) as caught:
                 open_data(str(album), image_size=8)
             first, *rest = str(caught.value).split("\n")
             assert name in first and len(rest) <= 1 and len(first) < 300
@@ -561,7 +563,7 @@ def test_what_has_the_name_of_a_picture(album, here, tally, kind):
         path.symlink_to({"dangling": "nowhere", "loop": path, "device": "/dev/zero", "link": album / "0.png",
                          "link to text": here / "text"}[kind])  # fmt: skip
     if kind == "link to text":
-        with pytest.raises(Problem, match="odd"):
+        with pytest.raises(UserError, match="odd"):
             open_data(str(album), image_size=8)
     else:
         data = open_data(str(album), image_size=8)
@@ -571,7 +573,7 @@ def test_what_has_the_name_of_a_picture(album, here, tally, kind):
 
 @pytest.fixture
 def whole(tmp_path):
-    return checkpoint.save(tmp_path, "last", 1, {"w": torch.ones(2)}, {"position": {"step": 1}}, {"recipe": "x"})
+    return checkpoint.save(tmp_path, "last", 1, {"w": torch.ones(2)}, {"progress": {"step": 1}}, {"recipe": "x"})
 
 
 @OFTEN
@@ -584,7 +586,7 @@ def test_a_manifest(whole, data):
     path.write_bytes(data.draw(damaged(good.read_bytes()) | VALUES.map(lambda value: json.dumps(value).encode())))
     try:
         assert checkpoint.load(whole).weights["w"].eq(1).all()
-    except Problem as problem:
+    except UserError as problem:
         assert str(whole) in str(problem)
 
 
@@ -594,7 +596,7 @@ def test_a_manifest_whose_sum_is_right(whole, facts):
     manifest = {"format": 1, "files": {}, **json.loads(json.dumps(facts))}
     manifest["sha256"] = checkpoint._digest(manifest)
     (whole / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         checkpoint.load(whole)
 
 
@@ -612,7 +614,7 @@ def test_a_state_whose_sum_is_right(whole, content):
     (whole / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._digest(manifest)}))
     try:
         assert isinstance(checkpoint.load(whole).state, dict)
-    except Problem as problem:
+    except UserError as problem:
         assert str(whole) in str(problem)
 
 

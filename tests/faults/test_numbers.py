@@ -41,9 +41,9 @@ class Poisoned(Recipe):
 
     missed = 0
 
-    def step(self, x, y, adam):
+    def training_step(self, x, y, adam):
         try:
-            return super().step(x, y, adam=adam)
+            return super().training_step(x, y, adam=adam)
         except ArithmeticError:
             Poisoned.missed += 1
             raise
@@ -75,7 +75,7 @@ def test_so_many_steps_are_passed_over_and_no_more(aelab, here, tally, kind):
     assert "training stopped before step 33" in process.err
     aelab.run(*words, "--skip-nonfinite", 3, "--name", "through")
     last = checkpoint.newest(run_folder("through") / "checkpoints", "last", pytest.fail)
-    assert last.manifest["step"] == 60 and last.state["position"]["skipped"] == 3
+    assert last.manifest["step"] == 60 and last.state["progress"]["skipped"] == 3
     assert all(torch.isfinite(value).all() for value in last.weights.values())
     tally("steps passed over by --skip-nonfinite")
 
@@ -84,7 +84,7 @@ def test_weights_that_a_recipe_ruins_itself_are_never_kept(aelab, here):
     text = (
         POISONED[: POISONED.index("    missed = 0")].replace("self.missed", "0")
         + """
-    def step(self, x, y, adam):
+    def training_step(self, x, y, adam):
         loss, _ = self.loss(x, y)
         adam.zero_grad()
         loss.backward()
@@ -122,7 +122,7 @@ def test_a_resume_after_passed_over_steps_is_exact(aelab, here):
 real = aelab.training.trainer.Training.step
 def cut(self, *arguments):
     real(self, *arguments)
-    if self.position.step == 57:
+    if self.progress.step == 57:
         os.kill(os.getpid(), signal.SIGTERM)
 aelab.training.trainer.Training.step = cut
 """

@@ -188,7 +188,7 @@ def test_an_offer_on_a_terminal_is_taken(aelab, here):
 real = aelab.training.trainer.Training.step
 def cut(self, *arguments):
     real(self, *arguments)
-    if self.position.step == 30:
+    if self.progress.step == 30:
         os.kill(os.getpid(), signal.SIGTERM)
 aelab.training.trainer.Training.step = cut
 """

@@ -29,7 +29,7 @@ import torch
 from machinery import DIGITS, free_port, little_memory, run_folder, until
 
 from aelab.data.readers import read_idx
-from aelab.errors import Problem, redacted
+from aelab.errors import UserError, redacted
 from aelab.tracking import Store, served
 from aelab.tracking.owner import origin
 from aelab.training import checkpoint
@@ -66,17 +66,17 @@ def zipped(pickled, **how):
 
 
 def written(tmp_path):
-    return checkpoint.save(tmp_path, "last", 1, {"w": torch.ones(2)}, {"position": {"step": 1}}, {"recipe": "x"})
+    return checkpoint.save(tmp_path, "last", 1, {"w": torch.ones(2)}, {"progress": {"step": 1}}, {"recipe": "x"})
 
 
 @pytest.mark.parametrize("form", ["raw", "zipped", "torch"])
 def test_a_pickle_that_would_execute_is_refused(tmp_path, tally, form):
     path, marker = written(tmp_path), tmp_path / "executed"
-    pickled = pickle.dumps({"position": Evil(marker)}, 2)
+    pickled = pickle.dumps({"progress": Evil(marker)}, 2)
     buffer = io.BytesIO()
-    torch.save({"position": Evil(marker)}, buffer)
+    torch.save({"progress": Evil(marker)}, buffer)
     replaced(path, state_pt={"raw": pickled, "zipped": zipped(pickled), "torch": buffer.getvalue()}[form])
-    with pytest.raises(Problem, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         checkpoint.load(path)
     assert not marker.exists()
     pickle.loads(pickled)
@@ -89,7 +89,7 @@ def test_an_archive_that_unfolds_is_refused_before_memory_goes(tmp_path, tally):
     bomb = zipped(bytes(1 << 29), compression=zipfile.ZIP_DEFLATED)
     assert len(bomb) < 1 << 20
     replaced(path, state_pt=bomb)
-    with little_memory(1 << 28), pytest.raises(Problem, match="compressed"):
+    with little_memory(1 << 28), pytest.raises(UserError, match="compressed"):
         checkpoint.load(path)
     tally("archive that unfolds")
 
@@ -99,11 +99,11 @@ def test_an_idx_that_unfolds_is_refused_before_memory_goes(tmp_path, tally, pack
     header = struct.pack(">HBB3I", 0, 8, 3, 40_000, 1000, 1000)
     path = tmp_path / ("bomb.gz" if packed else "bomb")
     path.write_bytes(gzip.compress(header + bytes(1 << 20)) if packed else header + bytes(100))
-    with little_memory(1 << 28), pytest.raises(Problem, match="bomb"):
+    with little_memory(1 << 28), pytest.raises(UserError, match="bomb"):
         read_idx(path)
     path.write_bytes(struct.pack(">HBB3I", 0, 8, 3, 400, 1000, 1000) + bytes(100))
     if not packed:
-        with little_memory(1 << 28), pytest.raises(Problem, match="it promises 400000000 bytes and has 100"):
+        with little_memory(1 << 28), pytest.raises(UserError, match="it promises 400000000 bytes and has 100"):
             read_idx(path)
     tally("IDX that unfolds")
 
@@ -139,7 +139,7 @@ def test_a_link_in_a_checkpoint_is_refused(tmp_path, tally, what):
     else:
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Problem, match="links are refused"):
+    with pytest.raises(UserError, match="links are refused"):
         checkpoint.load(path)
     tally("link in a checkpoint")
 
@@ -152,7 +152,7 @@ def test_a_path_in_a_manifest_does_not_lead_elsewhere(tmp_path, name):
     del manifest["sha256"]
     manifest["files"][name] = {"sha256": checkpoint.hashlib.sha256(b"s").hexdigest(), "bytes": 1}
     (path / "manifest.json").write_text(json.dumps({**manifest, "sha256": checkpoint._digest(manifest)}))
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         checkpoint.load(path)
 
 
@@ -522,7 +522,7 @@ def test_only_small_regular_files_are_read_as_recipes_and_manifests(cli, here, t
     put(path / "manifest.json")
     with in_time(), little_memory(1 << 28):
         answer = cli("recipes")
-        with pytest.raises(Problem, match=why):
+        with pytest.raises(UserError, match=why):
             checkpoint.load(path)
         assert not checkpoint._is_best(path)
         typed = cli("train", "x", *DIGITS)
@@ -615,7 +615,7 @@ def test_an_experiment_does_not_choose_a_folder(monkeypatch, store, tally, name,
     if how == "environment" and not name:  # as if it were not set
         assert store.experiment(None)
         return
-    with pytest.raises(Problem, match="experiment") as caught:
+    with pytest.raises(UserError, match="experiment") as caught:
         store.experiment(name if how == "typed" else None)
     assert caught.value.code == 2
     assert [each.name for each in store.client.search_experiments()] == ["Default"]

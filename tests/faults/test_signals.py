@@ -16,7 +16,7 @@ STUCK = """
 real = aelab.training.trainer.Training.step
 def stuck(self, *arguments):
     real(self, *arguments)
-    if self.position.step == 30:
+    if self.progress.step == 30:
         open('stuck', 'w').close()
         time.sleep(600)
 aelab.training.trainer.Training.step = stuck

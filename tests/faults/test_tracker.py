@@ -21,20 +21,20 @@ PACED = """
 real = aelab.training.trainer.Training.step
 def paced(self, *arguments):
     time.sleep(0.005)
-    while self.position.step == 250 and not os.path.exists('go'):  # until the trouble is over
+    while self.progress.step == 250 and not os.path.exists('go'):  # until the trouble is over
         time.sleep(0.02)
     real(self, *arguments)
 aelab.training.trainer.Training.step = paced
 spent = [0.0]
 def timed(name):
-    inner = getattr(aelab.tracking.Run, name)
+    inner = getattr(aelab.tracking.RunWriter, name)
     def outer(*a, **k):
         begun = time.perf_counter()
         try:
             return inner(*a, **k)
         finally:
             spent[0] += time.perf_counter() - begun
-    setattr(aelab.tracking.Run, name, outer)
+    setattr(aelab.tracking.RunWriter, name, outer)
 for name in ('metrics', 'stepwise_image'):
     timed(name)
 fit = aelab.training.trainer.Training.fit
@@ -109,7 +109,7 @@ def complete(name, epochs=15):
     names = [Path(entry.path).name for entry in store.client.list_artifacts(info.id, "images")]
     steps = sorted(int(name.replace("%", "+").split("+")[2]) for name in names if name.endswith(".webp"))
     assert steps == list(range(epochs + 1)), "each picture once"
-    assert {"aelab.health", "mlflow.note.content"} <= info.tags.keys()
+    assert {"aelab.diagnostics", "mlflow.note.content"} <= info.tags.keys()
     kept = {Path(entry.path).name for entry in store.client.list_artifacts(info.id)}
     assert {"README.md", "checkpoints", "config.json", "images", "pictures", "recipe"} <= kept
     return info
@@ -251,7 +251,7 @@ def test_a_bad_name_over_http_keeps_nothing_back(aelab, here, server, tally):
     bad = """
 begin = aelab.training.trainer.Training._end_epoch
 def more(self, title):
-    self.run.metrics({'KL(q||p)': 1.0}, self.position.epochs)
+    self.run.metrics({'KL(q||p)': 1.0}, self.progress.epochs)
     self.run.tags({'ba(d': 'x'})
     begin(self, title)
 aelab.training.trainer.Training._end_epoch = more

@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import platformdirs
 
-from aelab.errors import Problem, no_memory, out_of_memory, visible
+from aelab import aliases
+from aelab.errors import UserError, no_memory, out_of_memory, visible
 from aelab.files import small
 
 if TYPE_CHECKING:
-    from aelab.recipe import Image, Recipe
+    from aelab.recipe import ImageShape, Recipe
 
 
 @dataclass(frozen=True)
-class Page:
+class RecipeFile:
     """A recipe's file, found but not run. It is read once: what is compared and recorded is what is executed."""
 
     name: str
@@ -44,7 +45,7 @@ class Page:
         try:
             return small(self.path)
         except OSError as error:
-            raise Problem(f"cannot read {self.path}: {error.strerror or error}", code=2) from error
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}", code=2) from error
 
     @property
     def source(self) -> str:
@@ -65,7 +66,7 @@ class Page:
             LookupError,
             RecursionError,
             MemoryError,
-            Problem,
+            UserError,
         ) as error:  # odd or nested text
             return visible(f"cannot be read: {str(error) or type(error).__name__}")
 
@@ -146,80 +147,80 @@ def _raise(reason: str) -> Any:
     raise ValueError(reason)
 
 
-def pages() -> dict[str, Page]:
+def available() -> dict[str, RecipeFile]:
     """Every recipe by name: the built-in ones, and those of ./recipes, which win."""
     spec = importlib.util.find_spec("aelab.recipes")
     built_in = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    found: dict[str, Page] = {}
+    found: dict[str, RecipeFile] = {}
     for folder in (*built_in, Path("recipes")):
         for path in sorted(folder.glob("*.py")):
             if not path.name.startswith("_") and path.name.isprintable():
                 known = found.get(path.stem)
                 shadows = known is not None and known.path != path.resolve()
-                found[path.stem] = Page(path.stem, path.resolve(), shadows)
+                found[path.stem] = RecipeFile(path.stem, path.resolve(), shadows)
     return dict(sorted(found.items()))
 
 
-def find(name: str) -> Page:
-    """The page of a recipe given by name or by path. Raises Problem, with the nearest name, if there is none."""
+def find(name: str) -> RecipeFile:
+    """The page of a recipe given by name or by path. Raises UserError, with the nearest name, if there is none."""
     if name.endswith(".py"):
         if not Path(name).is_file():
-            raise Problem(f"there is no file {name}.", code=2)
-        return Page(Path(name).stem, Path(name).resolve())
-    known = pages()
+            raise UserError(f"there is no file {name}.", code=2)
+        return RecipeFile(Path(name).stem, Path(name).resolve())
+    known = available()
     if name in known:
         return known[name]
     close = get_close_matches(name, known, 1)
-    raise Problem(
+    raise UserError(
         f"there is no recipe '{name}'." + (f" Did you mean {close[0]}?" if close else ""),
         f"Recipes: {', '.join(known)}, those in ./recipes, or a path such as ./mine.py",
         code=2,
     )
 
 
-def typed(name: str) -> Page:
+def trust(name: str) -> RecipeFile:
     """The page of a recipe whose name or path the user typed to train it; a path is remembered.
 
     Its runs can then be opened without the path being typed again, as long as not a byte of the file is changed.
     """
     page = find(name)
     if not _at_hand(page):
-        _typed.add(mark := _mark(page))
+        _trusted.add(mark := _mark(page))
         with suppress(OSError):  # then it has to be typed again in the next command
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
     return page
 
 
-_typed: set[Path] = set()  # in this process
+_trusted: set[Path] = set()  # in this process
 
 
-def _at_hand(page: Page) -> bool:
+def _at_hand(page: RecipeFile) -> bool:
     """Whether a recipe is built in or in ./recipes."""
-    return page.path in {known.path for known in pages().values()}
+    return page.path in {known.path for known in available().values()}
 
 
-def _mark(page: Page) -> Path:
+def _mark(page: RecipeFile) -> Path:
     """An empty file of the user's own that says: this source was typed at this place."""
     digest = hashlib.sha256(os.fsencode(page.path) + b"\0" + page.content).hexdigest()
     return Path(platformdirs.user_cache_dir("aelab")) / "typed" / digest
 
 
-def of_run(path: str, name: str) -> Page:
+def of_run(path: str, name: str) -> RecipeFile:
     """The page that a run names by the path or name in its configuration, and by the name in the store.
 
-    Raises Problem where it is neither built in, nor in ./recipes, nor the very source that the user typed.
+    Raises UserError where it is neither built in, nor in ./recipes, nor the very source that the user typed.
     """
-    known = pages()
+    known = available()
     page = known.get(path) or (find(path) if path.endswith(".py") and Path(path).is_file() else None)
     if page is None:  # of another machine
         name = Path(name).name.removesuffix(".py")
         if name not in known:
-            raise Problem(f"there is no recipe '{name}' here; this run was trained with it.",
+            raise UserError(f"there is no recipe '{name}' here; this run was trained with it.",
                           f"Save its source, once you have read it, as recipes/{name}.py", code=2)  # fmt: skip
         return known[name]
-    if not _at_hand(page) and not (_mark(page) in _typed or _mark(page).exists()):
-        raise Problem(
+    if not _at_hand(page) and not (_mark(page) in _trusted or _mark(page).exists()):
+        raise UserError(
             f"this run names {page.path} as its recipe; a recipe that you have not typed, as it is now, is not executed.",
             f"Read it, then type: aelab train {shlex.quote(str(page.path))} --help", code=2,
         )  # fmt: skip
@@ -229,7 +230,7 @@ def of_run(path: str, name: str) -> Page:
 class _Source(SourceFileLoader):
     """Executes the source that was read, never a compiled file beside it."""
 
-    def __init__(self, name: str, page: Page) -> None:
+    def __init__(self, name: str, page: RecipeFile) -> None:
         super().__init__(name, str(page.path))
         self.content = page.content
 
@@ -238,10 +239,11 @@ class _Source(SourceFileLoader):
         return code
 
 
-def load(page: Page) -> "type[Recipe]":
-    """Runs a recipe's file and returns the one Recipe that it defines. Raises Problem if it cannot be loaded."""
+def load(page: RecipeFile) -> "type[Recipe]":
+    """Runs a recipe's file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
     from aelab.recipe import Recipe
 
+    _teach_old_names(Recipe)
     module_name = f"aelab_recipe_{page.name}_{page.sha256[:8]}"
     loader = _Source(module_name, page)
     spec = importlib.util.spec_from_loader(module_name, loader)
@@ -256,30 +258,45 @@ def load(page: Page) -> "type[Recipe]":
         del sys.modules[module_name]
         where = next((f"line {frame.lineno}: " for frame in reversed(inspect.getinnerframes(error.__traceback__))
                       if frame.filename == str(page.path)), "") if error.__traceback__ else ""  # fmt: skip
-        raise Problem(f"recipe {page.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}") from error
+        raise UserError(f"recipe {page.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}") from error
     own = {item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name}
     recipes = [item for item in own if issubclass(item, Recipe)]
     if len(recipes) != 1:
-        raise Problem(f"{page.path} defines {len(recipes)} subclasses of aelab.recipe.Recipe; a recipe's file has one.")
+        raise UserError(
+            f"{page.path} defines {len(recipes)} subclasses of aelab.recipe.Recipe; a recipe's file has one."
+        )
+    for old, new in aliases.RECIPE.items():
+        if old in vars(recipes[0]) and new not in vars(recipes[0]):
+            setattr(recipes[0], new, vars(recipes[0])[old])
     return recipes[0]
 
 
+def _teach_old_names(recipe: "type[Recipe]") -> None:
+    """Lets a recipe file of version 0.1.0 import and call what it knew by other names."""
+    module = sys.modules[recipe.__module__]
+    for old, new in aliases.RECIPE_MODULE.items():
+        setattr(module, old, getattr(module, new))
+    for old, new in aliases.RECIPE.items():
+        if hasattr(recipe, new):
+            setattr(recipe, old, getattr(recipe, new))
+
+
 def options(recipe: "type[Recipe]") -> list[Option]:
-    """The keyword arguments of a recipe's constructor. Raises Problem for one without a type or a default."""
+    """The keyword arguments of a recipe's constructor. Raises UserError for one without a type or a default."""
     try:
         hints = get_type_hints(recipe.__init__, include_extras=True)
     except NameError as error:
-        raise Problem(f"{recipe.__name__}: the type of an option is not known when it runs: {error}") from error
+        raise UserError(f"{recipe.__name__}: the type of an option is not known when it runs: {error}") from error
     found = []
     for parameter in inspect.signature(recipe).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         hint = hints.get(parameter.name)
         if hint is None or parameter.default is parameter.empty:
-            raise Problem(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
+            raise UserError(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
         plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         if not _typable(plain):
-            raise Problem(
+            raise UserError(
                 f"{recipe.__name__}: the option {parameter.name} cannot be typed on a command line.",
                 "Its type must be int, float, bool, str, Literal of strings, or tuple[int, ...].",
             )
@@ -307,10 +324,10 @@ def asks_for_classes(recipe: "type[Recipe]") -> bool:
     return "classes" in inspect.signature(recipe).parameters
 
 
-def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
+def build(page: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
     """The recipe with these options for images of this shape and, if it asks, this number of classes.
 
-    Raises Problem if it does not accept them.
+    Raises UserError if it does not accept them.
     """
     recipe = load(page)
     known = {option.name: option for option in options(recipe)}
@@ -318,25 +335,25 @@ def build(page: Page, image: "Image", values: Mapping[str, Any], classes: int = 
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
-            raise Problem(f"{page.name} has no option '{name}'.{hint}", code=2)
+            raise UserError(f"{page.name} has no option '{name}'.{hint}", code=2)
         try:
             known[name].check(values[name])
         except ValueError as error:
-            raise Problem(f"{page.name} does not accept these options: {name}: {error}", code=2) from error
+            raise UserError(f"{page.name} does not accept these options: {name}: {error}", code=2) from error
     channels, height, width = image
     if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
-        raise Problem(
+        raise UserError(
             f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
             f"({channels} x {height} x {width}).",
             code=2,
         )
     asks = asks_for_classes(recipe)
     if asks and classes < 2:
-        raise Problem(f"{page.name} classifies, but these images have no classes.",
+        raise UserError(f"{page.name} classifies, but these images have no classes.",
                       "In a folder of pictures each folder within it is a class.", code=2)  # fmt: skip
     try:
         return recipe(image, *[classes] * asks, **values)
     except (ValueError, TypeError, RuntimeError) as error:
         if out_of_memory(error):
             raise no_memory() from error
-        raise Problem(f"{page.name} does not accept these options: {error}", code=2) from error
+        raise UserError(f"{page.name} does not accept these options: {error}", code=2) from error

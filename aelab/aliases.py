@@ -1,0 +1,73 @@
+"""Names of version 0.1.0 and what they are called now: its stores, recipe files and commands stay readable.
+
+Nothing else in aelab knows an old name.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+METRICS = {  # without split, baseline or control
+    "forger": "g_loss",
+    "critic": "d_loss",
+    "grad_d": "d_grad_norm",
+    "grad_g": "g_grad_norm",
+    "grad_e": "e_grad_norm",
+    "like": "feature_loss",
+    "judge_error": "classifier_error",
+    "class_score": "inception_score_lenet",
+    "frechet_lenet": "fd_lenet",
+    "frechet_inception": "fd_inception",
+    "kernel_lenet": "kid_lenet",
+    "kernel_inception": "kid_inception",
+}
+SPLITS = {"kept": "best"}  # the validation of the weights that are kept
+TAGS = {"aelab.health": "aelab.diagnostics"}
+RECIPE = {  # attributes and methods of a recipe
+    "objective": "monitor",
+    "prior": "sample_prior",
+    "spoil": "corrupt",
+    "step": "training_step",
+}
+RECIPE_MODULE = {"Image": "ImageShape"}  # what a recipe file imports from aelab.recipe
+WEIGHTS = {"verdict.": "head."}  # how the name of a weight begins
+STATE = {"position": "progress"}  # keys of a checkpoint's training state
+OPTIONS: dict[str, str] = {}  # of the command line, of aelab's own or of a recipe
+
+
+def metric(name: str) -> str:
+    """The present name of a metric such as kept/forger or test/real_frechet_lenet."""
+    split, slash, rest = name.rpartition("/")
+    first, further, others = split.partition("/")
+    for old, new in METRICS.items():
+        if rest == old or rest.endswith(f"_{old}"):
+            rest = rest.removesuffix(old) + new
+            break
+    return SPLITS.get(first, first) + further + others + slash + rest
+
+
+def old_metrics(name: str) -> list[str]:
+    """The names under which version 0.1.0 may have logged a metric that is called `name` now."""
+    split, slash, rest = name.rpartition("/")
+    first, further, others = split.partition("/")
+    firsts = [first, *(old for old, new in SPLITS.items() if new == first)]
+    rests = [
+        rest,
+        *(rest.removesuffix(new) + old for old, new in METRICS.items() if rest == new or rest.endswith(f"_{new}")),
+    ]
+    return [before for f in firsts for r in rests if (before := f + further + others + slash + r) != name]
+
+
+def renamed(values: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    """A mapping with its old keys renamed; where old and new key are both there, the new one counts."""
+    return {
+        names.get(key, key): value
+        for key, value in values.items()
+        if names.get(key, key) == key or names[key] not in values
+    }
+
+
+def weight(name: str) -> str:
+    """The present name of a recipe's weight."""
+    return next((new + name.removeprefix(old) for old, new in WEIGHTS.items() if name.startswith(old)), name)
