@@ -122,8 +122,8 @@ def _config(page: "RecipeFile", values: dict[str, Any]) -> "Config":
     from aelab.training.settings import Settings
     from aelab.workflows.config import Config
 
-    recipe = recipe_files.load(page)
-    own = {key: getattr(recipe, key) if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
+    usual = recipe_files.signature(page).settings
+    own = {key: usual[key] if (value := values.pop(key)) is None else value for key in RECIPES_OWN}
     settings = Settings(
         **own,
         **{key: values.pop(key) for key in ("seed", "device", "precision", "max_steps", "patience", "skip_nonfinite")},
@@ -135,12 +135,11 @@ def _config(page: "RecipeFile", values: dict[str, Any]) -> "Config":
 
 def _train_command(page: "RecipeFile") -> Any:
     """The command `train NAME`, made from the engine's options and the signature of the recipe."""
-    recipe = recipe_files.load(page)
-    usual = {name: getattr(recipe, name) for name in RECIPES_OWN}
+    signature = recipe_files.signature(page)
+    usual = signature.settings
     common = [p.replace(default=usual.get(p.name, p.default)) for p in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
-    own = recipe_files.options(recipe)
-    for option in own:
+    for option in signature.options:
         if option.name in taken:
             raise UserError(f"{page.path}: the option '{option.name}' is one of aelab's own; give it another name.")
 
@@ -149,10 +148,10 @@ def _train_command(page: "RecipeFile") -> Any:
         train(page, values, typed)
 
     first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    parameters = [first, *map(_parameter, own), *common]
+    parameters = [first, *map(_parameter, signature.options), *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    doc = inspect.getdoc(sys.modules[recipe.__module__]) or page.name
+    doc = signature.doc or page.name
     single.command(name=page.name, help="\b\n" + doc.replace("\n\n", "\n\n\b\n"), epilog=EXIT_CODES)(command)
     return typer.main.get_command(single)
 

@@ -1,0 +1,151 @@
+"""Recipe files are run here: their class, its signature, and the recipe that is built with the values of its options."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib.machinery import SourceFileLoader
+from types import CodeType
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from aelab import aliases
+from aelab.errors import UserError, no_memory, out_of_memory
+from aelab.recipe_files.option import SETTINGS, Option, Signature, option
+from aelab.recipe_files.recipe_file import RecipeFile
+from aelab.recipe_files.source import read
+
+if TYPE_CHECKING:
+    from aelab.recipe import ImageShape, Recipe
+
+
+def signature(recipe_file: RecipeFile) -> Signature:
+    """What the command line needs to know of a recipe: read from its source where that is exact, else by running it.
+
+    Raises UserError if the file cannot be loaded or has an option without a type or a default.
+    """
+    return read(recipe_file) or signature_of_class(load(recipe_file))
+
+
+class _Source(SourceFileLoader):
+    """Executes the source that was read, never a compiled file beside it."""
+
+    def __init__(self, name: str, recipe_file: RecipeFile) -> None:
+        super().__init__(name, str(recipe_file.path))
+        self.content = recipe_file.content
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.content, self.path)
+        return code
+
+
+def load(recipe_file: RecipeFile) -> "type[Recipe]":
+    """Runs a recipe's file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
+    from aelab.recipe import Recipe
+
+    _teach_old_names(Recipe)
+    module_name = f"aelab_recipe_{recipe_file.name}_{recipe_file.sha256[:8]}"
+    loader = _Source(module_name, recipe_file)
+    spec = importlib.util.spec_from_loader(module_name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a recipe may even call sys.exit
+        del sys.modules[module_name]
+        where = next((f"line {frame.lineno}: " for frame in reversed(inspect.getinnerframes(error.__traceback__))
+                      if frame.filename == str(recipe_file.path)), "") if error.__traceback__ else ""  # fmt: skip
+        raise UserError(
+            f"recipe {recipe_file.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}"
+        ) from error
+    own = {item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name}
+    recipes = [item for item in own if issubclass(item, Recipe)]
+    if len(recipes) != 1:
+        raise UserError(
+            f"{recipe_file.path} defines {len(recipes)} subclasses of aelab.recipe.Recipe; a recipe's file has one."
+        )
+    for old, new in aliases.RECIPE.items():
+        if old in vars(recipes[0]) and new not in vars(recipes[0]):
+            setattr(recipes[0], new, vars(recipes[0])[old])
+    return recipes[0]
+
+
+def _teach_old_names(recipe: "type[Recipe]") -> None:
+    """Lets a recipe file of version 0.1.0 import and call what it knew by other names."""
+    module = sys.modules[recipe.__module__]
+    for old, new in aliases.RECIPE_MODULE.items():
+        setattr(module, old, getattr(module, new))
+    for old, new in aliases.RECIPE.items():
+        if hasattr(recipe, new):
+            setattr(recipe, old, getattr(recipe, new))
+
+
+def options(recipe: "type[Recipe]") -> list[Option]:
+    """The keyword arguments of a recipe's constructor. Raises UserError for one without a type or a default."""
+    try:
+        hints = get_type_hints(recipe.__init__, include_extras=True)
+    except NameError as error:
+        raise UserError(f"{recipe.__name__}: the type of an option is not known when it runs: {error}") from error
+    found = []
+    for parameter in inspect.signature(recipe).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        if parameter.name not in hints or parameter.default is parameter.empty:
+            raise UserError(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
+        found.append(option(recipe.__name__, parameter.name, hints[parameter.name], parameter.default))
+    return found
+
+
+def asks_for_classes(recipe: "type[Recipe]") -> bool:
+    """Whether the constructor wants the number of classes behind the shape of an image."""
+    return "classes" in inspect.signature(recipe).parameters
+
+
+def signature_of_class(recipe: "type[Recipe]") -> Signature:
+    """The signature of a recipe that has been loaded."""
+    settings = {name: getattr(recipe, name) for name in SETTINGS}
+    doc = inspect.getdoc(sys.modules[recipe.__module__]) or ""
+    return Signature(tuple(options(recipe)), settings, doc, asks_for_classes(recipe))
+
+
+def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
+    """The recipe with these options for images of this shape (C, H, W) and, if it asks, this number of classes.
+
+    Raises UserError if it does not accept them; options that are not its own, or out of range, are refused before it is run.
+    """
+    told = signature(recipe_file)
+    _check(recipe_file.name, told.options, values)
+    recipe = load(recipe_file)
+    channels, height, width = image
+    if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
+        raise UserError(
+            f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
+            f"({channels} x {height} x {width}).",
+            code=2,
+        )
+    if told.takes_classes and classes < 2:
+        raise UserError(f"{recipe_file.name} classifies, but these images have no classes.",
+                      "In a folder of pictures each folder within it is a class.", code=2)  # fmt: skip
+    try:
+        return recipe(image, *[classes] * told.takes_classes, **values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise no_memory() from error
+        raise UserError(f"{recipe_file.name} does not accept these options: {error}", code=2) from error
+
+
+def _check(name: str, options: Sequence[Option], values: Mapping[str, Any]) -> None:
+    """Raises UserError for a value of an unknown option, or one that nobody could have typed for its option."""
+    known = {option.name: option for option in options}
+    for key, value in values.items():
+        if key not in known:
+            close = get_close_matches(key, known, 1)
+            hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
+            raise UserError(f"{name} has no option '{key}'.{hint}", code=2)
+        try:
+            known[key].check(value)
+        except ValueError as error:
+            raise UserError(f"{name} does not accept these options: {key}: {error}", code=2) from error
