@@ -1,10 +1,82 @@
-"""aelab: train, evaluate, sample and compare the autoencoders and generative models of a lecture."""
+"""aelab: train, evaluate, sample and compare the autoencoders and generative models of a lecture.
 
+    import aelab
+    run = aelab.train("vae", latent_dim=10, epochs=5)
+    run = aelab.load("vae")
+    x = run.sample(64, seed=0)  # (64, C, H, W)
+    run.evaluate()  # the metrics, a pandas Series
+
+What the command line can do, these functions can do; `help(aelab.train)` says how. Importing aelab imports nothing heavy:
+each name is loaded when it is first used.
+"""
+
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from aelab.data import open_data as open_data
+    from aelab.errors import UserError as UserError
+    from aelab.recipe import Phase as Phase
+    from aelab.recipe import Recipe as Recipe
+    from aelab.recipe import descend as descend
+    from aelab.training import Settings as Settings
+    from aelab.training import Trainer as Trainer
+    from aelab.workflows import Run as Run
+    from aelab.workflows import Sweep as Sweep
+    from aelab.workflows import compare as compare
+    from aelab.workflows import evaluate as evaluate
+    from aelab.workflows import export as export
+    from aelab.workflows import interpolate as interpolate
+    from aelab.workflows import load as load
+    from aelab.workflows import reconstruct as reconstruct
+    from aelab.workflows import resume as resume
+    from aelab.workflows import runs as runs
+    from aelab.workflows import sample as sample
+    from aelab.workflows import sweep as sweep
+    from aelab.workflows import train as train
+
+    __version__: str
 
 # Read by OpenMP when torch is imported. Its threads spin for a millisecond before they sleep, which slows a small step manifold
 # as soon as another process wants the same core; this short a spin costs nothing on an idle machine.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
+_ROOMS = {
+    "aelab.data": ["open_data"],
+    "aelab.errors": ["UserError"],
+    "aelab.recipe": ["Phase", "Recipe", "descend"],
+    "aelab.training": ["Settings", "Trainer"],
+    "aelab.workflows": [
+        "Run",
+        "Sweep",
+        "compare",
+        "evaluate",
+        "export",
+        "interpolate",
+        "load",
+        "reconstruct",
+        "resume",
+        "runs",
+        "sample",
+        "sweep",
+        "train",
+    ],
+}
+__all__ = [name for names in _ROOMS.values() for name in names]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("aelab")
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(importlib.import_module(room), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__, "__version__"]

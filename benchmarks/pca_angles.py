@@ -7,9 +7,9 @@ that of PCA, on the test and on the training images (there it cannot be below 1:
 import sys
 
 import torch
-
 from aelab.console import Screen
-from aelab.evaluation.evaluate import evaluate
+
+from aelab.evaluation.loss import evaluate
 from aelab.evaluation.reconstruction import fit_pca, pca_baseline
 from aelab.tracking import Store
 from aelab.workflows import train as runs

@@ -14,7 +14,7 @@ from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.training.settings import Settings
 from aelab.workflows import train as runs
-from aelab.workflows.config import Config
+from aelab.workflows.planning import Config
 
 HUGE = "1" + "0" * 399
 TRAIN = ("train", "linear", "--data", "digits", "--max-steps", 2, "-q")

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from aelab.console import Screen
+from aelab.cli.console import Screen
 
 MARKUP = ["[/b]", "[/x]", "[link=https://evil.example]zz[/link]", "[bold]fat[/bold]", ":smile:"]
 

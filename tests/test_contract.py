@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aelab import recipe_files
-from aelab.evaluation.definitions import definition
+from aelab.metrics import definition
 from aelab.recipe import Autoencodes, Encodes, Generates
 
 RECIPES = list(recipe_files.available())

@@ -1,3 +1,4 @@
+import contextvars
 import gzip
 import hashlib
 import importlib
@@ -8,6 +9,7 @@ import time
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +21,12 @@ import torch
 from PIL import Image
 
 from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Raw
-from aelab.data.dataset import Split, directories, fetch, listing, obtain, open_data, silent, split
-from aelab.data.download import Offline, Remote
+from aelab.data.dataset import Split, split
+from aelab.data.download import Offline, Remote, fetch
+from aelab.data.opening import directories, listing, obtain, open_data
 from aelab.data.readers import read_idx
 from aelab.errors import UserError
+from aelab.progress_bar import show_with
 
 REFUSED = "http://127.0.0.1:1/"  # nobody listens on port 1
 
@@ -409,10 +413,10 @@ def test_fetch_writes_the_file_and_tells_how_far_it_is(shelf, tmp_path):
 def test_fetch_goes_on_from_what_is_there(shelf, tmp_path, ranges):
     shelf.files["some.bin"], shelf.ranges, shelf.breaks = CONTENT, ranges, [300_000]
     with pytest.raises(Offline, match="broke off after 300000"):
-        fetch(remote(shelf.url), tmp_path, silent)
+        fetch(remote(shelf.url), tmp_path)
     assert (tmp_path / "some.bin.part").read_bytes() == CONTENT[:300_000]
     assert not (tmp_path / "some.bin").exists()
-    assert fetch(remote(shelf.url), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(remote(shelf.url), tmp_path).read_bytes() == CONTENT
     assert shelf.asked == [("/some.bin", None), ("/some.bin", "bytes=300000-")]
     assert not (tmp_path / "some.bin.part").exists()
 
@@ -421,39 +425,39 @@ def test_fetch_goes_on_from_what_is_there(shelf, tmp_path, ranges):
 def test_rubbish_as_long_as_the_file_is_not_gone_on_from(shelf, tmp_path, length):
     shelf.files["some.bin"] = CONTENT
     (tmp_path / "some.bin.part").write_bytes(bytes(length))
-    assert fetch(remote(shelf.url), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(remote(shelf.url), tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"?", CONTENT + b"?"], ids=["altered", "longer"])
 def test_another_file_than_promised(shelf, tmp_path, wrong):
     shelf.files["some.bin"] = wrong
     if len(wrong) > len(CONTENT):  # not a byte more than promised is taken
-        assert fetch(remote(shelf.url), tmp_path, silent).read_bytes() == CONTENT
+        assert fetch(remote(shelf.url), tmp_path).read_bytes() == CONTENT
         return
     with pytest.raises(UserError, match="sha256 differs"):
-        fetch(remote(shelf.url), tmp_path, silent)
+        fetch(remote(shelf.url), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_refused_connection_is_offline(tmp_path):
     with pytest.raises(Offline, match="refused"):
-        fetch(remote(REFUSED), tmp_path, silent)
+        fetch(remote(REFUSED), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_next_mirror_takes_over(shelf, tmp_path):
     shelf.files["good/some.bin"] = CONTENT
     mirrors = (REFUSED, shelf.url + "missing/", shelf.url + "good/")
-    assert fetch(remote(*mirrors), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(remote(*mirrors), tmp_path).read_bytes() == CONTENT
     shelf.files["bad/some.bin"] = bytes(len(CONTENT))
     (tmp_path / "some.bin").unlink()
-    assert fetch(remote(shelf.url + "bad/", shelf.url + "good/"), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(remote(shelf.url + "bad/", shelf.url + "good/"), tmp_path).read_bytes() == CONTENT
 
 
 def test_login_page_of_one_mirror_does_not_spoil_the_next(shelf, tmp_path):
     shelf.files["portal/some.bin"] = b"<html>Please log in to the network.</html>"
     shelf.files["good/some.bin"] = CONTENT
-    assert fetch(remote(shelf.url + "portal/", shelf.url + "good/"), tmp_path, silent).read_bytes() == CONTENT
+    assert fetch(remote(shelf.url + "portal/", shelf.url + "good/"), tmp_path).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -464,7 +468,7 @@ def test_login_page_of_one_mirror_does_not_spoil_the_next(shelf, tmp_path):
 def test_answer_that_is_no_answer_is_offline(shelf, tmp_path, answer):
     shelf.files["some.bin"] = [answer]
     with pytest.raises(Offline):
-        fetch(remote(shelf.url), tmp_path, silent)
+        fetch(remote(shelf.url), tmp_path)
 
 
 def test_two_downloads_of_one_file_at_once(shelf, tmp_path):
@@ -478,7 +482,7 @@ def test_two_downloads_of_one_file_at_once(shelf, tmp_path):
     with ThreadPoolExecutor() as pool:
         first = pool.submit(fetch, remote(shelf.url), tmp_path, slow)
         assert halfway.wait(5)
-        second = pool.submit(fetch, remote(shelf.url), tmp_path, silent)
+        second = pool.submit(fetch, remote(shelf.url), tmp_path)
         second.add_done_callback(lambda _: other_is_done.set())
         for future in (second, first):
             assert future.result(20).read_bytes() == CONTENT
@@ -488,13 +492,13 @@ def test_silent_mirror_is_given_up(tmp_path, monkeypatch):
     module = importlib.import_module("aelab.data.download")  # the package's attribute of this name is the function
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as deaf, pytest.raises(Offline, match="timed out"):
-        fetch(remote(f"http://127.0.0.1:{deaf.getsockname()[1]}/"), tmp_path, silent)
+        fetch(remote(f"http://127.0.0.1:{deaf.getsockname()[1]}/"), tmp_path)
 
 
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write") as caught:
-        fetch(remote(REFUSED), tmp_path / "file", silent)
+        fetch(remote(REFUSED), tmp_path / "file")
     assert not isinstance(caught.value, Offline)
 
 
@@ -505,10 +509,10 @@ def test_named_set_is_fetched_once_and_only_what_is_missing(shelf, tmp_path):
     folder.mkdir(parents=True)
     first = tiny.entry.files[0].name
     (folder / first).write_bytes(tiny.zipped[first])
-    raw = obtain(tiny.entry, tmp_path, silent)
+    raw = obtain(tiny.entry, tmp_path)
     assert len(raw.test[0]) == 40
     assert [path.lstrip("/") for path, _ in shelf.asked] == [f.name for f in tiny.entry.files[1:]]
-    obtain(tiny.entry, tmp_path, silent)
+    obtain(tiny.entry, tmp_path)
     assert len(shelf.asked) == 3
 
 
@@ -697,8 +701,22 @@ def test_reading_tells_how_far_it_is(tmp_path):
     for k in range(6):
         picture(tmp_path / f"{k}.png", noise(4, 4))
     told = []
-    open_data(str(tmp_path), advance=lambda *said: told.append(said[1:]))
-    assert told == [(k, 6) for k in range(1, 7)]
+
+    class Told:
+        visible = True
+
+        def update(self, done, title=None, text=None):
+            told.append(done)
+
+    opened = []
+
+    @contextmanager
+    def display(title, total, done, estimate):
+        opened.append((title, total))
+        yield Told()
+
+    contextvars.copy_context().run(lambda: (show_with(display), open_data(str(tmp_path))))
+    assert opened == [(f"reading {tmp_path.name}", 6)] and told == [1, 2, 3, 4, 5, 6]
 
 
 def test_fingerprint_of_folder_sees_one_pixel(tmp_path):

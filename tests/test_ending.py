@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from aelab.workflows.launch import _forward_signals
+from aelab.workflows.launching import _forward_signals
 from aelab.workflows.signals import SIGNALS, signals
 
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from aelab import recipe_files
-from aelab.console import Screen
+from aelab.cli.console import Screen
 from aelab.data import open_data
 from aelab.errors import UserError
-from aelab.evaluation.evaluate import evaluate
+from aelab.evaluation.loss import evaluate
 from aelab.tracking import Store
 from aelab.training import checkpoint
 from aelab.training.trainer import Interrupted, Settings, Training
 from aelab.workflows import train as runs
-from aelab.workflows.config import Config
+from aelab.workflows.planning import Config
 
 RECIPES = list(recipe_files.available())
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
@@ -160,7 +160,7 @@ def test_an_evaluation_weighs_by_image_not_by_batch(digits, tmp_path, monkeypatc
     fit = training("stacked", digits, tmp_path)
     wanted = evaluate(fit.recipe, digits.test)
     for block in (1, 64, 1000):
-        monkeypatch.setattr("aelab.evaluation.evaluate.BLOCK", block)
+        monkeypatch.setattr("aelab.evaluation.loss.BLOCK", block)
         for name, value in evaluate(fit.recipe, digits.test).items():
             assert value == pytest.approx(wanted[name], rel=1e-6)
     x, _ = digits.test.batch(slice(None))

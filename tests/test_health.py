@@ -312,7 +312,7 @@ def test_a_finished_run_says_how_it_is(cli):
 def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
     from aelab.tracking import Store
 
-    monkeypatch.setattr("aelab.workflows.train.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
+    monkeypatch.setattr("aelab.workflows.starting.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "fine")
     info = Store().find("fine")
     assert info.tags["aelab.diagnostics"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err

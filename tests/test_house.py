@@ -11,14 +11,15 @@ import aelab
 
 ROOT = Path(aelab.__file__).parent
 FLOORS = [
-    {"aliases", "errors", "files", "recipe", "__init__"},
-    {"console", "data", "figures", "recipe_files"},
+    {"aliases", "errors", "files", "metrics", "networks", "progress_bar", "recipe"},
+    {"data", "figures", "recipe_files"},
     {"evaluation", "tracking"},
     {"training", "results"},
     {"workflows"},
+    {"__init__"},
     {"cli", "__main__"},
 ]
-DOORS = {"typer": "cli", "rich": "console", "mlflow": "tracking"}
+DOORS = {"typer": "cli", "rich": "cli", "mlflow": "tracking"}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

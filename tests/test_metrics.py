@@ -9,8 +9,8 @@ from aelab import recipe_files
 from aelab.data.catalog import BUNDLED
 from aelab.data.dataset import Split, split
 from aelab.evaluation import evaluate as evaluation
-from aelab.evaluation.definitions import DEFINITIONS, definition
 from aelab.evaluation.reconstruction import PCA_BYTES, error_metrics, fit_pca, pca_baseline, pca_density, squared_errors
+from aelab.metrics import DEFINITIONS, definition
 from aelab.recipe import Autoencodes
 
 BUILT_IN = ("gan", "linear", "stacked", "vae")

@@ -14,12 +14,11 @@ from sklearn.preprocessing import StandardScaler
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from aelab import console, recipe_files
-from aelab.console import Screen
+from aelab.cli.console import Screen
 from aelab.data import Split, open_data
 from aelab.errors import UserError
 from aelab.evaluation import generation
 from aelab.evaluation.codes import code_figures, intrinsic_dimension, random_projection
-from aelab.evaluation.definitions import BASELINES, CONTROLS, against, definition
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
 from aelab.evaluation.reconstruction import (
     filter_errors,
@@ -30,6 +29,7 @@ from aelab.evaluation.reconstruction import (
     sharpness,
 )
 from aelab.evaluation.report import Report, report_of, spread
+from aelab.metrics import BASELINES, CONTROLS, against, definition
 from aelab.recipe import Recipe
 
 QUIET = Screen(quiet=True)
@@ -385,7 +385,7 @@ def test_a_table_puts_baseline_and_control_beside_each_figure():
 
 
 def test_no_metric_is_called_as_if_it_were_a_baseline():
-    from aelab.evaluation.definitions import DEFINITIONS
+    from aelab.metrics import DEFINITIONS
 
     assert [name for name in DEFINITIONS if name.split("_")[0] in {**BASELINES, **CONTROLS}] == []
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from aelab import recipe_files
-from aelab.console import Screen
+from aelab.cli.console import Screen
 from aelab.data import open_data
 from aelab.errors import UserError
 from aelab.training import checkpoint
@@ -20,7 +20,7 @@ from aelab.training.checkpoint import Checkpoint
 from aelab.training.settings import Settings
 from aelab.training.trainer import Interrupted, Training
 from aelab.workflows import train as runs
-from aelab.workflows.config import Config
+from aelab.workflows.planning import Config
 
 NAN, INF = float("nan"), float("inf")
 CUT = 7  # an epoch has 3 steps: the two of the first phase are over, and the first step of the second phase is done

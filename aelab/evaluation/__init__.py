@@ -1,1 +1,21 @@
-"""How good a model is: its figures on held-out images, each defined once, with baselines and controls."""
+"""How good a model is: its metrics on held-out images, with baselines and controls, and what they say is wrong."""
+
+from aelab.evaluation.diagnostics import Diagnosis, diagnose, said_by_test
+from aelab.evaluation.generation import Extractor, inception
+from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss, reconstruct
+from aelab.evaluation.measure import measure
+from aelab.evaluation.report import Report
+
+__all__ = [
+    "Diagnosis",
+    "Extractor",
+    "Report",
+    "active_units",
+    "diagnose",
+    "eval_mode",
+    "evaluate_loss",
+    "inception",
+    "measure",
+    "reconstruct",
+    "said_by_test",
+]

@@ -15,9 +15,9 @@ from torch import Tensor
 from aelab.data import Dataset
 from aelab.evaluation import generation
 from aelab.evaluation.classifier import Classifier, class_figures
-from aelab.evaluation.definitions import Advance, silent
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.reconstruction import sharpness
+from aelab.progress_bar import Advance, silent
 
 
 def pixel_figures(images: Tensor, data: Dataset, seen: bool = False, advance: Advance = silent) -> dict[str, float]:

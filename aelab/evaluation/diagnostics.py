@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aelab.console import number
 from aelab.data import Dataset
 from aelab.evaluation.classifier import FEWEST
-from aelab.evaluation.evaluate import active_units, eval_mode
+from aelab.evaluation.loss import active_units, eval_mode
 from aelab.evaluation.reconstruction import sharpness
+from aelab.metrics import number
 from aelab.recipe import Autoencodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
 IMAGES = 1000  # at most: validation images, and as many samples

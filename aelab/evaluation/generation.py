@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from aelab.data import Split
 from aelab.errors import UserError
-from aelab.evaluation.definitions import Advance, silent
+from aelab.progress_bar import Advance, silent
 
 VERSION = 2  # of what is kept in the cache; another way to compute it is another version
 MOST = 10_000  # images on either side of a distance

@@ -5,7 +5,7 @@ import math
 import torch
 
 from aelab.data import Split
-from aelab.evaluation.definitions import Advance, silent
+from aelab.progress_bar import Advance, silent
 from aelab.recipe import ImportanceWeighted
 
 IMAGES = 50  # at once

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from aelab.data import Split
-from aelab.evaluation.definitions import Advance, silent
+from aelab.progress_bar import Advance, silent
 
 EXACT_PIXELS = 4096
 NOISY_IMAGES = 100  # at least, for each weight of a pixel of the linear filter

@@ -1,79 +1,42 @@
-"""What a finished model can be judged by, on the test images: figures with a baseline and a control beside each, and pictures.
+"""A report on a model: its metrics, each beside a baseline and a control, and pictures.
 
-Each function is asked for one capability. A figure is called test/NAME, that of a baseline or control test/WHOSE_NAME (see
-`metrics.BASELINES` and `metrics.CONTROLS`).
+A metric is called test/NAME, that of a baseline or control test/WHOSE_NAME (see `BASELINES` and `CONTROLS` of aelab.metrics).
 """
 
-import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from aelab.console import Bar, Screen
-from aelab.data import Dataset, Split
-from aelab.evaluation import generation
-from aelab.evaluation.baselines import Rows, pixel_figures, pixel_rows, pixel_work, references
-from aelab.evaluation.classifier import STEPS, Classifier, class_figures, classifier_of, shares
-from aelab.evaluation.codes import code_figures, random_projection
-from aelab.evaluation.definitions import BASELINES, CONTROLS, Advance, against, definition
-from aelab.evaluation.evaluate import active_units, eval_mode, evaluate
-from aelab.evaluation.generation import Extractor
-from aelab.evaluation.likelihood import importance_nll, independent_pixels
-from aelab.evaluation.reconstruction import (
-    PCA,
-    filter_errors,
-    fit_pca,
-    noise_draws,
-    pca_density,
-    reconstruction_figures,
-)
-from aelab.figures import Picture, bars, descending, pairs, reconstructions
-from aelab.recipe import (
-    Autoencodes,
-    Classifies,
-    Denoises,
-    Encodes,
-    Generates,
-    HasLikelihood,
-    HasPosterior,
-    ImportanceWeighted,
-    Recipe,
-)
+from aelab.figures import Picture
+from aelab.metrics import BASELINES, CONTROLS, against, definition
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BATCH = 250  # images at once
-SHOWN = 8  # images in a row of a picture
-
 
 @dataclass
 class Report:
-    """Figures, lists of figures and pictures by name, tags that say what they were made with, and notes that a reader needs."""
+    """Metrics, lists of values and pictures by name, tags that say what they were computed with, and notes for the reader."""
 
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     lists: dict[str, list[float]] = field(default_factory=dict)
     pictures: "dict[str, Picture | Figure]" = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, figures: Mapping[str, float], of: str = "") -> None:
-        """Takes figures of the model or, with `of`, of a baseline or control."""
-        self.figures |= {f"test/{of}_{name}" if of else f"test/{name}": value for name, value in figures.items()}
+    def add(self, metrics: Mapping[str, float], of: str = "") -> None:
+        """Adds metrics of the model or, with `of`, of a baseline or control."""
+        self.metrics |= {f"test/{of}_{name}" if of else f"test/{name}": value for name, value in metrics.items()}
 
     def under(self, changed: Mapping[str, object]) -> "Report":
         """The same, named after the options that were changed: test/NAME-VALUE/mse."""
         parts = [f"{name}-{_in_a_name(value)}" for name, value in changed.items()]
-        figures = {
-            name.replace("test/", "/".join(["test", *parts, ""]), 1): value for name, value in self.figures.items()
+        metrics = {
+            name.replace("test/", "/".join(["test", *parts, ""]), 1): value for name, value in self.metrics.items()
         }
         return Report(
-            figures,
+            metrics,
             {"-".join([name, *parts]): values for name, values in self.lists.items()},
             {"-".join([name, *parts]): picture for name, picture in self.pictures.items()},
             self.tags,
@@ -83,7 +46,7 @@ class Report:
     def table(self) -> list[dict[str, object]]:
         """One row a metric of the model: its value, that of its baseline and of its control, the unit, and what those are."""
         rows = []
-        for metric, value in self.figures.items():
+        for metric, value in self.metrics.items():
             if against(metric)[0]:
                 continue
             row: dict[str, object] = {"metric": metric, "value": value}
@@ -91,8 +54,8 @@ class Report:
             names = []
             for column, known in (("baseline", BASELINES), ("control", CONTROLS)):
                 there = [(label, f"{split}/{of}_{name}") for of, label in known.items()]
-                label, found = next(((label, key) for label, key in there if key in self.figures), ("-", ""))
-                row[column] = self.figures.get(found)
+                label, found = next(((label, key) for label, key in there if key in self.metrics), ("-", ""))
+                row[column] = self.metrics.get(found)
                 names.append(label)
             row["unit"] = entry.unit if (entry := definition(metric)) else ""
             row["baseline / control"] = " / ".join(names) if names != ["-", "-"] else ""
@@ -103,274 +66,3 @@ class Report:
 def _in_a_name(value: object) -> str:
     """A value as part of a figure's name: 1e+16 is 1e16, (400, 200) is 400-200."""
     return re.sub(r"[^\w.-]+", "-", str(value).replace("e+", "e")).strip("-" if isinstance(value, tuple) else "")
-
-
-def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split, screen: Screen) -> None:
-    """The loss and its terms; of a classifier beside its error that of the nearest labelled image and of the largest class."""
-    with screen.progress("loss terms of the test images", len(data.test), foretell=True) as bar:
-        report.add(evaluate(recipe, data.test, bar.advance))
-    if isinstance(recipe, Classifies) and "test/error" in report.figures:
-        wrong, largest = 0, int(torch.bincount(seen.labels[seen.labels >= 0]).argmax())
-        with screen.progress("nearest labelled images", len(data.test), foretell=True) as bar:
-            for x, y in data.test.blocks(1000):
-                wrong += int((seen.labels.cpu()[generation.nearest(x, seen)[1]] != y.cpu()).sum())
-                bar.advance(len(x))
-        report.add({"error": 100 * wrong / len(data.test)}, "neighbour")
-        report.add({"error": 100 * float((data.test.labels != largest).float().mean())}, "majority")
-
-
-def labelled(recipe: Recipe, data: Dataset, seed: int) -> Split:
-    """The training images whose labels a training with this seed saw: the N of `--labels N`, drawn as then, else all."""
-    labels = {phase.labels for phase in recipe.phases(1)} - {0} if isinstance(recipe, Classifies) else set()
-    return data.train.labelled(labels.pop(), seed) if labels else data.train
-
-
-def noise(report: Report, recipe: Denoises, data: Dataset, screen: Screen) -> None:
-    """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
-    assert isinstance(recipe, Recipe)
-    total = noise_draws(data.train) * len(data.train) + len(data.test)
-    with screen.progress("linear filter", total, foretell=True) as bar, eval_mode(recipe):
-        for of, figures in zip(
-            ("linear", "nothing"),
-            filter_errors(data.train, data.test, recipe.corrupt, BATCH, bar.advance),
-            strict=True,
-        ):
-            report.add(figures, of)
-
-
-def components(report: Report, recipe: Encodes, data: Dataset, screen: Screen) -> PCA:
-    """The PCA with as many components as a code has values, or as there are."""
-    assert isinstance(recipe, Recipe)
-    with eval_mode(recipe):
-        size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
-    with screen.progress(f"PCA of {len(data.train):,} training images", 1) as bar:
-        pca = fit_pca(data.train, size)
-        bar.update(1)
-    found = len(pca.components)
-    report.tags["aelab.pca_components"] = str(found)
-    if pca.whole:
-        report.notes.append(
-            f"a PCA with {found} components, as many as an image has values, gives every image back as it is"
-        )
-    elif found < size:
-        report.notes.append(
-            f"the PCA has {found} components, not {size}: {len(data.train):,} training images have no more"
-        )
-    return pca
-
-
-def reconstruction(
-    report: Report, recipe: Autoencodes, data: Dataset, pca: PCA, screen: Screen, batch_size: int = BATCH
-) -> None:
-    """Errors of reconstructions, those of the PCA of equal size and of the mean image; the best and the worst in a picture."""
-    assert isinstance(recipe, Recipe)
-    mean = data.train.images.float().mean(0) / 255
-    bar_of = screen.progress("reconstructions of the test images", 3 * len(data.test), foretell=True)
-    with bar_of as bar, eval_mode(recipe):
-        figures, errors = reconstruction_figures(
-            data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
-        )
-        report.add(figures)
-        report.pictures["test-reconstructions"] = reconstructions(recipe, data.test.showcase(32))
-        order = errors.argsort()
-        chosen = torch.cat([order[:SHOWN], order[-SHOWN:]]).to(data.test.images.device)
-        report.pictures["test-best-worst"] = reconstructions(recipe, data.test.batch(chosen)[0], SHOWN)
-        report.add(reconstruction_figures(data.test, pca.reconstruct, batch_size, bar.advance)[0], "pca")
-        report.add(reconstruction_figures(data.test, mean.expand_as, batch_size, bar.advance)[0], "mean")
-
-
-def codes(
-    report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA, screen: Screen, batch_size: int = BATCH
-) -> None:
-    """What codes know of classes, beside PCA codes and random projections of equal size; of a posterior its units and KL.
-
-    Neighbours and probes see the labels of `seen` alone, those that the training saw.
-    """
-    assert isinstance(recipe, Recipe)
-    with eval_mode(recipe):
-        size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
-    projection = torch.from_numpy(random_projection(data.test.images[0].numel(), size))
-    if len(seen) < len(data.train):
-        report.notes.append(f"neighbours and probes of codes see the {len(seen):,} labels of the training")
-    images = len(seen) + len(data.test)
-    bar_of = screen.progress("codes of the test images", 6 * images, foretell=True)
-    with bar_of as bar, eval_mode(recipe):
-        kinds = {
-            "": lambda x: recipe.encode(x).flatten(1).cpu(),
-            "pca": pca.encode,
-            "random": lambda x: x.flatten(1).cpu().double() @ projection,
-        }
-        for of, encode in kinds.items():
-            parts = [
-                (_codes(split, encode, batch_size, bar), split.labels.cpu().numpy()) for split in (seen, data.test)
-            ]
-            report.add(code_figures(*parts[0], *parts[1]), of)
-            bar.advance(images)
-        if isinstance(recipe, HasPosterior):
-            report.add({"active_units": active_units(recipe, data.test.batch(slice(0, 1000))[0])})
-            kl = report.lists["test-kl"] = _kl_by_dimension(recipe, data.test, batch_size)
-            report.pictures["test-kl"] = descending(kl, "KL of a dimension of the code, nats")
-
-
-def _codes(split: Split, encode: Any, batch_size: int, bar: Bar) -> Any:
-    found = []
-    for x, _ in split.blocks(batch_size):
-        found.append(encode(x).double())
-        bar.advance(len(x))
-    return torch.cat(found).numpy()
-
-
-def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> list[float]:
-    """KL(q(z_d|x) || p(z_d)) in nats of each dimension, the mean over images."""
-    total: Any = 0
-    for x, _ in split.blocks(batch_size):
-        mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
-        total = total + (mu**2 + log_var.exp() - 1 - log_var).double().sum(0) / 2
-    return (total / len(split)).tolist()  # type: ignore[no-any-return]
-
-
-def likelihood(
-    report: Report, recipe: Recipe, data: Dataset, pca: PCA | None, samples: int, images: int | None, screen: Screen
-) -> None:
-    """The importance-weighted likelihood where there is one, beside independent pixels or probabilistic PCA.
-
-    Of so many test images, evenly spread, or of all; baseline and control of the same.
-    """
-    if not isinstance(recipe, HasLikelihood):
-        return
-    test = spread(data.test, images or len(data.test))
-    if isinstance(recipe, ImportanceWeighted) and samples:
-        what = f"likelihood: {samples:,} importance samples for each of {len(test):,} test images"
-        screen.note(f"{what} (fewer: --samples, --images)")
-        with eval_mode(recipe), screen.progress("likelihood", len(test), foretell=True) as bar:
-            report.add(importance_nll(recipe, test, samples, bar.advance))
-        report.notes.append(what)
-    elif isinstance(recipe, ImportanceWeighted):
-        report.notes.append("no importance samples of the likelihood were drawn; --samples 50 draws some")
-    for name, split, sign in (("elbo", data.test, 1), ("iwae_nll", test, -1)):
-        if f"test/{name}" not in report.figures:
-            continue
-        if recipe.binary:
-            report.add({name: -sign * independent_pixels(data.train, split)}, "pixels")
-        elif pca and (density := pca_density(pca, split)):
-            report.add({name: sign * density["elbo"]}, "pca")
-
-
-def spread(split: Split, n: int) -> Split:
-    """n images of a split, evenly spread; all where there are no more."""
-    if n >= len(split):
-        return split
-    chosen = torch.linspace(0, len(split) - 1, n).long().to(split.images.device)
-    return replace(split, images=split.images[chosen], labels=split.labels[chosen])
-
-
-def samples(
-    report: Report,
-    recipe: Generates,
-    data: Dataset,
-    screen: Screen,
-    extractor: Extractor | None = None,
-    folder: Path | None = None,
-) -> None:
-    """How samples are told from test images, beside training images and Gaussian ones: as many of each, in every figure.
-
-    Distances are in the features of the data's own classifier, where they have classes, and in those of another
-    `extractor` too. What does not depend on the model is kept in the user's cache folder.
-    """
-    assert isinstance(recipe, Recipe)
-    n = min(generation.MOST, len(data.test), len(data.train))
-    drawn = _drawn(recipe, n, screen)
-    judge = _judge(data, screen)
-    extractors = [Extractor("lenet", judge.sha256, judge.net[0], data.train.device)] if judge else []
-    extractors += [extractor] if extractor else []
-    work = pixel_work(data)
-    with screen.progress("samples against test images", work, foretell=True) as bar:
-        report.add(pixel_figures(drawn, data, advance=bar.advance))
-    with screen.progress("training and Gaussian images, once", 2 * work, foretell=True) as bar:
-        _add(report, pixel_rows(data, n, folder, lambda: _once(data, n, "in pixels", bar, screen)))
-    for each in extractors:
-        own = judge if each.name == "lenet" else None
-        with screen.progress(f"training and Gaussian images by {each.name}, once", 3 * n, foretell=True) as bar:
-            begin = functools.partial(_once, data, n, f"by {each.name}", bar, screen)
-            real, rows = references(each, data, n, own, folder, begin)
-        with screen.progress(f"samples against test images, by {each.name}", n, foretell=True) as bar:
-            features = each(drawn, bar.advance)
-            report.add(generation.distances(features, real, each.name))
-        if own:
-            logits = own.logits(features)
-            report.add(class_figures(logits))
-            heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
-            report.pictures["test-classes"] = bars(heights, "share of the samples")
-        _add(report, rows)
-        report.tags[f"aelab.{each.name}_sha256"] = each.sha256
-    report.tags["aelab.compared_samples"] = str(n)
-    report.notes.append(f"{n:,} samples, as many training images (real) and as many Gaussian ones")
-    which = generation.nearest(drawn[: 2 * SHOWN], data.train)[1]
-    copies = data.train.batch(which.to(data.train.images.device))[0].cpu()
-    report.pictures["test-nearest"] = pairs(drawn[: 2 * SHOWN], copies, SHOWN)
-
-
-def _drawn(recipe: Generates, n: int, screen: Screen) -> Tensor:
-    """n samples (n, C, H, W) of a model, on the CPU; BATCH codes at a time, so that the first are the same whatever n is."""
-    assert isinstance(recipe, Recipe)
-    parts: list[Tensor] = []
-    with eval_mode(recipe), screen.progress("samples", n, foretell=True) as bar:
-        for _ in range(0, n, BATCH):
-            parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
-            bar.advance(BATCH)
-    return torch.cat(parts)[:n]
-
-
-def _add(report: Report, rows: Rows) -> None:
-    for of, figures in rows.items():
-        report.add(figures, of)
-
-
-def _once(data: Dataset, n: int, how: str, bar: Bar, screen: Screen) -> Advance:
-    """Says what is computed for the first time for a data set, and returns what counts it."""
-    screen.note(f"first evaluation of samples on {data.name}: {n:,} training and Gaussian images {how}, once")
-    return bar.advance
-
-
-def _judge(data: Dataset, screen: Screen) -> Classifier | None:
-    """The classifier of data with classes."""
-    if len(data.classes) < 2:
-        return None
-    with screen.progress(f"training the classifier of {data.name}, once", STEPS, foretell=True) as bar:
-
-        @functools.cache
-        def say() -> None:
-            screen.note(f"first evaluation of samples on {data.name}: its classifier is trained, once, and kept")
-
-        def advance(done: int) -> None:
-            say()
-            bar.update(done)
-
-        return classifier_of(data, advance)
-
-
-def report_of(
-    recipe: Recipe, data: Dataset, screen: Screen, *, draws: int = 500, images: int | None = None, seed: int = 0,
-    batch_size: int = BATCH, extractor: Extractor | None = None, plain: bool = False,
-) -> Report:  # fmt: skip
-    """All of it. `seed`: that of the training, which drew its labels; `extractor`: other features than the classifier's.
-
-    `draws`: importance samples of a likelihood, 0 for none, for each of so many test `images`, None for all.
-    `plain`: loss terms, reconstructions and likelihood only.
-    """
-    report = Report()
-    seen = labelled(recipe, data, seed)
-    losses(report, recipe, data, seen, screen)
-    pca = None
-    if isinstance(recipe, Denoises) and "test/denoised_mse" in report.figures:
-        noise(report, recipe, data, screen)
-    if isinstance(recipe, Encodes) and (not plain or isinstance(recipe, (Autoencodes, HasLikelihood))):
-        pca = components(report, recipe, data, screen)
-        if isinstance(recipe, Autoencodes):
-            reconstruction(report, recipe, data, pca, screen, batch_size)
-        if not plain:
-            codes(report, recipe, data, seen, pca, screen, batch_size)
-    likelihood(report, recipe, data, pca, draws, images, screen)
-    if isinstance(recipe, Generates) and not plain:
-        samples(report, recipe, data, screen, extractor)
-    return report

@@ -137,6 +137,11 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
         raise UserError(f"{recipe_file.name} does not accept these options: {error}", code=2) from error
 
 
+def check(recipe_file: RecipeFile, values: Mapping[str, Any]) -> None:
+    """Raises UserError for a value of an unknown option, or one that nobody could have typed; the file is not run for it."""
+    _check(recipe_file.name, signature(recipe_file).options, values)
+
+
 def _check(name: str, options: Sequence[Option], values: Mapping[str, Any]) -> None:
     """Raises UserError for a value of an unknown option, or one that nobody could have typed for its option."""
     known = {option.name: option for option in options}

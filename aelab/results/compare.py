@@ -6,9 +6,8 @@ from datetime import datetime
 
 import pandas as pd
 
-from aelab.console import number
 from aelab.errors import UserError
-from aelab.evaluation.definitions import EXTRACTORS, against
+from aelab.metrics import EXTRACTORS, against, number
 from aelab.tracking import RunInfo
 
 PLUMBING = {

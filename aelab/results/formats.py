@@ -5,9 +5,8 @@ from typing import Literal
 
 import pandas as pd
 
-from aelab.console import number
 from aelab.errors import visible
-from aelab.evaluation.definitions import definition
+from aelab.metrics import definition, number
 
 Style = Literal["terminal", "markdown", "latex"]
 BEST = {"terminal": "{} *", "markdown": "**{}**", "latex": "\\textbf{{{}}}"}
@@ -59,15 +58,15 @@ def _best(frame: pd.DataFrame, mark: Collection[str]) -> dict[str, list[int]]:
     return best
 
 
-def figures(frame: pd.DataFrame) -> list[str]:
-    """The columns that hold figures, which stand on the right."""
+def number_columns(frame: pd.DataFrame) -> list[str]:
+    """The columns that hold numbers, which stand on the right."""
     return [str(name) for name in frame if pd.to_numeric(frame[name], errors="coerce").notna().any()]
 
 
 def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     """A table in Markdown."""
     rows = cells(frame, "markdown", mark)
-    right = set(figures(frame))
+    right = set(number_columns(frame))
     head = list(rows[0]) if rows else [str(name) for name in frame]
     lines = [head, ["---:" if name in right else "---" for name in head], *(list(row.values()) for row in rows)]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -76,7 +75,7 @@ def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
 def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     """A table in LaTeX for the booktabs package."""
     rows = cells(frame, "latex", mark)
-    right = {_escaped(name, "latex") for name in figures(frame)}
+    right = {_escaped(name, "latex") for name in number_columns(frame)}
     head = list(rows[0]) if rows else [_escaped(str(name), "latex") for name in frame]
     columns = "".join("r" if name in right else "l" for name in head)
     table = pd.DataFrame([list(row.values()) for row in rows], columns=head)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from aelab.evaluation.definitions import against
+from aelab.metrics import against
 from aelab.results.compare import comparison, differences, grouped, key_of, labels, value_of
 from aelab.tracking import RunInfo
 

@@ -48,6 +48,14 @@ class RunInfo:
         return round(self.ended - self.started, 1) if self.ended and self.started is not None else None
 
     @property
+    def validation(self) -> dict[str, float]:
+        """The metrics of the kept weights on the validation images, by bare name: of the best ones, else of the last."""
+        for split in ("best/", "last/"):
+            if found := {k.removeprefix(split): v for k, v in self.metrics.items() if k.startswith(split)}:
+                return found
+        return {}
+
+    @property
     def parent(self) -> str | None:
         return self.tags.get("mlflow.parentRunId")
 

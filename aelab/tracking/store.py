@@ -230,7 +230,7 @@ class Store:
         """Opens a run to add figures and pictures to it; its status stays what it is."""
         return RunWriter(self.client, info, training=False, warn=self.warn)
 
-    def add_figures(self, info: RunInfo, figures: Mapping[str, float]) -> None:
+    def add_metrics(self, info: RunInfo, figures: Mapping[str, float]) -> None:
         """Logs figures of a finished run at step 0, only those that it does not have."""
         run = self.annotate(info)
         run.metrics({key: value for key, value in figures.items() if info.metrics.get(key) != value}, 0)

@@ -1,1 +1,31 @@
-"""The training loop, its settings and its checkpoints."""
+"""The training loop as a generator of events, its settings and state, and its checkpoints."""
+
+from aelab.training.checkpoint import Checkpoint, finish, newest, present
+from aelab.training.device import device_name, pick_device
+from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
+from aelab.training.saving import Checkpoints, restore
+from aelab.training.settings import LARGEST_SEED, Settings, made
+from aelab.training.trainer import DivergedError, Trainer
+from aelab.training.weights import load as load_weights
+
+__all__ = [
+    "LARGEST_SEED",
+    "Checkpoint",
+    "Checkpoints",
+    "DivergedError",
+    "EpochDone",
+    "Event",
+    "PhaseStopped",
+    "Settings",
+    "StepDone",
+    "StepSkipped",
+    "Trainer",
+    "device_name",
+    "finish",
+    "load_weights",
+    "made",
+    "newest",
+    "pick_device",
+    "present",
+    "restore",
+]

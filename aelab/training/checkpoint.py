@@ -11,6 +11,7 @@ file: torch.load alone does not notice flipped bits.
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from aelab.errors import UserError
 from aelab.files import small
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 Kind = Literal["last", "best"]
@@ -210,8 +213,8 @@ def _state(path: Path, content: bytes) -> dict[str, Any]:
     return state
 
 
-def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint of a kind that verifies; each one passed over is named to `warn`. None if there is none.
+def newest(folder: Path, kind: Kind, warn: Callable[[str], object] = log.warning) -> Checkpoint | None:
+    """The newest checkpoint of a kind that verifies, or None; `warn` is told of each damaged one that is skipped.
 
     The best weights may be in a last checkpoint. Raises UserError for one of another format.
     """
@@ -224,33 +227,3 @@ def newest(folder: Path, kind: Kind, warn: Callable[[str], None]) -> Checkpoint 
         except UserError as problem:
             warn(f"{problem} {'Trying the one before it.' if number < len(paths) else 'There is none before it.'}")
     return None
-
-
-def misfit(there: object, here: object, name: str = "") -> str | None:
-    """What keeps a state that was read from being one like that which is `here`, in words; None if nothing does.
-
-    Keys, types, shapes and lengths must agree, and tensors be finite where those here are. Plain values may differ.
-    """
-    if isinstance(here, Mapping):
-        if not isinstance(there, Mapping):
-            return f"{name} is {there!r:.60}"
-        for key in dict.fromkeys([*here, *there]):
-            if key not in here or key not in there:
-                return f"{name}{key!r:.60} is {'missing' if key in here else 'too many'}"
-        return next((bad for key in here if (bad := misfit(there[key], here[key], f"{name}{key} "))), None)
-    if isinstance(here, (list, tuple)):
-        if not isinstance(there, (list, tuple)) or len(there) != len(here):
-            return f"{name}is {there!r:.60}"
-        return next(
-            (bad for k, pair in enumerate(zip(there, here, strict=True)) if (bad := misfit(*pair, f"{name}{k} "))), None
-        )
-    if isinstance(here, Tensor):
-        if not isinstance(there, Tensor) or (there.shape, there.dtype) != (here.shape, here.dtype):
-            what = f"{tuple(there.shape)} {there.dtype}" if isinstance(there, Tensor) else f"{there!r:.60}"
-            return f"{name}is {what}, not {tuple(here.shape)} {here.dtype}"
-        return (
-            None if (torch.isfinite(there) | ~torch.isfinite(here).to(there.device)).all() else f"{name}is not finite"
-        )
-    number = (int, float)
-    alike = isinstance(there, number) and isinstance(here, number) and (type(there) is bool) == (type(here) is bool)
-    return None if alike or type(there) is type(here) else f"{name}is {there!r:.60}"

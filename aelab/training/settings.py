@@ -8,7 +8,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
-MOST = {"seed": 2**32 - 1}  # what the command line takes
+LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
+MOST = {"seed": LARGEST_SEED}
 FEWEST_STEPS = 2000  # of a training whose epochs nobody chose
 
 

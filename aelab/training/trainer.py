@@ -1,322 +1,180 @@
-"""The training loop: phases, epochs and steps of any recipe, checkpointed so that it can go on from any step bit for bit.
+"""The training loop: phases, epochs and steps of any recipe, as events. It touches nothing but tensors.
 
-Nothing in here names a recipe. The step keeps its figures on the device; they are read every few steps, and the order of
-the samples is a function of the seed and the epoch, so the whole state is weights, optimizers, random state and a position.
+    trainer = Trainer(recipe, data, settings)
+    for event in trainer:
+        match event:
+            case StepDone(step, means): ...
+            case EpochDone(epoch): ...
+
+Whoever iterates decides what becomes of an event, and may stop after any: a trainer that is iterated again, or that has
+loaded the state of another one, goes on from there bit for bit. No recipe is named here. The metrics of a step stay on the
+device and are read every few steps only. The order of the images is a function of the seed and the epoch, so the whole
+state is weights, optimizers, random state and progress (`state`).
 """
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from copy import deepcopy
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from aelab import aliases, figures
-from aelab.console import Bar, Screen, number
 from aelab.data import Dataset, Split
 from aelab.errors import UserError
-from aelab.evaluation.evaluate import eval_mode, evaluate
-from aelab.recipe import Autoencodes, Generates, NonFiniteError, Phase, Recipe
-from aelab.tracking import RunWriter, named_well
-from aelab.training import checkpoint
-from aelab.training.checkpoint import Checkpoint
-from aelab.training.settings import Progress, Settings, made, rate_factor
-from aelab.training.weights import average, load, not_finite
+from aelab.evaluation import evaluate_loss
+from aelab.recipe import NonFiniteError, Phase, Recipe
+from aelab.training import state
+from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
+from aelab.training.settings import Progress, Settings, rate_factor
+from aelab.training.weights import average
 
-SAVE_SECONDS = 30.0  # between two checkpoints; what a kill can cost
-MOST_POINTS = 1000  # of a curve by step
-MOST_PICTURES = 20  # of one slider, each of them two files: MLflow shows one and opens the other
-MOST_LINES = 200  # where there is no terminal
-SHOWN = 32  # images in a reconstruction grid, each with its reconstruction
-SAMPLES = 64
+CURVE_POINTS = 1000  # at most, of a curve by step
 
 
-def stepped(optimizer: Optimizer) -> Optimizer:
-    """A copy of an optimizer, its parameters too, after a step with a gradient of nothing but zeros."""
-    copy = deepcopy(optimizer)
-    for group in copy.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.zeros_like(parameter)
-    copy.step()
-    return copy
+class DivergedError(UserError):
+    """The loss, a gradient or a weight is not finite before step `step` + 1. `intact` says that the weights still are."""
+
+    def __init__(self, step: int, reason: str, skipped: int, intact: bool) -> None:
+        skip = f"has skipped {skipped}" if skipped else "N skips N"
+        super().__init__(
+            f"training stopped before step {step + 1}: {reason}.",
+            f"The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite {skip} such steps.",
+        )
+        self.reason, self.intact = reason, intact
 
 
-class Interrupted(Exception):
-    """The user or the system asked for an end at `step`; everything is saved."""
+class Trainer:
+    """One training of one recipe on `data`, whose device is the recipe's.
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.step = step
+    After a training `recipe` has its last weights; `keep_best` loads the ones to keep.
+    """
 
-
-def check_names(figures: Iterable[str], of: str) -> None:
-    """Raises UserError where the store would refuse the name of a recipe's figure."""
-    for name in figures:
-        if not named_well(f"train/{name}"):
-            raise UserError(
-                f"{of}: a metric cannot be called '{name}'.",
-                "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
-            )
-
-
-class Training:
-    """One training of one recipe, from the start or from a checkpoint."""
-
-    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, run: RunWriter, screen: Screen) -> None:
-        self.recipe, self.data, self.settings, self.run, self.screen = recipe, data, settings, run, screen
+    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings) -> None:
+        self.recipe, self.data, self.settings = recipe, data, settings
         self.device = next(recipe.parameters()).device
         self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
         self.batches = settings.steps_an_epoch(len(data.train))
         self.phases = recipe.phases(settings.epochs)
-        self.seen = [self._seen(phase) for phase in self.phases]
+        self.sources = [self._sources(phase) for phase in self.phases]
         self.rates = [[[g["lr"] for g in o.param_groups] for o in phase.optimizers.values()] for phase in self.phases]
         steps = sum(phase.epochs for phase in self.phases) * self.batches
         self.steps = min(steps, settings.max_steps or steps)
-        self.all_epochs = math.ceil(self.steps / self.batches)
-        self.window = math.ceil(self.steps / MOST_POINTS)
+        self.epochs = math.ceil(self.steps / self.batches)
+        self.window = math.ceil(self.steps / CURVE_POINTS)  # steps that one point of a curve is the mean of
         self.progress = Progress()
-        self.sums = self.window_sums = torch.zeros(
-            0, dtype=torch.float32 if self.device.type == "mps" else torch.float64
-        )
+        precise = torch.float32 if self.device.type == "mps" else torch.float64
+        self.sums = self.window_sums = torch.zeros(0, dtype=precise)
         self.best_weights: dict[str, Tensor] = {}
-        self._saved_at = self._marked = time.monotonic()
-        self._unsaved = ""  # why the last checkpoint could not be written
-        self.facts: Mapping[str, Any] = {}
-        self.shown = data.val.showcase(SHOWN)
-        with eval_mode(recipe):
-            self.fixed_z = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
 
     @property
-    def judged(self) -> Recipe:
+    def kept(self) -> Recipe:
         """The recipe with the weights that are validated, drawn and kept: their average, where one is taken."""
         return cast("Recipe", self.average.module) if self.average else self.recipe
 
-    # the state
-
-    def state(self) -> dict[str, Any]:
-        """All that a resume needs beside the weights; plain types and tensors only."""
-        optimizers = [{k: o.state_dict() for k, o in phase.optimizers.items()} for phase in self.phases]
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        mps = torch.mps.get_rng_state() if self.device.type == "mps" else None
-        return {
-            "progress": asdict(self.progress),
-            "epochs": [phase.epochs for phase in self.phases],
-            "optimizers": optimizers,
-            "sums": self.sums,
-            "window_sums": self.window_sums,
-            "average": self.average.state_dict() if self.average else None,
-            "rng": torch.get_rng_state(),
-            "rng_cuda": cuda,
-            "rng_mps": mps,
-        }
-
-    def restore(self, last: Checkpoint, best: Checkpoint | None) -> None:
-        """Goes back to a checkpoint. Raises UserError where it does not fit this recipe, or could not have been written by it."""
-        try:
-            position = self._checked(last)
-            if best:
-                load(self.recipe, best.weights)
-            load(self.recipe, last.weights)
-            for phase, states in zip(self.phases, last.state["optimizers"], strict=True):
-                for name, optimizer in phase.optimizers.items():
-                    optimizer.load_state_dict(states[name])
-                    if not all(torch.isfinite(p).all() for g in stepped(optimizer).param_groups for p in g["params"]):
-                        raise ValueError(f"the next step of {name} is not finite")
-            if self.average:
-                self.average.load_state_dict(last.state["average"])
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"checkpoint {last.path} is not of this recipe with these options: {error}") from error
-        self.progress = position
-        self._extend(last)
-        self.sums = last.state["sums"].to(self.device)
-        self.window_sums = last.state["window_sums"].to(self.device)
-        if best:
-            self.best_weights = {k: v.to(self.device) for k, v in best.weights.items()}
-        else:
-            self.progress.best = math.inf  # it cannot be had again: the next one is the best
-        torch.set_rng_state(last.state["rng"])
-        if last.state["rng_cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(last.state["rng_cuda"], self.device)
-        if last.state.get("rng_mps") is not None and self.device.type == "mps":
-            torch.mps.set_rng_state(last.state["rng_mps"])
-
-    def _checked(self, last: Checkpoint) -> Progress:
-        """The position of a checkpoint. Raises ValueError where it, or another part of the state, cannot be of this training."""
-        state, like = (
-            {"rng_mps": None, **aliases.renamed(last.state, aliases.STATE)},
-            self.state(),
-        )  # older checkpoints lack it
-        position = made(Progress, state.get("progress"))
-        sums = torch.zeros(len(position.names), dtype=self.sums.dtype)
-        like |= {"progress": asdict(position), "sums": sums, "window_sums": sums, "optimizers": []}
-        empty = []  # phases none of whose optimizers has a state that it would have after a step
-        for phase, states in zip(self.phases, state.get("optimizers", ()), strict=True):
-            like["optimizers"].append({name: stepped(o).state_dict() for name, o in phase.optimizers.items()})
-            would = any(now["state"] for now in like["optimizers"][-1].values())
-            empty.append(would and not any(states[name]["state"] for name in phase.optimizers))
-            for name, now in like["optimizers"][-1].items():  # what has had no gradient yet has no state
-                now["state"] = {key: now["state"][key] for key in now["state"].keys() & states[name]["state"].keys()}
-                groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
-                if groups[0] != groups[1]:  # the learning rate is set before every step
-                    raise ValueError(f"the settings of {name} are not those of this recipe")
-        for name in ("rng_cuda", "rng_mps"):
-            there = state.get(name)
-            if there is None or (like[name] is None and isinstance(there, Tensor)):  # on another device
-                like[name] = there
-        if bad := checkpoint.misfit(state, like):
-            raise ValueError(bad)
-        if any(type(n) is not int or n > phase.epochs for n, phase in zip(state["epochs"], self.phases, strict=True)):
-            raise ValueError(f"its epochs are {state['epochs']}")
-        position.check(state["epochs"], self.batches, self.settings)
-        done = position.epoch * self.batches + position.batch if position.phase < len(self.phases) else 0
-        begun = empty[position.phase] if done > position.skipped else False
-        if begun or (empty and all(empty) and position.step > position.skipped):
-            raise ValueError("its optimizers have no state after steps that they took")
-        if position.step != last.manifest["step"]:
-            raise ValueError(f"its position is step {position.step}")
-        if self.average and int(state["average"]["n_averaged"]) != position.step:
-            raise ValueError(f"an average of {int(state['average']['n_averaged'])} steps")
-        torch.Generator().set_state(state["rng"])  # raises for a state that is none
-        return position
-
-    def _extend(self, last: Checkpoint) -> None:
-        """Takes up a finished training again where there are more epochs than it had. Raises UserError where that cannot be."""
-        at, before = self.progress, last.state["epochs"]
-        current = min(at.phase, len(self.phases) - 1)
-        now = [phase.epochs for phase in self.phases]
-        if now[:current] != before[:current]:
-            over = next(k for k in range(current) if now[k] != before[k])
-            raise UserError(f"--epochs: the phase '{self.phases[over].name}' is over and cannot be extended.", code=2)
-        if at.phase == len(self.phases) and now[-1] > before[-1]:
-            at.phase = current
-
-    def save(self) -> None:
-        """Writes the checkpoints. A disk that does not take them is a warning here and a failure at the end.
-
-        Raises UserError, and leaves the last ones, where the weights are not finite.
-        """
-        if bad := not_finite(self.recipe):
-            raise self._not_finite(self.progress.step, f"{bad} is not finite")
-        folder = self.run.folder / "checkpoints"
-        now = time.monotonic()
-        self.progress.spent, self._marked = self.progress.spent + now - self._marked, now
-        try:
-            if self.best_weights:
-                checkpoint.save(folder, "best", self.progress.best_step, self.best_weights, {}, self.facts)
-            is_best = bool(self.best_weights) and not self.average and self.progress.best_step == self.progress.step
-            facts = {**self.facts, "best": is_best}
-            checkpoint.save(folder, "last", self.progress.step, self.recipe.state_dict(), self.state(), facts)
-            self._unsaved = ""
-        except OSError as error:
-            self._unsaved = f"{error.strerror or error} ({folder})"
-            self.screen.warn(f"the checkpoint at step {self.progress.step} was not written: {self._unsaved}")
-        self._saved_at = time.monotonic()
-
-    def _not_finite(self, step: int, what: str) -> UserError:
-        self.run.tags({"aelab.diagnostics": f"not finite: {what}"})
-        used = self.progress.skipped
-        skip = f"has passed over {used}" if used else "N passes over N"
-        advice = f"The last finite weights are kept. A smaller --lr usually helps; --skip-nonfinite {skip} such steps."
-        return UserError(f"training stopped before step {step + 1}: {what}.", advice)
-
-    # the loop
-
-    def fit(self, stop: Callable[[], bool]) -> None:
-        """Trains to the end. Raises Interrupted, after saving, when `stop` says so, and UserError on a non-finite loss."""
-        at = self.progress
-        if at.step == 0:
-            self.draw()
-        with self.screen.progress(self._title(), self.steps, at.step) as bar:
-            while at.phase < len(self.phases):
-                phase = self.phases[at.phase]
-                while at.epoch < phase.epochs and at.step < self.steps and not self.patience_is_over:
-                    self.epoch(phase, bar, stop)
-                    if time.monotonic() - self._saved_at > SAVE_SECONDS:
-                        self.save()
-                if self.patience_is_over and at.epoch < phase.epochs:
-                    of = f" of {phase.name}" if len(self.phases) > 1 else ""
-                    self.screen.note(f"no better validation for {at.since_best} epochs: {at.epochs} is the last{of}")
-                at.phase += 1
-                if at.phase < len(self.phases):  # another phase, another loss
-                    at.epoch, at.best, at.since_best = 0, math.inf, 0
-        self.save()
-        if self._unsaved:
-            raise UserError(f"the last checkpoint could not be written: {self._unsaved}",
-                          f"Make room, then: aelab resume {self.run.id[:8]}")  # fmt: skip
-
-    def epoch(self, phase: Phase, bar: Bar, stop: Callable[[], bool]) -> None:
-        """The rest of one epoch, and what follows it: validation, the best weights, the log and the pictures."""
-        at, seen = self.progress, self.seen[self.progress.phase]
-        title = self._title()
-        self.recipe.train()
-        started = time.perf_counter()
-        place, length = (self.settings.seed, at.phase, at.epoch), self.batches * self.batch_size
-        orders = [some.shuffled(*place, k, length=length).view(self.batches, -1) for k, some in enumerate(seen)]
-        for indices in zip(*(order[at.batch :] for order in orders), strict=True):
-            parts = [some.batch(index) for some, index in zip(seen, indices, strict=True)]
-            self.step(phase, *(torch.cat(part) for part in zip(*parts, strict=True)))
-            if self.average:
-                self.average.update_parameters(self.recipe)
-            if at.step % self.window == 0 or at.step == self.steps:
-                self._log_window(bar, title, started)
-            if (stopping := stop()) or time.monotonic() - self._saved_at > SAVE_SECONDS:
-                at.seconds, started = at.seconds + time.perf_counter() - started, time.perf_counter()
-                self.save()
-            if stopping:
-                raise Interrupted(at.step)
-            if at.step >= self.steps:
-                break
-        at.seconds += time.perf_counter() - started
-        self._end_epoch(title)
-
-    def _seen(self, phase: Phase) -> list[Split]:
-        """What each batch of the phase draws from, as many images of one as of the other."""
-        train = self.data.train
-        some = train.labelled(phase.labels, self.settings.seed) if phase.labels else train
-        return [some, replace(train, labels=torch.full_like(train.labels, -1))] if phase.unlabelled else [some]
-
-    def _title(self) -> str:
+    @property
+    def title(self) -> str:
+        """Which epoch of which phase is next or under way."""
         at = self.progress
         name = f"{self.phases[at.phase].name}, " if len(self.phases) > 1 and at.phase < len(self.phases) else ""
-        return f"{name}epoch {min(at.epochs + 1, self.all_epochs)}/{self.all_epochs}"
+        return f"{name}epoch {min(at.epochs + 1, self.epochs)}/{self.epochs}"
 
-    def step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether so many epochs were no better that the phase ends."""
+        return self.settings.patience is not None and self.progress.since_best >= self.settings.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resume needs beside the weights; plain types and tensors only."""
+        return state.of(self)
+
+    def load_state_dict(
+        self, values: Mapping[str, Any], weights: Mapping[str, Tensor], best: Mapping[str, Tensor] | None
+    ) -> None:
+        """Goes back to where a trainer stood. Raises ValueError where it was no trainer of this recipe with these settings.
+
+        `best` are the best weights so far; without them the next validation is the best.
+        """
+        state.load(self, values, weights, best)
+
+    def keep_best(self) -> None:
+        """Loads the weights to keep into the recipe: the best validated, or the last where no metric is monitored."""
+        self.recipe.load_state_dict(self.best_weights or self.kept.state_dict())
+        self.average = None
+
+    def __iter__(self) -> Iterator[Event]:
+        """Trains to the end. Raises DivergedError where a loss or gradient is not finite, unless the settings skip it."""
+        at = self.progress
+        while at.phase < len(self.phases):
+            phase = self.phases[at.phase]
+            while at.epoch < phase.epochs and at.step < self.steps and not self.out_of_patience:
+                yield from self._epoch(phase)
+            if self.out_of_patience and at.epoch < phase.epochs:
+                yield PhaseStopped(phase.name if len(self.phases) > 1 else "", at.since_best, at.epochs)
+            at.phase += 1
+            if at.phase < len(self.phases):  # another phase, another loss
+                at.epoch, at.best, at.since_best = 0, math.inf, 0
+
+    def _epoch(self, phase: Phase) -> Iterator[Event]:
+        """The rest of one epoch, and its validation."""
+        at, sources, title = self.progress, self.sources[self.progress.phase], self.title
+        place, length = (self.settings.seed, at.phase, at.epoch), self.batches * self.batch_size
+        self.recipe.train()
+        orders = [split.shuffled(*place, k, length=length).view(self.batches, -1) for k, split in enumerate(sources)]
+        for indices in zip(*(order[at.batch :] for order in orders), strict=True):
+            started = time.perf_counter()
+            parts = [split.batch(index) for split, index in zip(sources, indices, strict=True)]
+            x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+            skipped = self.step(phase, x, y)
+            if self.average:
+                self.average.update_parameters(self.recipe)
+            means = self._window_means() if at.step % self.window == 0 or at.step == self.steps else None
+            at.seconds += time.perf_counter() - started
+            if skipped:
+                yield StepSkipped(at.step, skipped, at.skipped)
+            yield StepDone(at.step, means, at.batch * self.batch_size / at.seconds)
+            if at.step >= self.steps:
+                break
+        yield self._end_epoch(title)
+
+    def _sources(self, phase: Phase) -> list[Split]:
+        """What each batch of a phase draws from, equally many images of each."""
+        train = self.data.train
+        chosen = train.labelled(phase.labels, self.settings.seed) if phase.labels else train
+        hidden = replace(train, labels=torch.full_like(train.labels, -1))
+        return [chosen, hidden] if phase.unlabelled else [chosen]
+
+    def step(self, phase: Phase, x: Tensor, y: Tensor) -> str:
+        """One step of a phase with x (B, C, H, W) and y (B,). Returns why it was skipped, or nothing."""
         at = self.progress
         self._set_rates(phase)
-        skipping = at.skipped < self.settings.skip_nonfinite
-        before = [buffer.clone() for buffer in self.recipe.buffers()] if skipping else []
+        may_skip = at.skipped < self.settings.skip_nonfinite
+        before = [buffer.clone() for buffer in self.recipe.buffers()] if may_skip else []
         try:
             with self._precision():
-                figures = phase.step(x, y, **phase.optimizers)
+                metrics = phase.step(x, y, **phase.optimizers)
         except NonFiniteError as error:
-            if not skipping:
-                with suppress(UserError):  # the forward pass may have ruined the averages of a batch normalisation
-                    self.save()  # the step was not taken: the weights are finite still
-                raise self._not_finite(at.step, str(error)) from error
+            if not may_skip:
+                raise DivergedError(at.step, str(error), at.skipped, intact=True) from error
             for buffer, value in zip(self.recipe.buffers(), before, strict=True):
-                buffer.copy_(value)
+                buffer.copy_(value)  # the forward pass may have ruined the averages of a batch normalisation
             at.skipped, at.batch, at.step = at.skipped + 1, at.batch + 1, at.step + 1
-            self.screen.warn(f"step {at.step} is not taken: {error} ({at.skipped} of {self.settings.skip_nonfinite})")
-            return
-        values = torch.stack([value.detach().to(self.sums.dtype) for value in figures.values()])
+            return str(error)
+        values = torch.stack([value.detach().to(self.sums.dtype) for value in metrics.values()])
         if not at.summed:
-            if at.names != list(figures):
-                check_names(figures, type(self.recipe).__name__)
-            at.names, self.sums = list(figures), torch.zeros_like(values)
+            at.names, self.sums = list(metrics), torch.zeros_like(values)
         if not at.windowed:
             self.window_sums = torch.zeros_like(values)
         self.sums += values
         self.window_sums += values
         at.summed, at.windowed, at.batch, at.step = at.summed + 1, at.windowed + 1, at.batch + 1, at.step + 1
+        return ""
 
     def _set_rates(self, phase: Phase) -> None:
-        """Sets the learning rates, a function of the position alone."""
+        """Sets the learning rates, a function of the progress alone."""
         at = self.progress
         factor = rate_factor(self.settings, at.epoch * self.batches + at.batch, phase.epochs * self.batches)
         for optimizer, rates in zip(phase.optimizers.values(), self.rates[at.phase], strict=True):
@@ -327,67 +185,34 @@ class Training:
         half = self.settings.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
-    def _log_window(self, bar: Bar, title: str, started: float) -> None:
+    def _window_means(self) -> dict[str, float] | None:
+        """The means of the metrics since the last time; None where no step was taken."""
         at = self.progress
         if not at.windowed:
-            return
+            return None
         means = dict(zip(at.names, (self.window_sums / at.windowed).tolist(), strict=True))
         at.windowed = 0
-        if not math.isfinite(means.get("loss", 0.0)):  # a recipe that does not use `descend`
-            raise self._not_finite(at.step, f"the loss is {means['loss']}")
-        self.run.metrics({f"step/{name}": value for name, value in means.items()}, at.step)
-        speed = at.batch * self.batch_size / (at.seconds + time.perf_counter() - started)
-        terms = "  ".join(f"{name} {number(value)}" for name, value in means.items())
-        bar.update(at.step, title, f"{speed:,.0f} images/s  {terms}")
+        for name in ("loss", "d_loss"):  # of a recipe that does not use `descend`
+            if not math.isfinite(means.get(name, 0.0)):
+                raise DivergedError(at.step, f"the loss is {means[name]}", at.skipped, intact=False)
+        return means
 
-    def _end_epoch(self, title: str) -> None:
+    def _end_epoch(self, title: str) -> EpochDone:
         at = self.progress
         means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True)) if at.summed else {}
-        speed = at.batch * self.batch_size / at.seconds
-        held_out = evaluate(self.judged, self.data.val)
-        at.epoch, at.epochs, at.batch, at.summed = at.epoch + 1, at.epochs + 1, 0, 0
-        self.run.metrics({f"train/{name}": value for name, value in means.items()}, at.epochs)
-        self.run.metrics({f"val/{name}": value for name, value in held_out.items()}, at.epochs)
-        self.run.metrics({"train/images_per_second": speed, "train/seconds": at.seconds}, at.epochs)
-        at.seconds = 0.0
-        self._keep_best(held_out)
-        last = at.step == self.steps
-        if last or at.epochs % math.ceil(self.all_epochs / MOST_PICTURES) == 0:
-            self.draw()
-        if not self.screen.err.is_terminal and (last or at.epochs % math.ceil(self.all_epochs / MOST_LINES) == 0):
-            terms = (("train", means), ("val", held_out))
-            line = "  ".join(f"{split}/{k} {number(v)}" for split, figures in terms for k, v in figures.items())
-            self.screen.note(f"{title}  {line}  {speed:,.0f} images/s")
+        speed, seconds = at.batch * self.batch_size / at.seconds, at.seconds
+        held_out = evaluate_loss(self.kept, self.data.val)
+        at.epoch, at.epochs, at.batch, at.summed, at.seconds = at.epoch + 1, at.epochs + 1, 0, 0, 0.0
+        improved = self._keep_if_best(held_out)
+        return EpochDone(at.epochs, title, means, held_out, improved, seconds, speed, at.step == self.steps)
 
-    def _keep_best(self, held_out: Mapping[str, float]) -> None:
+    def _keep_if_best(self, held_out: Mapping[str, float]) -> bool:
+        """Keeps the weights where the monitored metric is the best so far, or where none is monitored."""
         at, monitor = self.progress, self.recipe.monitor
         at.since_best += monitor is not None
         at.latest = math.inf if monitor is None else held_out[monitor]
-        if monitor is None or held_out[monitor] < at.best:
-            at.best, at.best_step, at.since_best = at.latest, at.step, 0
-            self.run.metrics({f"best/{name}": value for name, value in held_out.items()}, at.epochs)
-            self.best_weights = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
-
-    @property
-    def patience_is_over(self) -> bool:
-        """Whether so many epochs were no better that the training is to end."""
-        return self.settings.patience is not None and self.progress.since_best >= self.settings.patience
-
-    def draw(self) -> None:
-        """Logs the pictures of this epoch: reconstructions under their inputs, samples from a fixed z."""
-        for name, picture in self.gallery():
-            self.run.stepwise_image(f"pictures/{name}", picture, self.progress.epochs)  # a section of the UI
-
-    def gallery(self) -> Iterator[tuple[str, figures.Picture]]:
-        """The pictures of the judged weights by name."""
-        recipe = self.judged
-        with eval_mode(recipe):
-            if isinstance(recipe, Autoencodes):
-                yield "reconstructions", figures.reconstructions(recipe, self.shown)
-            if self.fixed_z is not None and isinstance(recipe, Generates):
-                yield "samples", figures.grid(recipe.decode(self.fixed_z))
-
-    def use_best(self) -> None:
-        """Loads the weights to keep into the recipe: the best validated, the last ones where none is the best."""
-        self.recipe.load_state_dict(self.best_weights or self.judged.state_dict())
-        self.average = None
+        if monitor is not None and not at.latest < at.best:
+            return False
+        at.best, at.best_step, at.since_best = at.latest, at.step, 0
+        self.best_weights = {k: v.detach().clone() for k, v in self.kept.state_dict().items()}
+        return True

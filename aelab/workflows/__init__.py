@@ -1,1 +1,73 @@
-"""What one can do with runs: train, resume, evaluate, sweep, export."""
+"""What one can do with runs: plan, train, resume, load, evaluate, draw, sweep, list, compare, export.
+
+Each part is imported when it is first used: listing runs needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aelab.workflows.comparing import draw_curve as draw_curve
+    from aelab.workflows.comparing import draw_sheets as draw_sheets
+    from aelab.workflows.drawing import Drawing as Drawing
+    from aelab.workflows.drawing import interpolate as interpolate
+    from aelab.workflows.drawing import reconstruct as reconstruct
+    from aelab.workflows.drawing import sample as sample
+    from aelab.workflows.evaluating import Evaluation as Evaluation
+    from aelab.workflows.evaluating import evaluate as evaluate
+    from aelab.workflows.exporting import export as export
+    from aelab.workflows.listing import Comparison as Comparison
+    from aelab.workflows.listing import choose as choose
+    from aelab.workflows.listing import compare as compare
+    from aelab.workflows.listing import compared as compared
+    from aelab.workflows.listing import listed as listed
+    from aelab.workflows.listing import runs as runs
+    from aelab.workflows.planning import Config as Config
+    from aelab.workflows.planning import Plan as Plan
+    from aelab.workflows.planning import plan as plan
+    from aelab.workflows.resuming import resume as resume
+    from aelab.workflows.run import Run as Run
+    from aelab.workflows.run import configuration as configuration
+    from aelab.workflows.run import load as load
+    from aelab.workflows.run import open_run as open_run
+    from aelab.workflows.signals import Stopped as Stopped
+    from aelab.workflows.starting import train as train
+    from aelab.workflows.sweeping import Sweep as Sweep
+    from aelab.workflows.sweeping import sweep as sweep
+
+_MODULES = {
+    "Comparison": "listing",
+    "Config": "planning",
+    "Drawing": "drawing",
+    "Evaluation": "evaluating",
+    "Plan": "planning",
+    "Run": "run",
+    "Stopped": "signals",
+    "Sweep": "sweeping",
+    "choose": "listing",
+    "compare": "listing",
+    "compared": "listing",
+    "configuration": "run",
+    "draw_curve": "comparing",
+    "draw_sheets": "comparing",
+    "evaluate": "evaluating",
+    "export": "exporting",
+    "interpolate": "drawing",
+    "listed": "listing",
+    "load": "run",
+    "open_run": "run",
+    "plan": "planning",
+    "reconstruct": "drawing",
+    "resume": "resuming",
+    "runs": "listing",
+    "sample": "drawing",
+    "sweep": "sweeping",
+    "train": "starting",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,20 +1,40 @@
-"""How a run ends: finished, failed or killed, whichever is true, and what is said then."""
+"""How a run ends: finished, failed or killed, whichever is true, also where a signal asks for the end."""
 
+import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from aelab.console import Screen
 from aelab.errors import UserError, no_memory, out_of_memory
 from aelab.tracking import RunWriter, Status
-from aelab.training.trainer import Interrupted
+
+log = logging.getLogger(__name__)
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
+class Interrupted(Exception):
+    """The training stopped at `step` because it was asked to; everything is saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}")
+        self.step = step
+
+
+class Stopped(UserError):
+    """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
+
+    def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
+        super().__init__(
+            f"{run.name} stopped at step {step:,}; it is saved.", f"Continue it: aelab resume {run.id[:8]}"
+        )
+        self.code = 130 if number == signal.SIGINT else 143
+
+
 @contextmanager
-def run_status(run: RunWriter, screen: Screen, caught: "list[signal.Signals]") -> Iterator[None]:
+def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]:
     """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
 
     def hurry() -> bool:
@@ -25,7 +45,7 @@ def run_status(run: RunWriter, screen: Screen, caught: "list[signal.Signals]") -
         try:
             run.close(status, hurry)
         except UserError as problem:
-            screen.warn(*str(problem).split("\n"))
+            log.warning(str(problem))
 
     try:
         yield
@@ -43,19 +63,12 @@ def run_status(run: RunWriter, screen: Screen, caught: "list[signal.Signals]") -
     run.close("FINISHED", hurry)
 
 
-class Stopped(UserError):
-    """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
-
-    def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
-        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Go on with: aelab resume {run.id[:8]}")
-        self.code = 130 if number == signal.SIGINT else 143
-
-
 @contextmanager
 def signals() -> Iterator[list[signal.Signals]]:
     """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once.
 
-    One that is ignored already, as SIGHUP is under nohup, stays ignored.
+    One that is ignored already, as SIGHUP is under nohup, stays ignored. In a thread other than the main one, where Python
+    allows no handlers, nothing is collected.
     """
     caught: list[signal.Signals] = []
 
@@ -66,13 +79,16 @@ def signals() -> Iterator[list[signal.Signals]]:
         caught.append(signal.Signals(number))
 
     with handled_by(catch):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep is born with them blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep starts with them blocked
         yield caught
 
 
 @contextmanager
 def handled_by(catch: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Has SIGNALS call `catch` while the block lasts, but for those that are ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, catch)

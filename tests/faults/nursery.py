@@ -22,8 +22,8 @@ import torch._dynamo  # noqa: F401  # making an optimizer imports it
 import aelab.cli
 import aelab.tracking
 import aelab.training.trainer
-import aelab.workflows.launch
-import aelab.workflows.resume
+import aelab.workflows.launching
+import aelab.workflows.resuming
 
 
 def child(order):

@@ -33,7 +33,7 @@ from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.tracking.spool import Spool
 from aelab.training import checkpoint
-from aelab.workflows.config import Config
+from aelab.workflows.planning import Config
 
 OFTEN = settings(
     max_examples=100, deadline=60_000, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -279,7 +279,7 @@ def test_every_option(desk, monkeypatch, capfd, tally, words):
         "aelab.tracking.served", lambda *a: (_ for _ in ()).throw(UserError("no pages are served here"))
     )
     monkeypatch.setattr("webbrowser.open", lambda *a: None)
-    monkeypatch.setattr("aelab.workflows.train.start", lambda *a, **k: pytest.fail("a training began"))
+    monkeypatch.setattr("aelab.workflows.starting.start", lambda *a, **k: pytest.fail("a training began"))
     faults = []
     for line in LINES[words]:
         monkeypatch.setattr(sys, "argv", ["aelab", *line])

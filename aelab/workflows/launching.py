@@ -1,8 +1,10 @@
 """Many trainings from one command: one after the other, or several at once, each in a process of its own."""
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,73 +17,66 @@ from types import FrameType
 
 import torch
 
-from aelab import recipe_files
-from aelab.console import Screen
 from aelab.data import Dataset
-from aelab.errors import UserError
+from aelab.errors import UserError, visible
+from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
-from aelab.workflows.config import Config
-from aelab.workflows.resume import resume
+from aelab.workflows.planning import Config, Plan, open_configured
+from aelab.workflows.resuming import resume_run
 from aelab.workflows.signals import SIGNALS, Stopped, handled_by
-from aelab.workflows.train import identity, open_config_data, start
+from aelab.workflows.starting import start_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is wanted: what determines it, what it is called, and where it is tracked."""
+    """A training that is wanted: what determines it beside the data, what it is called, and where it is tracked."""
 
     config: Config
+    recipe_file: RecipeFile
     label: str  # for people, one of a kind
     name: str  # of its run
     experiment: str | None
     parent: str  # id of the run that it belongs to
 
 
-def run(
-    orders: Sequence[Job], jobs: int, store: Store, screen: Screen, data: Dataset, data_dir: Path | None
-) -> list[str]:
-    """Trains what is not there already, `jobs` at a time. Returns for each order nothing, or why it failed.
+def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data_dir: Path | None) -> list[str]:
+    """Trains what is not there already, so many at a time. Returns for each job nothing, or why it failed.
 
     A run that was stopped is resumed. Raises Stopped or UserError when the whole is stopped by a signal.
     """
     missing = []
-    for order in orders:
-        done = find(order.config, store, data)
+    for job in jobs:
+        done = find(job, data, store)
         if done and done.status == "FINISHED":
-            screen.note(f"{done.name}  is done already ({order.label})")
+            log.info(f"{done.name}  is done already ({job.label})")
         else:
-            missing.append(order)
-    if jobs > 1 and len(missing) > 1:
-        failures = _at_once(missing, jobs, store, screen, data_dir)
+            missing.append(job)
+    if at_once > 1 and len(missing) > 1:
+        failures = _in_processes(missing, at_once, store, data_dir)
     else:
-        failures = {order.label: _try(order, store, screen, data, data_dir) for order in missing}
+        failures = {job.label: _try(job, store, data, data_dir) for job in missing}
     for label, why in failures.items():
         if why:
-            screen.warn(*f"{label}: {why}".split("\n"))
-    return [failures.get(order.label, "") for order in orders]
+            log.warning(f"{label}: {why}")
+    return [failures.get(job.label, "") for job in jobs]
 
 
-def find(config: Config, store: Store, data: Dataset) -> RunInfo | None:
+def find(job: Job, data: Dataset, store: Store) -> RunInfo | None:
     """The newest run with this recipe source, options, settings and data, whatever became of it."""
-    return store.newest(kind="run", identity=identity(config, recipe_files.find(config.recipe), data))
+    return store.newest(kind="run", identity=Plan(job.config, job.recipe_file, data).identity)
 
 
-def _try(order: Job, store: Store, screen: Screen, data: Dataset, data_dir: Path | None) -> str:
+def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
     """Trains one; returns why it failed, or nothing."""
     try:
-        before = find(order.config, store, data)
+        before = find(job, data, store)
         if before:
-            resume(before, store, screen, data_dir)
+            resume_run(before, store, data_dir=data_dir)
         else:
-            start(
-                order.config,
-                store,
-                screen,
-                data=data,
-                experiment=order.experiment,
-                name=order.name,
-                parent=order.parent,
-            )
+            planned = Plan(job.config, job.recipe_file, data)
+            start_run(planned, store, experiment=job.experiment, name=job.name, parent=job.parent)
     except Stopped:
         raise
     except UserError as problem:
@@ -91,27 +86,27 @@ def _try(order: Job, store: Store, screen: Screen, data: Dataset, data_dir: Path
     return ""
 
 
-def _at_once(orders: Sequence[Job], jobs: int, store: Store, screen: Screen, data_dir: Path | None) -> dict[str, str]:
+def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Path | None) -> dict[str, str]:
     """Trains several at a time, the cores shared between them. A signal is passed on: each run is saved."""
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # its first start would let signals through again
-    threads = max(1, torch.get_num_threads() // jobs)
-    waiting, failures = list(orders), {}
+    threads = max(1, torch.get_num_threads() // at_once)
+    waiting, failures = list(jobs), {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}
     with _forward_signals(running) as caught:
         while running or (waiting and not caught):
-            while waiting and len(running) < jobs and not caught:
-                order = waiting.pop(0)
+            while waiting and len(running) < at_once and not caught:
+                job = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
                 process: BaseProcess = context.Process(
-                    target=_train_in_child, args=(order, store.uri, data_dir, threads, sender)
+                    target=_train_in_child, args=(job, store.uri, data_dir, threads, sender)
                 )
                 mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its training can save itself
                 process.start()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 sender.close()
-                running[order.label] = (process, receiver)
-                screen.note(f"{order.label}  begins, {threads} thread{'s' * (threads > 1)}")
+                running[job.label] = (process, receiver)
+                log.info(f"{job.label}  begins, {threads} thread{'s' * (threads > 1)}")
             wait([process.sentinel for process, _ in running.values()], timeout=1)
             for label in [label for label, (process, _) in running.items() if not process.is_alive()]:
                 process, receiver = running.pop(label)
@@ -120,29 +115,43 @@ def _at_once(orders: Sequence[Job], jobs: int, store: Store, screen: Screen, dat
                 except EOFError:
                     failures[label] = f"its process ended with code {process.exitcode}"
                 if not failures[label]:
-                    screen.note(f"{label}  is done")
+                    log.info(f"{label}  is done")
     if caught:
-        problem = UserError("stopped; what was running is saved.", "Go on by typing the same command again.")
+        problem = UserError("stopped; what was running is saved.", "Type the same command again to continue.")
         problem.code = 130 if caught[0] == signal.SIGINT else 143
         raise problem
     return failures
 
 
-def _train_in_child(order: Job, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
+def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
     """What a process of its own does. It has its own group, so that Ctrl-C reaches it once, through its parent."""
     os.setpgrp()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also where the parent ignores it: the end of that is told by it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also where the parent ignores it: its end is passed on by SIGTERM
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    screen = Screen(quiet=True, about=order.label)
+    _log_to_stderr(job.label)
     try:
-        store = Store(uri, warn=screen.warn)
-        data = open_config_data(order.config, data_dir, screen)
-        why = _try(order, store, screen, data, data_dir)
+        store = Store(uri, warn=log.warning)
+        why = _try(job, store, open_configured(job.config, data_dir), data_dir)
     except UserError as problem:  # also Stopped
         why = str(problem)
     with suppress(OSError):  # the parent is gone
         answer.send(why)
+
+
+def _log_to_stderr(label: str) -> None:
+    """Shows the warnings of this process, each with what it is about."""
+
+    class Labelled(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"warning: {label}: " + "\n".join(map(visible, record.getMessage().split("\n")))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Labelled())
+    handler.setLevel(logging.WARNING)
+    logger = logging.getLogger("aelab")
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def _end_with_parent() -> None:

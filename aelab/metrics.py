@@ -1,14 +1,8 @@
 """What is measured, each thing defined once: name, unit, direction, formula. `--help`, tables and docs read it here."""
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Literal
-
-Advance = Callable[[int], None]  # is told how many more images are done
-
-
-def silent(images: int) -> None:
-    """An `advance` for which nobody waits."""
 
 
 @dataclass(frozen=True)
@@ -189,3 +183,12 @@ def definition(metric: str) -> Definition | None:
     for extractor in EXTRACTORS:
         name = name.removesuffix(f"_{extractor}")
     return DEFINITIONS.get(name)
+
+
+def number(value: object) -> str:
+    """A number in four significant digits; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return "" if value is None else str(value)
+    if abs(value) > 1e300:
+        return "inf" if value > 0 else "-inf"  # a store keeps infinity as the largest number there is
+    return f"{value:.4g}" if abs(value) < 1e4 or math.isnan(value) else f"{value:,.0f}"

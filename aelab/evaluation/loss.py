@@ -1,4 +1,4 @@
-"""Figures of a recipe on a whole split: weighted by image, the same whatever the batch size was."""
+"""The loss of a recipe on a whole split, and what comes with it: weighted by image, whatever the batch size was."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from aelab.data import Split
 from aelab.errors import UserError
-from aelab.evaluation.definitions import Advance, silent
 from aelab.evaluation.reconstruction import error_metrics, squared_errors
+from aelab.progress_bar import Advance, silent
 from aelab.recipe import Autoencodes, Classifies, HasPosterior, Recipe
 
 BLOCK = 50  # images at once; fixed, as a sampled loss draws its noise block by block
@@ -33,7 +33,7 @@ def eval_mode(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
         recipe.train(was_training)
 
 
-def evaluate(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
+def evaluate_loss(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
     """The loss and its terms and, where the recipe can, mse, sse and psnr or the error; means over the images of `split`.
 
     A term that is an mse itself (NAME_mse) gets its sse and psnr too.

@@ -1,0 +1,22 @@
+"""The verb `recipes`."""
+
+import typer
+
+from aelab import recipe_files
+from aelab.cli.options import Json, console_for, short
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def recipes(json: Json = False) -> None:
+    """List the recipes, the lecture's and those in ./recipes."""
+    console = console_for()
+    rows = [
+        {"recipe": recipe_file.name, "what": recipe_file.summary, "file": short(recipe_file.path)}
+        for recipe_file in recipe_files.available().values()
+    ]
+    if json:
+        console.data({"recipes": rows})
+    else:
+        console.table(rows)

@@ -1,0 +1,58 @@
+"""The verb `resume`, and what a training ends with."""
+
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, Verbose, console_for, short
+
+if TYPE_CHECKING:
+    from aelab.cli.console import Console
+    from aelab.workflows import Run
+
+verbs = typer.Typer()
+
+
+@verbs.command()
+def resume(
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Id, start of an id, name, recipe (its newest run that was stopped), folder, or models:/NAME@ALIAS.  "
+            "(default: the newest run that was stopped)",
+        ),
+    ] = None,
+    epochs: Longer = None,
+    data_dir: DataDir = None,
+    tracking_uri: Uri = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Continue an interrupted run as if it had never stopped.
+
+    It stays the same MLflow run and ends with the numbers of an uninterrupted one. With --epochs it becomes longer, a finished
+    one too; under --schedule cosine it then ends otherwise than a run that was so long from the start.
+    """
+    console = console_for(quiet, verbose)
+    import aelab
+
+    show_trained(aelab.resume(run, epochs=epochs, force=force, data_dir=data_dir, tracking_uri=tracking_uri), console)
+
+
+def show_trained(run: "Run", console: "Console") -> None:
+    """What a training ends with: its metrics, where its pictures are, and what to type next."""
+    from aelab.metrics import number
+    from aelab.recipe import Autoencodes, Generates
+
+    alone = sum(other.name == run.name for other in run.store.runs()) == 1
+    known_as = shlex.quote(run.name) if alone else run.id[:8]
+    metrics = "  ".join(f"val/{key} {number(value)}" for key, value in run.validation.items())
+    console.result(f"{run.name} finished  {metrics}")
+    for path in run.pictures:
+        console.result(f"picture  {short(path)}")
+    verbs = ["eval", *["sample"] * isinstance(run.recipe, Generates)]
+    verbs += ["interpolate"] * isinstance(run.recipe, (Autoencodes, Generates))
+    console.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in verbs), "aelab ui"]))

@@ -1,0 +1,316 @@
+"""A trained model measured on the test images, by everything that it can do.
+
+Each function asks for one capability and adds to the report: metrics of the model, of a baseline and of a control, all
+computed by the same functions from equally many images.
+"""
+
+import functools
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aelab.data import Dataset, Split
+from aelab.evaluation import generation
+from aelab.evaluation.baselines import Rows, pixel_figures, pixel_rows, pixel_work, references
+from aelab.evaluation.classifier import STEPS, Classifier, class_figures, classifier_of, shares
+from aelab.evaluation.codes import code_figures, random_projection
+from aelab.evaluation.generation import Extractor
+from aelab.evaluation.likelihood import importance_nll, independent_pixels
+from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss
+from aelab.evaluation.reconstruction import (
+    PCA,
+    filter_errors,
+    fit_pca,
+    noise_draws,
+    pca_density,
+    reconstruction_figures,
+)
+from aelab.evaluation.report import Report
+from aelab.figures import bars, descending, pairs, reconstructions
+from aelab.progress_bar import Advance, Bar, progress_bar
+from aelab.recipe import (
+    Autoencodes,
+    Classifies,
+    Denoises,
+    Encodes,
+    Generates,
+    HasLikelihood,
+    HasPosterior,
+    ImportanceWeighted,
+    Recipe,
+)
+
+log = logging.getLogger(__name__)
+
+BATCH = 250  # images at once
+SHOWN = 8  # images in a row of a picture
+
+
+def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split) -> None:
+    """The loss and its terms; of a classifier beside its error that of the nearest labelled image and of the largest class."""
+    with progress_bar("loss terms of the test images", len(data.test), estimate=True) as bar:
+        report.add(evaluate_loss(recipe, data.test, bar.advance))
+    if isinstance(recipe, Classifies) and "test/error" in report.metrics:
+        wrong, largest = 0, int(torch.bincount(seen.labels[seen.labels >= 0]).argmax())
+        with progress_bar("nearest labelled images", len(data.test), estimate=True) as bar:
+            for x, y in data.test.blocks(1000):
+                wrong += int((seen.labels.cpu()[generation.nearest(x, seen)[1]] != y.cpu()).sum())
+                bar.advance(len(x))
+        report.add({"error": 100 * wrong / len(data.test)}, "neighbour")
+        report.add({"error": 100 * float((data.test.labels != largest).float().mean())}, "majority")
+
+
+def labelled(recipe: Recipe, data: Dataset, seed: int) -> Split:
+    """The training images whose labels a training with this seed saw: the N of `--labels N`, drawn as then, else all."""
+    labels = {phase.labels for phase in recipe.phases(1)} - {0} if isinstance(recipe, Classifies) else set()
+    return data.train.labelled(labels.pop(), seed) if labels else data.train
+
+
+def noise(report: Report, recipe: Denoises, data: Dataset) -> None:
+    """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
+    assert isinstance(recipe, Recipe)
+    total = noise_draws(data.train) * len(data.train) + len(data.test)
+    with progress_bar("linear filter", total, estimate=True) as bar, eval_mode(recipe):
+        for of, figures in zip(
+            ("linear", "nothing"),
+            filter_errors(data.train, data.test, recipe.corrupt, BATCH, bar.advance),
+            strict=True,
+        ):
+            report.add(figures, of)
+
+
+def components(report: Report, recipe: Encodes, data: Dataset) -> PCA:
+    """The PCA with as many components as a code has values, or as there are."""
+    assert isinstance(recipe, Recipe)
+    with eval_mode(recipe):
+        size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
+    with progress_bar(f"PCA of {len(data.train):,} training images", 1) as bar:
+        pca = fit_pca(data.train, size)
+        bar.update(1)
+    found = len(pca.components)
+    report.tags["aelab.pca_components"] = str(found)
+    if pca.whole:
+        report.notes.append(
+            f"a PCA with {found} components, as many as an image has values, gives every image back as it is"
+        )
+    elif found < size:
+        report.notes.append(
+            f"the PCA has {found} components, not {size}: {len(data.train):,} training images have no more"
+        )
+    return pca
+
+
+def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA, batch_size: int = BATCH) -> None:
+    """Errors of reconstructions, those of the PCA of equal size and of the mean image; the best and the worst in a picture."""
+    assert isinstance(recipe, Recipe)
+    mean = data.train.images.float().mean(0) / 255
+    bar_of = progress_bar("reconstructions of the test images", 3 * len(data.test), estimate=True)
+    with bar_of as bar, eval_mode(recipe):
+        figures, errors = reconstruction_figures(
+            data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
+        )
+        report.add(figures)
+        report.pictures["test-reconstructions"] = reconstructions(recipe, data.test.showcase(32))
+        order = errors.argsort()
+        chosen = torch.cat([order[:SHOWN], order[-SHOWN:]]).to(data.test.images.device)
+        report.pictures["test-best-worst"] = reconstructions(recipe, data.test.batch(chosen)[0], SHOWN)
+        report.add(reconstruction_figures(data.test, pca.reconstruct, batch_size, bar.advance)[0], "pca")
+        report.add(reconstruction_figures(data.test, mean.expand_as, batch_size, bar.advance)[0], "mean")
+
+
+def codes(report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA, batch_size: int = BATCH) -> None:
+    """What codes know of classes, beside PCA codes and random projections of equal size; of a posterior its units and KL.
+
+    Neighbours and probes see the labels of `seen` alone, those that the training saw.
+    """
+    assert isinstance(recipe, Recipe)
+    with eval_mode(recipe):
+        size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
+    projection = torch.from_numpy(random_projection(data.test.images[0].numel(), size))
+    if len(seen) < len(data.train):
+        report.notes.append(f"neighbours and probes of codes see the {len(seen):,} labels of the training")
+    images = len(seen) + len(data.test)
+    bar_of = progress_bar("codes of the test images", 6 * images, estimate=True)
+    with bar_of as bar, eval_mode(recipe):
+        kinds = {
+            "": lambda x: recipe.encode(x).flatten(1).cpu(),
+            "pca": pca.encode,
+            "random": lambda x: x.flatten(1).cpu().double() @ projection,
+        }
+        for of, encode in kinds.items():
+            parts = [
+                (_codes(split, encode, batch_size, bar), split.labels.cpu().numpy()) for split in (seen, data.test)
+            ]
+            report.add(code_figures(*parts[0], *parts[1]), of)
+            bar.advance(images)
+        if isinstance(recipe, HasPosterior):
+            report.add({"active_units": active_units(recipe, data.test.batch(slice(0, 1000))[0])})
+            kl = report.lists["test-kl"] = _kl_by_dimension(recipe, data.test, batch_size)
+            report.pictures["test-kl"] = descending(kl, "KL of a dimension of the code, nats")
+
+
+def _codes(split: Split, encode: Any, batch_size: int, bar: Bar) -> Any:
+    found = []
+    for x, _ in split.blocks(batch_size):
+        found.append(encode(x).double())
+        bar.advance(len(x))
+    return torch.cat(found).numpy()
+
+
+def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> list[float]:
+    """KL(q(z_d|x) || p(z_d)) in nats of each dimension, the mean over images."""
+    total: Any = 0
+    for x, _ in split.blocks(batch_size):
+        mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
+        total = total + (mu**2 + log_var.exp() - 1 - log_var).double().sum(0) / 2
+    return (total / len(split)).tolist()  # type: ignore[no-any-return]
+
+
+def likelihood(
+    report: Report, recipe: Recipe, data: Dataset, pca: PCA | None, samples: int, images: int | None
+) -> None:
+    """The importance-weighted likelihood where there is one, beside independent pixels or probabilistic PCA.
+
+    Of so many test images, evenly spread, or of all; baseline and control of the same.
+    """
+    if not isinstance(recipe, HasLikelihood):
+        return
+    test = spread(data.test, images or len(data.test))
+    if isinstance(recipe, ImportanceWeighted) and samples:
+        what = f"likelihood: {samples:,} importance samples for each of {len(test):,} test images"
+        log.info(f"{what} (fewer: --samples, --images)")
+        with eval_mode(recipe), progress_bar("likelihood", len(test), estimate=True) as bar:
+            report.add(importance_nll(recipe, test, samples, bar.advance))
+        report.notes.append(what)
+    elif isinstance(recipe, ImportanceWeighted):
+        report.notes.append("no importance samples of the likelihood were drawn; --samples 50 draws some")
+    for name, split, sign in (("elbo", data.test, 1), ("iwae_nll", test, -1)):
+        if f"test/{name}" not in report.metrics:
+            continue
+        if recipe.binary:
+            report.add({name: -sign * independent_pixels(data.train, split)}, "pixels")
+        elif pca and (density := pca_density(pca, split)):
+            report.add({name: sign * density["elbo"]}, "pca")
+
+
+def spread(split: Split, n: int) -> Split:
+    """n images of a split, evenly spread; all where there are no more."""
+    if n >= len(split):
+        return split
+    chosen = torch.linspace(0, len(split) - 1, n).long().to(split.images.device)
+    return replace(split, images=split.images[chosen], labels=split.labels[chosen])
+
+
+def samples(
+    report: Report,
+    recipe: Generates,
+    data: Dataset,
+    extractor: Extractor | None = None,
+    folder: Path | None = None,
+) -> None:
+    """How samples are told from test images, beside training images and Gaussian ones: as many of each, in every figure.
+
+    Distances are in the features of the data's own classifier, where they have classes, and in those of another
+    `extractor` too. What does not depend on the model is kept in the user's cache folder.
+    """
+    assert isinstance(recipe, Recipe)
+    n = min(generation.MOST, len(data.test), len(data.train))
+    drawn = _drawn(recipe, n)
+    classifier = _classifier(data)
+    extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
+    extractors += [extractor] if extractor else []
+    work = pixel_work(data)
+    with progress_bar("samples against test images", work, estimate=True) as bar:
+        report.add(pixel_figures(drawn, data, advance=bar.advance))
+    with progress_bar("training and Gaussian images, once", 2 * work, estimate=True) as bar:
+        _add(report, pixel_rows(data, n, folder, lambda: _once(data, n, "in pixels", bar)))
+    for each in extractors:
+        own = classifier if each.name == "lenet" else None
+        with progress_bar(f"training and Gaussian images by {each.name}, once", 3 * n, estimate=True) as bar:
+            begin = functools.partial(_once, data, n, f"by {each.name}", bar)
+            real, rows = references(each, data, n, own, folder, begin)
+        with progress_bar(f"samples against test images, by {each.name}", n, estimate=True) as bar:
+            features = each(drawn, bar.advance)
+            report.add(generation.distances(features, real, each.name))
+        if own:
+            logits = own.logits(features)
+            report.add(class_figures(logits))
+            heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
+            report.pictures["test-classes"] = bars(heights, "share of the samples")
+        _add(report, rows)
+        report.tags[f"aelab.{each.name}_sha256"] = each.sha256
+    report.tags["aelab.compared_samples"] = str(n)
+    report.notes.append(f"{n:,} samples, as many training images (real) and as many Gaussian ones")
+    which = generation.nearest(drawn[: 2 * SHOWN], data.train)[1]
+    copies = data.train.batch(which.to(data.train.images.device))[0].cpu()
+    report.pictures["test-nearest"] = pairs(drawn[: 2 * SHOWN], copies, SHOWN)
+
+
+def _drawn(recipe: Generates, n: int) -> Tensor:
+    """n samples (n, C, H, W) of a model, on the CPU; BATCH codes at a time, so that the first are the same whatever n is."""
+    assert isinstance(recipe, Recipe)
+    parts: list[Tensor] = []
+    with eval_mode(recipe), progress_bar("samples", n, estimate=True) as bar:
+        for _ in range(0, n, BATCH):
+            parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
+            bar.advance(BATCH)
+    return torch.cat(parts)[:n]
+
+
+def _add(report: Report, rows: Rows) -> None:
+    for of, figures in rows.items():
+        report.add(figures, of)
+
+
+def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:
+    """Says what is computed for the first time for a data set, and returns what counts it."""
+    log.info(f"first evaluation of samples on {data.name}: {n:,} training and Gaussian images {how}, once")
+    return bar.advance
+
+
+def _classifier(data: Dataset) -> Classifier | None:
+    """The classifier of data with classes."""
+    if len(data.classes) < 2:
+        return None
+    with progress_bar(f"training the classifier of {data.name}, once", STEPS, estimate=True) as bar:
+
+        @functools.cache
+        def say() -> None:
+            log.info(f"first evaluation of samples on {data.name}: its classifier is trained, once, and kept")
+
+        def advance(done: int) -> None:
+            say()
+            bar.update(done)
+
+        return classifier_of(data, advance)
+
+
+def measure(
+    recipe: Recipe, data: Dataset, *, draws: int = 500, images: int | None = None, seed: int = 0,
+    batch_size: int = BATCH, extractor: Extractor | None = None, plain: bool = False,
+) -> Report:  # fmt: skip
+    """All of it. `seed`: that of the training, which drew its labels; `extractor`: other features than the classifier's.
+
+    `draws`: importance samples of a likelihood, 0 for none, for each of so many test `images`, None for all.
+    `plain`: loss terms, reconstructions and likelihood only.
+    """
+    report = Report()
+    seen = labelled(recipe, data, seed)
+    losses(report, recipe, data, seen)
+    pca = None
+    if isinstance(recipe, Denoises) and "test/denoised_mse" in report.metrics:
+        noise(report, recipe, data)
+    if isinstance(recipe, Encodes) and (not plain or isinstance(recipe, (Autoencodes, HasLikelihood))):
+        pca = components(report, recipe, data)
+        if isinstance(recipe, Autoencodes):
+            reconstruction(report, recipe, data, pca, batch_size)
+        if not plain:
+            codes(report, recipe, data, seen, pca, batch_size)
+    likelihood(report, recipe, data, pca, draws, images)
+    if isinstance(recipe, Generates) and not plain:
+        samples(report, recipe, data, extractor)
+    return report

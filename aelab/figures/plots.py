@@ -1,0 +1,131 @@
+"""Curves, bars and contact sheets as matplotlib figures."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from aelab.errors import UserError, visible
+from aelab.figures.grids import Picture, grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DRAWN = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")  # and `save`
+
+
+def _figure(**how: Any) -> "Figure":
+    """An empty figure. The names in it come from anyone: they are drawn as they are, never as mathematics or by LaTeX.
+
+    A matplotlibrc, which matplotlib reads in the working folder too, counts for nothing.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcdefaults()
+    matplotlib.rcParams["text.parse_math"] = False
+    return Figure(layout="constrained", dpi=150, **how)
+
+
+def picture_figure(picture: Picture, title: str) -> "Figure":
+    """A grid of images as a figure with a title."""
+    height, width = picture.shape[:2]
+    figure = _figure(figsize=(7, 7 * height / width + 0.4))
+    axes = figure.subplots()
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(visible(title), fontsize=9)
+    return figure
+
+
+def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
+    """The same test images (N, C, H, W) side by side as each column shows them, under the column's name."""
+    first = next(iter(columns.values()))
+    wide = 2
+    figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9))
+    figure.suptitle(title, fontsize=10)
+    for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
+        axes.imshow(grid(images, wide), interpolation="nearest")
+        axes.set_title(visible(name).replace(" ", "\n"), fontsize=7)
+        axes.set_axis_off()
+    return figure
+
+
+def curve(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    errors: Mapping[str, Sequence[float]] | None = None,
+) -> "Figure":
+    """Lines over x, which is drawn on a logarithmic axis with its own values as ticks; bars of `errors` up and down."""
+    from matplotlib.ticker import NullLocator
+
+    figure = _figure(figsize=(5.5, 3.8))
+    axes = figure.subplots()
+    for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
+        (line,) = axes.plot(x, y, style, label=visible(name))
+        if errors and name in errors:
+            axes.errorbar(x, y, yerr=errors[name], fmt="none", ecolor=line.get_color(), capsize=3)
+    axes.set_xscale("log")
+    axes.set_xticks(list(x), [f"{value:g}" for value in x])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=x_label, ylabel=y_label, title=title, ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def bars(heights: Mapping[str, float], label: str) -> "Figure":
+    """A bar for each name; a line where all of them are equal."""
+    figure = _figure(figsize=(5.5, 3.0))
+    axes = figure.subplots()
+    axes.bar(list(map(visible, heights)), list(heights.values()))
+    axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
+    axes.set(ylabel=label)
+    axes.tick_params(axis="x", rotation=0 if len(heights) <= 10 else 90)
+    return figure
+
+
+def descending(heights: Sequence[float], label: str) -> "Figure":
+    """A bar for each value, the largest first."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(figsize=(5.5, 3.0))
+    axes = figure.subplots()
+    axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="dimension, sorted", ylabel=label)
+    return figure
+
+
+def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
+    """One line a run through its points (step, value), on a logarithmic axis where all values are positive."""
+    from matplotlib.ticker import LogFormatter
+
+    figure = _figure(figsize=(6.5, 3.8))
+    axes = figure.subplots()
+    for points in lines.values():
+        steps, values = zip(*points, strict=True)
+        axes.plot(steps, values, "o-" if len(points) == 1 else "-", linewidth=1)
+    if all(value > 0 for points in lines.values() for _, value in points):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter())  # the usual one writes mathematics
+    axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
+    axes.grid(alpha=0.3)
+    figure.legend(axes.lines, list(map(visible, lines)), loc="outside upper center", ncols=2, fontsize=8)
+    return figure
+
+
+def save(path: Path, figure: "Figure") -> None:
+    """Writes a figure to a file whose ending names the format. Raises UserError if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}", code=2) from error

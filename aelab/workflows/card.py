@@ -1,0 +1,95 @@
+"""What a run says of itself: the machine that it ran on, and its model card."""
+
+import os
+import platform
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from aelab.data import Dataset
+from aelab.evaluation import Diagnosis
+from aelab.metrics import definition, number
+from aelab.training import device_name
+from aelab.workflows.planning import Plan, given
+
+PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine: what environment.json holds."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device_name(device),
+        "cuda": torch.version.cuda,
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def model_card(planned: Plan, name: str, data: Dataset, validation: Mapping[str, float], diagnosis: Diagnosis) -> str:
+    """A README for a run in Markdown: what was trained, on what, how well, and how to use it."""
+    config, recipe_file = planned.config, planned.recipe_file
+    words = [option(key, value) for key, value in given(_typed(planned)).items()]
+    images = (
+        f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
+        f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}"
+    )
+    lines = [
+        f"# {name}",
+        "",
+        recipe_file.summary,
+        "",
+        images.rstrip(),
+        "",
+        "| validation | value | unit |",
+        "|---|---|---|",
+        *(f"| {key} | {number(value)} | {unit(key)} |" for key, value in validation.items()),
+        "",
+        f"Diagnostics: {diagnosis.text}.",
+        *(f"Note: {note}." for note in diagnosis.notes),
+        "",
+        "Train it again:",
+        "",
+        f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
+        "",
+        "Use it:",
+        "",
+        f"    aelab eval {shlex.quote(name)}",
+        "",
+        f"The weights are in checkpoints/, the recipe's source in recipe/{recipe_file.path.name}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def unit(metric: str) -> str:
+    """The unit of a metric, or nothing where it has none or is not known."""
+    known = definition(metric)
+    return known.unit if known else ""
+
+
+def _typed(planned: Plan) -> dict[str, Any]:
+    config = planned.config
+    return {
+        **config.options,
+        "data": config.data,
+        "image_size": config.image_size,
+        "split_seed": config.split_seed,
+        "start": config.start,
+        "skip_bad": config.skip_bad or None,
+        **asdict(config.settings),
+    }
+
+
+def option(name: str, value: object) -> str:
+    """An option as one types it."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {shlex.quote(','.join(map(str, value)) if isinstance(value, tuple) else str(value))}"

@@ -1,0 +1,54 @@
+"""Pictures that put runs side by side: curves of a metric, and contact sheets."""
+
+from pathlib import Path
+
+from aelab.errors import UserError
+from aelab.evaluation import eval_mode, reconstruct
+from aelab.figures import contact_sheet, curves, save
+from aelab.recipe import Autoencodes, Generates
+from aelab.results import comparison, labels
+from aelab.tracking import Store
+from aelab.workflows.listing import Comparison
+from aelab.workflows.run import open_run
+
+SHEET_IMAGES = 20  # test images on a contact sheet
+
+
+def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: Store) -> Path:
+    """Writes the curve of a metric over the training of each run to a file, and returns it."""
+    target = out or Path(f"compare-{metric.replace('/', '-')}.png")
+    chosen = comparison_.runs
+    named = zip(labels(comparison(chosen)), chosen, strict=True)
+    lines = {label: store.curve(info, metric) for label, info in named}
+    if missing := [label for label, points in lines.items() if not points]:
+        raise UserError(f"there is no metric '{metric}' in {', '.join(missing)}.", "See which: aelab ui", code=2)
+    save(target, curves(lines, metric))
+    return target
+
+
+def draw_sheets(
+    comparison_: Comparison, folder: Path, store: Store, *, seed: int, data_dir: Path | None, device: str
+) -> list[Path]:
+    """Contact sheets: the same test images through every run that reconstructs, and samples of every run that draws."""
+    chosen = comparison_.runs
+    if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
+        raise UserError("these runs were trained on different data, so they have no test images in common.", code=2)
+    images, samples, truth = {}, {}, None
+    for label, info in zip(labels(comparison(chosen)), chosen, strict=True):
+        run = open_run(info, store, device, data_dir)
+        if isinstance(run.recipe, Autoencodes):
+            if truth is None:
+                truth = run.data().test.showcase(SHEET_IMAGES)
+            images[label] = reconstruct(run.recipe, truth)
+        if isinstance(run.recipe, Generates):
+            with eval_mode(run.recipe, seed):
+                samples[label] = run.recipe.decode(run.recipe.sample_prior(SHEET_IMAGES)).cpu()
+    written = []
+    if truth is not None:
+        sheet = contact_sheet({**images, "ground truth": truth}, "the same test images through each run")
+        save(target := folder / "reconstructions.png", sheet)
+        written.append(target)
+    if samples:
+        save(target := folder / "samples.png", contact_sheet(samples, f"samples, seed {seed}"))
+        written.append(target)
+    return written

@@ -1,0 +1,147 @@
+"""Pictures of what a run can do: samples, interpolations, reconstructions; logged to the run."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aelab.errors import UserError
+from aelab.evaluation import eval_mode
+from aelab.figures import PATHS, Picture, grid, pairs, picture_figure, write
+from aelab.recipe import Autoencodes, Generates
+from aelab.workflows.run import Run, load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS = ("linear", "spherical")  # paths from code to code
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Images (N, C, H, W) with pixels in [0, 1], on the CPU, and the file of their picture on this machine."""
+
+    images: Tensor
+    path: Path
+
+
+def sample(
+    run: str | Run,
+    n: int = 64,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "auto",
+    tracking_uri: str | None = None,
+) -> Drawing:
+    """Draws n codes from the prior by `seed` and decodes them into images (n, C, H, W).
+
+    Their picture is logged to the run, and written to the file `out` too. Raises UserError where the recipe has no prior.
+    """
+    opened = load(run, device=device, tracking_uri=tracking_uri)
+    if not isinstance(opened.recipe, Generates):
+        can = isinstance(opened.recipe, Autoencodes)
+        other = f"; this one can: aelab interpolate {shlex.quote(opened.name)}" if can else ""
+        what = f"{opened.name} cannot sample: {opened.info.recipe} has no prior to draw codes from."
+        raise UserError(what, f"Sample a vae or a gan{other}", code=2)
+    images = opened.sample(n, seed=seed)
+    picture = grid(images, max(1, round(n**0.5)))
+    return Drawing(images, _log(opened, f"samples-{n}-seed{seed}", picture, out))
+
+
+def interpolate(
+    run: str | Run,
+    *,
+    path: str = "both",
+    pairs: int = 6,
+    steps: int = 10,
+    seed: int = 0,
+    out: Path | None = None,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+) -> dict[str, Drawing]:
+    """Walks from code to code in `steps` images, both ends included: (pairs * steps, C, H, W), row after row.
+
+    `path` is "linear", the straight line, "spherical", the great arc (White 2016), or "both". The ends are codes of random
+    pairs of test images of different classes or, without an encoder, draws from the prior. Each picture is logged to the
+    run, and written to `out` too; of both, to NAME-linear and NAME-spherical. Raises UserError where the recipe has no
+    codes that decode to images.
+    """
+    opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
+    kinds = KINDS if path == "both" else (path,)
+    walks = walk(opened, kinds, pairs, steps, seed)
+    drawings = {}
+    for kind, images in walks.items():
+        target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out
+        picture = grid(images, steps)
+        drawings[kind] = Drawing(images, _log(opened, f"interpolation-{kind}-seed{seed}", picture, target))
+    return drawings
+
+
+def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int) -> dict[str, Tensor]:
+    """The images (pairs * steps, C, H, W) on paths between codes, for each kind of path; see `interpolate`."""
+    recipe = run.recipe
+    if not isinstance(recipe, (Autoencodes, Generates)):
+        raise UserError(f"{run.name} cannot interpolate: {run.info.recipe} has no codes that decode to images.", code=2)
+    if unknown := [kind for kind in kinds if kind not in PATHS]:
+        raise UserError(f"there is no path '{unknown[0]}': linear, spherical or both.", code=2)
+    with eval_mode(recipe, seed):
+        if isinstance(recipe, Autoencodes):
+            test = run.data().test
+            starts, ends = (recipe.encode(test.batch(index)[0]) for index in test.pairs(pairs))
+        else:
+            starts, ends = recipe.sample_prior(pairs), recipe.sample_prior(pairs)
+        t = torch.linspace(0, 1, steps, device=starts.device)
+        codes = {kind: [PATHS[kind](a, b, t) for a, b in zip(starts, ends, strict=True)] for kind in kinds}
+        return {kind: recipe.decode(torch.cat(points)).cpu() for kind, points in codes.items()}
+
+
+def reconstruct(
+    run: str | Run,
+    n: int = 32,
+    *,
+    out: Path | None = None,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+) -> Drawing:
+    """The reconstructions (n, C, H, W) of n test images, class after class in turn, each drawn below its input.
+
+    The picture is logged to the run, and written to the file `out` too. Raises UserError where the recipe does not
+    reconstruct.
+    """
+    opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
+    inputs = opened.data().test.showcase(n).cpu()
+    images = opened.reconstruct(inputs)
+    return Drawing(images, _log(opened, f"reconstructions-{n}", pairs(inputs, images), out))
+
+
+def figures(run: Run) -> "dict[str, Figure]":
+    """What the run's recipe can show, as matplotlib figures with a title that names run and data."""
+    recipe, found = run.recipe, {}
+    of = f"{run.name}, {run.config.data}"
+    if isinstance(recipe, Autoencodes):
+        inputs = run.data().test.showcase(32).cpu()
+        picture = pairs(inputs, run.reconstruct(inputs))
+        found["reconstructions"] = picture_figure(picture, f"{of}: test images, each above its reconstruction")
+    if isinstance(recipe, Generates):
+        found["samples"] = picture_figure(grid(run.sample(64)), f"{of}: samples")
+    if isinstance(recipe, (Autoencodes, Generates)):
+        for kind, images in walk(run, KINDS, 6, 10, 0).items():
+            found[f"interpolation-{kind}"] = picture_figure(grid(images, 10), f"{of}: {kind} interpolation")
+    return found
+
+
+def _log(run: Run, name: str, picture: Picture, out: Path | None) -> Path:
+    """Logs a picture to a run, writes it to `out` too, and returns where it is."""
+    if out:
+        write(out, picture)
+    writer = run.store.annotate(run.info)
+    path = writer.picture(f"pictures/{name}.png", picture)
+    writer.close()
+    return out or path

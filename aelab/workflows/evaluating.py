@@ -1,0 +1,101 @@
+"""A run measured on the test images, and the measurement logged to it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aelab.data import Dataset
+from aelab.evaluation import Report, inception, measure, said_by_test
+from aelab.training import pick_device
+from aelab.workflows.run import Run, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+SAMPLES = 500  # importance samples an image, unless told otherwise
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of a run on the test images of its data, and where the pictures are."""
+
+    run: Run
+    report: Report
+    data: str
+    images: int  # test images
+    pictures: list[Path]
+
+    def series(self) -> "pd.Series[float]":
+        """The metrics by name."""
+        import pandas as pd
+
+        return pd.Series(self.report.metrics, name=self.run.name, dtype=float)
+
+
+def evaluate(
+    run: str | Run,
+    *,
+    samples: int | None = None,
+    images: int | None = None,
+    batch_size: int = 250,
+    inception_weights: Path | str | None = None,
+    plain: bool = False,
+    options: Mapping[str, Any] | None = None,
+    force: bool = False,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+) -> Evaluation:
+    """Measures a run on the test images, each metric beside a baseline and a control, and logs the result to the run.
+
+    `samples` importance samples an image (500; none if `plain`) estimate a likelihood, for `images` test images, evenly
+    spread, or all. No metric depends on `batch_size`, the images at once. `inception_weights` is a file of torchvision's
+    inception_v3, for distances of samples in its features too. `plain` leaves out what takes long. `options` of the recipe
+    may differ from those of the training, such as the noise level of a denoising autoencoder: that is `plain`, and the
+    metrics are called test/NAME-VALUE/... . Raises UserError where the data are not those of the training, unless `force`.
+    """
+    extractor = inception(Path(inception_weights), pick_device(device)) if inception_weights else None
+    changed = dict(options or {})
+    opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri, options=changed)
+    data = opened.data(force)
+    quick = plain or bool(changed)
+    draws = (0 if quick else SAMPLES) if samples is None else samples
+    report = measure(
+        opened.recipe,
+        data,
+        draws=draws,
+        images=images,
+        seed=opened.config.settings.seed,
+        batch_size=batch_size,
+        extractor=extractor,
+        plain=quick,
+    ).under(changed)
+    pictures = log_report(report, opened)
+    for each in said_by_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
+        log.warning(f"{opened.name}: {each}")
+    return Evaluation(opened, report, data.name, len(data.test), pictures)
+
+
+def log_report(report: Report, run: Run) -> list[Path]:
+    """Logs a report to its run, and returns where its pictures are."""
+    writer = run.store.annotate(run.info)
+    writer.tags(report.tags)
+    for name, values in report.lists.items():
+        writer.json(f"{name}.json", values)
+    paths = [writer.picture(f"pictures/{name}.png", picture) for name, picture in report.pictures.items()]
+    writer.close()
+    run.store.add_metrics(run.info, report.metrics)
+    return paths
+
+
+def measure_plainly(run: Run, data: Dataset) -> Report:
+    """The metrics that a sweep compares, which take no time, of a run on its data; logged to it."""
+    report = measure(run.recipe, data.to(run.device), draws=0, seed=run.config.settings.seed, plain=True)
+    run.store.add_metrics(run.info, report.metrics)
+    for each in said_by_test(report.metrics):
+        log.warning(f"{run.name}: {each}")
+    return report

@@ -1,0 +1,185 @@
+"""A model in a folder of its own, to be loaded without aelab."""
+
+import json
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from aelab import recipe as interface
+from aelab import recipe_files
+from aelab.errors import UserError
+from aelab.evaluation import eval_mode
+from aelab.figures import Picture, grid, reconstructions, write
+from aelab.metrics import against, number
+from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, Recipe
+from aelab.workflows.card import unit
+from aelab.workflows.planning import all_options
+from aelab.workflows.run import Run, load
+
+EXAMPLES = 32  # images in the example picture
+
+
+def export(
+    run: str | Run,
+    folder: Path | str,
+    *,
+    programs: bool = False,
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+) -> list[Path]:
+    """Writes a run's weights, configuration, recipe, card and an example picture into a new or empty folder.
+
+    With `programs`, encoder and decoder are written as programs of torch.export too, which need no recipe. The recipe is
+    the source that was executed: the one among the run's files may be anyone's, and nobody has read it. Returns the files.
+    Raises UserError if the folder holds something already, or cannot be written.
+    """
+    folder = Path(folder)
+    opened = load(run, device="cpu", data_dir=data_dir, tracking_uri=tracking_uri)
+    recipe_file = opened.recipe_file
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} is not an empty folder; nothing was written.", code=2)
+        (folder / "aelab").mkdir(parents=True)
+        (folder / recipe_file.path.name).write_bytes(recipe_file.content)
+        for module in (interface,):  # what a recipe imports; torch only
+            copyfile(Path(module.__file__), folder / "aelab" / Path(module.__file__).name)
+        (folder / "aelab" / "__init__.py").write_text(
+            '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
+        )
+        weights = {name: value.clone().contiguous() for name, value in opened.recipe.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        facts = json.dumps(_facts(opened), indent=2, ensure_ascii=False)
+        (folder / "config.json").write_text(facts + "\n", encoding="utf-8")
+        write(folder / "example.png", _example(opened))
+        names = _programs(opened, folder) if programs else []
+        (folder / "README.md").write_text(_card(opened, recipe_file.path.stem, names), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}", code=2) from error
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    """What config.json holds."""
+    info = run.info
+    return {
+        "recipe": info.recipe,
+        "class": type(run.recipe).__name__,
+        "image": list(run.image),
+        "classes": run.classes,
+        "options": all_options(run.recipe_file, run.config.options),
+        "settings": asdict(run.config.settings),
+        "data": run.config.data,
+        "data_fingerprint": info.tags.get("aelab.data_fingerprint"),
+        "run_id": info.id,
+        "run": info.name,
+        "recipe_sha256": run.recipe_file.sha256,
+        "metrics": dict(info.metrics),
+        "versions": {name: metadata.version(name) for name in ("aelab", "torch", "safetensors")},
+    }
+
+
+def _example(run: Run) -> Picture:
+    """Reconstructions of test images or, of a recipe that has none, samples."""
+    with eval_mode(run.recipe):
+        if isinstance(run.recipe, Autoencodes):
+            return reconstructions(run.recipe, run.data().test.showcase(EXAMPLES))
+        if isinstance(run.recipe, Generates):
+            return grid(run.recipe.decode(run.recipe.sample_prior(EXAMPLES)))
+        return grid(run.data().test.showcase(EXAMPLES))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert isinstance(self.recipe, Encodes)
+        return self.recipe.encode(x)
+
+
+class _Decoder(_Encoder):
+    def forward(self, x: Tensor) -> Tensor:
+        assert isinstance(self.recipe, Decodes)
+        return self.recipe.decode(x)
+
+
+def _programs(run: Run, folder: Path) -> list[str]:
+    """encoder.pt2: images (B, C, H, W) -> codes (B, D); decoder.pt2: codes -> images; for any number of them."""
+    recipe, written = run.recipe, []
+    images = torch.zeros(2, *run.image)
+    with eval_mode(recipe):
+        parts: list[tuple[str, nn.Module, Tensor]] = []
+        codes = None
+        if isinstance(recipe, Encodes):
+            codes = recipe.encode(images)
+            parts.append(("encoder.pt2", _Encoder(recipe), images))
+        elif isinstance(recipe, Generates):
+            codes = recipe.sample_prior(2)
+        if isinstance(recipe, Decodes) and codes is not None:
+            parts.append(("decoder.pt2", _Decoder(recipe), codes))
+        for name, module, example in parts:
+            shapes = ({0: torch.export.Dim("batch")},)
+            torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), folder / name)
+            written.append(name)
+    return written
+
+
+def _card(run: Run, module: str, programs: list[str]) -> str:
+    """The README of the folder."""
+    info, recipe = run.info, run.recipe
+    name = type(recipe).__name__
+    asks = recipe_files.signature(run.recipe_file).takes_classes
+    shape = 'tuple(config["image"])' + (', config["classes"]' if asks else "")
+    image = ", ".join(map(str, run.image))
+    use = []
+    if isinstance(recipe, Autoencodes):
+        use.append(f"    x = model.decode(model.encode(torch.rand(1, {image})))  # pixels in [0, 1]")
+    elif isinstance(recipe, Encodes):
+        use.append(f"    z = model.encode(torch.rand(1, {image}))  # pixels in [0, 1]")
+    if isinstance(recipe, Generates):
+        use.append("    samples = model.decode(model.sample_prior(16))")
+    metrics = [
+        f"| {key} | {number(value)} | {unit(key)} |"
+        for key, value in sorted(info.metrics.items())
+        if key.startswith(("test/", "best/", "last/")) and not against(key)[0]
+    ]
+    without = f"{' and '.join(programs)}: for `torch.export.load(...).module()`, without the recipe."
+    lines = [
+        f"# {info.name}",
+        "",
+        run.recipe_file.summary,
+        "",
+        f"Trained on {run.config.data}, images of {'x'.join(map(str, run.image))}; run {info.id}.",
+        f"Diagnostics: {info.tags.get('aelab.diagnostics', 'not known')}.",
+        "",
+        "![](example.png)",
+        "",
+        f"In this folder, with torch, safetensors and annotated-types installed (`{module}.py` is the recipe):",
+        "",
+        "```python",
+        "import json",
+        "import torch",
+        "from safetensors.torch import load_file",
+        f"from {module} import {name}",
+        'config = json.load(open("config.json"))',
+        f'model = {name}({shape}, **config["options"])',
+        'model.load_state_dict(load_file("model.safetensors"))',
+        "model.eval()",
+        "with torch.no_grad():",
+        *use,
+        "```",
+        "",
+        *([without, ""] if programs else []),
+        "| metric | value | unit |",
+        "|---|---:|---|",
+        *metrics,
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""What becomes of a trainer's events: metrics, pictures, checkpoints and progress; and how a finished run is described.
+
+Nothing here trains: `follow` iterates a trainer, and each event is logged, drawn, saved or shown.
+"""
+
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterator, Mapping
+
+from aelab.data import Dataset
+from aelab.errors import UserError
+from aelab.evaluation import diagnose, eval_mode, evaluate_loss
+from aelab.figures import Picture, grid, reconstructions
+from aelab.metrics import number
+from aelab.progress_bar import Bar, progress_bar
+from aelab.recipe import Autoencodes, Generates, Recipe
+from aelab.tracking import RunWriter, Store
+from aelab.training import (
+    Checkpoints,
+    DivergedError,
+    EpochDone,
+    PhaseStopped,
+    StepDone,
+    StepSkipped,
+    Trainer,
+    finish,
+)
+from aelab.workflows.card import model_card
+from aelab.workflows.planning import Plan, check_names
+from aelab.workflows.run import Run
+from aelab.workflows.signals import Interrupted
+
+log = logging.getLogger(__name__)
+
+SLIDER_PICTURES = 20  # at most, each of them two files: MLflow shows the small one and opens the large one
+EPOCH_LINES = 200  # at most, where no bar is shown
+INPUTS = 32  # images in the picture of reconstructions, each with its reconstruction
+SAMPLES = 64  # images in the picture of samples
+
+
+def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]") -> dict[str, float]:
+    """Trains to the end; then validates the kept weights, draws their pictures, diagnoses them and writes the model card.
+
+    Returns the validation.
+    """
+    data = trainer.data
+    checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
+    follow(trainer, run, checkpoints, lambda: bool(caught))
+    trainer.keep_best()
+    validation = evaluate_loss(trainer.recipe, data.val)
+    for name, picture in pictures(trainer.recipe, data):
+        run.picture(f"pictures/{name}.png", picture)
+    at = trainer.progress
+    diagnosis = diagnose(trainer.recipe, data, validation, (at.best, at.latest), at.step)
+    for each in diagnosis.faults:
+        log.warning(each)
+    for each in diagnosis.notes:
+        log.info(each)
+    card = model_card(planned, run.name, data, validation, diagnosis)
+    run.text("README.md", card)
+    run.tags({"mlflow.note.content": card, "aelab.diagnostics": diagnosis.text, "aelab.seconds": f"{at.spent:.1f}"})
+    finish(checkpoints.folder)
+    return validation
+
+
+def finished(run: RunWriter, planned: Plan, trainer: Trainer, store: Store, validation: Mapping[str, float]) -> Run:
+    """The run that was just trained, with the weights that it keeps."""
+    config, data = planned.config, planned.data
+    return Run(
+        store.get(run.id),
+        config,
+        planned.recipe_file,
+        trainer.recipe.eval(),
+        data.image,
+        len(data.classes),
+        store,
+        validation=validation,
+    )
+
+
+def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Callable[[], bool]) -> None:
+    """Iterates a trainer to its end: logs its metrics, draws its pictures, saves its state, and moves the progress bar.
+
+    Raises Interrupted, after saving, when `stop` says so, and UserError where the training diverges or the last
+    checkpoint cannot be written.
+    """
+    at = trainer.progress
+    names: list[str] = []
+    if at.step == 0:
+        draw(trainer, run)
+    with progress_bar(trainer.title, trainer.steps, at.step) as bar:
+        try:
+            for event in trainer:
+                match event:
+                    case StepDone(step, means, speed):
+                        if means:
+                            if list(means) != names:
+                                check_names(means, type(trainer.recipe).__name__)
+                                names = list(means)
+                            run.metrics({f"step/{name}": value for name, value in means.items()}, step)
+                            bar.update(step, trainer.title, f"{speed:,.0f} images/s  {_terms(means)}")
+                    case StepSkipped(step, reason, skipped):
+                        most = trainer.settings.skip_nonfinite
+                        log.warning(f"step {step} is not taken: {reason} ({skipped} of {most})")
+                        continue
+                    case EpochDone():
+                        _end_epoch(event, trainer, run, bar)
+                    case PhaseStopped(phase, patience, epoch):
+                        of = f" of {phase}" if phase else ""
+                        log.info(f"no better validation for {patience} epochs: {epoch} is the last{of}")
+                stopping = isinstance(event, StepDone) and stop()
+                if stopping or checkpoints.due():
+                    checkpoints.save(trainer)
+                if stopping:
+                    raise Interrupted(at.step)
+            checkpoints.save(trainer)
+        except DivergedError as error:
+            run.tags({"aelab.diagnostics": f"not finite: {error.reason}"})
+            if error.intact:  # the step was not taken
+                checkpoints.save(trainer)
+            raise
+    if checkpoints.error:
+        raise UserError(
+            f"the last checkpoint could not be written: {checkpoints.error}",
+            f"Make room, then: aelab resume {run.id[:8]}",
+        )
+
+
+def _end_epoch(done: EpochDone, trainer: Trainer, run: RunWriter, bar: Bar) -> None:
+    """Logs the metrics of an epoch, and now and then its pictures."""
+    run.metrics({f"train/{name}": value for name, value in done.train.items()}, done.epoch)
+    run.metrics({f"val/{name}": value for name, value in done.val.items()}, done.epoch)
+    run.metrics({"train/images_per_second": done.images_per_second, "train/seconds": done.seconds}, done.epoch)
+    if done.improved:
+        kept = "last" if trainer.recipe.monitor is None else "best"
+        run.metrics({f"{kept}/{name}": value for name, value in done.val.items()}, done.epoch)
+    if done.last or done.epoch % math.ceil(trainer.epochs / SLIDER_PICTURES) == 0:
+        draw(trainer, run)
+    if not bar.visible and (done.last or done.epoch % math.ceil(trainer.epochs / EPOCH_LINES) == 0):
+        terms = _terms({f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(done, split).items()})
+        log.info(f"{done.title}  {terms}  {done.images_per_second:,.0f} images/s")
+
+
+def _terms(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
+
+
+def draw(trainer: Trainer, run: RunWriter) -> None:
+    """Logs the pictures of the kept weights for the slider of MLflow's page, whose sections are named by folders."""
+    for name, picture in pictures(trainer.kept, trainer.data):
+        run.stepwise_image(f"pictures/{name}", picture, trainer.progress.epochs)
+
+
+def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
+    """The pictures of a recipe's weights: reconstructions below their inputs, and samples of the same codes each time."""
+    with eval_mode(recipe):
+        codes = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
+        if isinstance(recipe, Autoencodes):
+            yield "reconstructions", reconstructions(recipe, data.val.showcase(INPUTS))
+        if isinstance(recipe, Generates) and codes is not None:
+            yield "samples", grid(recipe.decode(codes))

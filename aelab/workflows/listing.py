@@ -1,0 +1,186 @@
+"""The tracked runs: listed, and side by side in tables. No torch is needed for it."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aelab import recipe_files
+from aelab.errors import UserError
+from aelab.metrics import definition
+from aelab.results import (
+    NOTHING_TO_SHOW,
+    TABLES,
+    comparable,
+    comparison,
+    grouped,
+    markable,
+    mixed,
+    overview,
+    pivot,
+    row,
+)
+from aelab.tracking import RunInfo, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side: the table, in which of its columns a best value may be marked, and the runs themselves."""
+
+    frame: "pd.DataFrame"
+    markable: list[str]
+    runs: list[RunInfo]
+
+
+def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
+    """The tracked runs, newest first, one row each, as `aelab runs` lists them; those of a sweep behind their parent.
+
+    `filter` is MLflow's, such as "params.latent_dim = '2'". Raises UserError where there is no store.
+    """
+    import pandas as pd
+
+    rows = [
+        {**row(info), "id": info.id, "name": info.name, "parent": info.parent}
+        for info in listed(Store(tracking_uri, create=False, warn=log.warning), recipe, filter)
+    ]
+    return pd.DataFrame(rows)
+
+
+def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
+    """The runs in the order of a list; those whose process vanished are marked as failed first."""
+    store.mark_dead()
+    return overview([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
+
+
+def compare(
+    *runs: str,
+    recipe: str | None = None,
+    filter: str = "",
+    metrics: Sequence[str] = (),
+    group_by: Sequence[str] = (),
+    rows: str | None = None,
+    columns: str | None = None,
+    table: str | None = None,
+    tracking_uri: str | None = None,
+) -> "pd.DataFrame":
+    """Runs side by side, or of a sweep all its runs; without a name all finished ones.
+
+    One row a run with the options in which they differ, and their metrics: `metrics`, or those of the test images where
+    all of them have been evaluated, else those of the validation images. `group_by` averages the runs that agree in these
+    options, in columns NAME and NAME sd. `rows` and `columns` are options whose values make a table of one metric. `table`
+    is one of the lecture's: latent, labels, noise, losses, models. Raises UserError where nothing fits.
+    """
+    store = Store(tracking_uri, create=False, warn=log.warning)
+    chosen = choose(store, runs, recipe, filter)
+    return compared(chosen, store, metrics, group_by, rows, columns, table).frame
+
+
+def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
+    """The runs that were named, those of a sweep in its place; else all finished ones that fit. Raises UserError if none."""
+    if not names:
+        found = [
+            info
+            for info in store.runs(filter_string)
+            if info.status == "FINISHED" and info.tags.get("aelab.kind") == "run" and recipe in (None, info.recipe)
+        ]
+    else:
+        named: list[RunInfo] = []
+        for info in map(store.find, names):
+            is_sweep = info.tags.get("aelab.kind") == "sweep"
+            named += [each for each in reversed(store.runs()) if each.parent == info.id] if is_sweep else [info]
+        fitting = {info.id for info in store.runs(filter_string)} if filter_string else None
+        found = [
+            info
+            for info in {info.id: info for info in named}.values()
+            if recipe in (None, info.recipe) and (fitting is None or info.id in fitting)
+        ]
+    if not found:
+        if recipe:
+            recipe_files.find(recipe)  # raises where there is none of that name
+        raise UserError("no finished run fits.", "See what is there: aelab runs")
+    return found
+
+
+def compared(
+    chosen: list[RunInfo],
+    store: Store,
+    metrics: Sequence[str] = (),
+    group_by: Sequence[str] = (),
+    rows: str | None = None,
+    columns: str | None = None,
+    table: str | None = None,
+) -> Comparison:
+    """The table of `compare` for these runs, with warnings about what cannot stand side by side."""
+    if (rows is None) != (columns is None) or (rows and (len(metrics) != 1 or group_by or table)):
+        raise UserError(
+            "--rows and --columns go together, with one --metric.",
+            "aelab compare --rows latent_dim --columns recipe --metric test/sse",
+            code=2,
+        )
+    frame = (
+        _table(chosen, metrics, group_by, rows, columns)
+        if table is None
+        else _lecture_table(chosen, store, metrics, group_by, table)
+    )
+    shown = [info for info in chosen if info.name in set(frame["run"])] if table == "models" else chosen
+    marked = markable(shown, list(map(str, frame))) if table in (None, "models") else []
+    if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1 and table in (None, "models"):
+        left = "runs of other data than the newest evaluated one are left out" if table else "no best is marked"
+        log.warning(f"these runs were trained on different data: {left}")
+    return Comparison(frame, marked, chosen)
+
+
+def _lecture_table(
+    chosen: list[RunInfo], store: Store, metrics: Sequence[str], group_by: Sequence[str], table: str
+) -> "pd.DataFrame":
+    if table not in TABLES:
+        raise UserError(f"there is no table '{table}': {', '.join(TABLES)}.", code=2)
+    if metrics or group_by:
+        raise UserError(f"--table {table} has its own columns; leave out --metric and --group-by.", code=2)
+    frame = TABLES[table](chosen, store.curve)
+    if frame.empty:
+        raise UserError(*NOTHING_TO_SHOW[table])
+    shown = [info for info in chosen if "run" in frame and info.name in set(frame["run"])]
+    comparable(shown, list(map(str, frame)), asked=True)
+    return frame
+
+
+def _table(
+    chosen: list[RunInfo], metrics: Sequence[str], group_by: Sequence[str], rows: str | None, columns: str | None
+) -> "pd.DataFrame":
+    for name in metrics:
+        if not any(name in info.metrics for info in chosen):
+            raise UserError(f"none of these runs has a metric '{name}'.", _similar(chosen, name), code=2)
+    if metrics:
+        having = [info for info in chosen if any(name in info.metrics for name in metrics)]
+        if without := len(chosen) - len(having):
+            log.warning(f"{without} run{'s' * (without > 1)} without such a metric left out")
+        chosen = having
+        comparable(chosen, metrics, asked=True)
+    if rows and columns:
+        keys, frame = [rows, columns], pivot(chosen, rows, columns, metrics[0])
+    elif group_by:
+        keys, frame = list(group_by), grouped(chosen, group_by, metrics)
+    else:
+        keys, frame = [], comparison(chosen, metrics)
+    if keys and (names := mixed(chosen, keys)):
+        log.warning(f"the runs of one row differ in {', '.join(names)} too; their mean hides it")
+    if metrics:
+        return frame
+    names = [name for name in map(str, frame) if "/" in name and not name.endswith(" sd")]
+    kept, reason = comparable(chosen, names, asked=False)
+    if reason:
+        log.warning(f"{reason}: their distances are left out")
+    return frame.drop(columns=[n for n in map(str, frame) if "/" in n and n.removesuffix(" sd") not in kept])
+
+
+def _similar(chosen: list[RunInfo], name: str) -> str:
+    """What to type instead of a metric that no run has."""
+    known = definition(name)
+    near = sorted({key for info in chosen for key in info.metrics if known and definition(key) == known})
+    return f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"

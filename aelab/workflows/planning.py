@@ -1,0 +1,260 @@
+"""What determines a training: its configuration, with every default filled in, its recipe file and its data."""
+
+import copy
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aelab import recipe_files
+from aelab.data import Dataset, open_data, require
+from aelab.errors import UserError
+from aelab.evaluation import eval_mode
+from aelab.recipe import Recipe
+from aelab.recipe_files import RecipeFile
+from aelab.tracking import named_well
+from aelab.training import LARGEST_SEED, Settings, device_name, made, pick_device
+
+log = logging.getLogger(__name__)
+
+RECIPE_DEFAULTS = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings whose default is the recipe's
+LARGEST_SIDE = 100_000  # pixels
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that determines a run's numbers, beside the code: what config.json holds."""
+
+    recipe: str  # a name, or a path as it was typed
+    settings: Settings
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, where they were given
+    data: str = "auto"  # as it was typed
+    image_size: int | None = None
+    split_seed: int = 0
+    start: str | None = None  # the id of the run whose weights it starts from
+    skip_bad: bool = False  # leave pictures out that cannot be read
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Config":
+        """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for anything else.
+
+        The options are plain values here; `recipe_files.build` checks them against their types and bounds.
+        """
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
+        for name, option in options.items():
+            parts = option if isinstance(option, tuple) else (option,)
+            if not all(isinstance(part, (str, int, float)) for part in parts):
+                raise ValueError(f"the option {name} is no plain value")
+        keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
+        plain = {k: value[k] for k in keys if k in value}
+        return made(cls, {**plain, "settings": made(Settings, value["settings"]), "options": options}).checked()
+
+    def checked(self) -> "Config":
+        """This configuration. Raises ValueError where the data cannot be split or sized so."""
+        if not 0 <= self.split_seed <= LARGEST_SEED:
+            raise ValueError(f"split_seed {self.split_seed!s:.60} is not between 0 and {LARGEST_SEED}")
+        if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIDE:
+            raise ValueError(f"image_size {self.image_size!s:.60} is not between 1 and {LARGEST_SIDE}")
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training that could begin: its configuration, its recipe file, and its data."""
+
+    config: Config
+    recipe_file: RecipeFile
+    data: Dataset
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Every option of the recipe, given or not."""
+        return all_options(self.recipe_file, self.config.options)
+
+    @cached_property
+    def identity(self) -> str:
+        """A SHA-256 of all that determines a run's numbers but the machine: recipe source, options, settings, data, start.
+
+        On one machine, two runs with the same identity have the same numbers.
+        """
+        settings = {key: value for key, value in asdict(self.config.settings).items() if key != "device"}
+        if not settings["skip_nonfinite"]:
+            del settings["skip_nonfinite"]  # an option that came later
+        facts = [self.recipe_file.sha256, self.options, settings, self.data.fingerprint, self.config.start]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def facts(self, device: torch.device) -> dict[str, Any]:
+        """What a checkpoint says that it belongs to; a resume compares it."""
+        data = self.data
+        return {
+            "recipe": self.recipe_file.name,
+            "recipe_sha256": self.recipe_file.sha256,
+            "options": self.options,
+            "image": list(data.image),
+            "classes": len(data.classes),
+            "data": data.name,
+            "data_fingerprint": data.fingerprint,
+            "versions": {"aelab": metadata.version("aelab"), "torch": torch.__version__},
+            "device": device_name(device),
+        }
+
+    def build(self) -> Recipe:
+        """The recipe on its device, initialised by the seed. Raises UserError where the training could not begin."""
+        settings, data = self.config.settings, self.data
+        device = pick_device(settings.device)
+        if settings.precision == "tf32" and device.type != "cuda":
+            raise UserError(f"--precision tf32 is for CUDA; this is {device.type}.", code=2)
+        if settings.precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        batch = min(settings.batch_size, len(data.train))
+        if device.type == "cpu":  # a GPU raises; here the kernel would end the process
+            shape = " x ".join(map(str, data.image))
+            require(
+                3 * 4 * batch * math.prod(data.image),  # the images, their copies, the gradient
+                f"steps of {batch:,} images of {shape}",
+                "Use a smaller --batch-size, or smaller images: --image-size 64",
+            )
+        torch.backends.cudnn.deterministic = True
+        torch.manual_seed(settings.seed)
+        recipe = recipe_files.build(self.recipe_file, data.image, self.config.options, len(data.classes)).to(device)
+        if settings.patience is not None and recipe.monitor is None:
+            raise UserError("--patience: this recipe keeps its last weights, so there is no metric to stop by.", code=2)
+        if not any(phase.epochs for phase in recipe.phases(settings.epochs)):
+            raise UserError("there is nothing to train: with these options no phase has an epoch.", code=2)
+        if batch == 1:
+            self._refuse_single_images(recipe)
+        for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
+            data.train.labelled(labels, settings.seed)  # raises before there is a run
+        names: Iterable[str] = ()
+        with eval_mode(recipe), suppress(Exception):  # whatever else is wrong with the loss, the training will say
+            names = recipe.loss(*(part.to(device) for part in data.val.batch(slice(0, 2))))[1]
+        check_names(names, self.recipe_file.path.name)
+        return recipe
+
+    def _refuse_single_images(self, recipe: Recipe) -> None:
+        """Tries a step of each phase with one image, on a copy. Raises UserError where a layer normalises over the batch."""
+        with eval_mode(recipe):
+            phases = copy.deepcopy(recipe).train().phases(self.config.settings.epochs)
+            one = replace(self.data.train, device=next(recipe.parameters()).device).batch(slice(1))
+            for phase in phases:
+                x, y = (torch.cat([part, part]) for part in one) if phase.unlabelled else one
+                try:
+                    with torch.enable_grad():
+                        phase.step(x, y, **phase.optimizers)
+                except Exception as error:  # whatever else it is, the training will meet and say it
+                    if "more than 1 value per channel" in str(error):
+                        raise UserError(
+                            f"--batch-size 1: {self.recipe_file.name} normalises over the images of a batch, "
+                            "and one image has no variance.",
+                            "Use --batch-size 2 or more.",
+                            code=2,
+                        ) from error
+
+
+def plan(
+    recipe: str,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    data: str = "auto",
+    data_dir: Path | str | None = None,
+    image_size: int | None = None,
+    skip_bad: bool = False,
+    split_seed: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    max_steps: int | None = None,
+    patience: int | None = None,
+    ema: float | None = None,
+    schedule: str | None = None,
+    warmup: int | None = None,
+    skip_nonfinite: int = 0,
+    start: str | None = None,
+    **options: Any,
+) -> Plan:
+    """The plan that these options of `train` mean: the one place where the defaults of what was not given are decided.
+
+    A recipe has defaults of its own. Where nobody chose `epochs`, few images get more of them (`Settings.long_enough`).
+    Raises UserError for an option that is unknown, of another type or out of range.
+    """
+    recipe_file = recipe_files.trust(recipe)
+    given = {"epochs": epochs, "batch_size": batch_size, "ema": ema, "schedule": schedule, "warmup": warmup}
+    defaults = recipe_files.signature(recipe_file).settings
+    settings = {key: defaults[key] if given[key] is None else given[key] for key in RECIPE_DEFAULTS}
+    settings |= {
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "max_steps": max_steps,
+        "patience": patience,
+        "skip_nonfinite": skip_nonfinite,
+    }
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    built_in = recipe_files.available().get(recipe_file.name)
+    name = recipe_file.name if built_in and built_in.path == recipe_file.path else str(recipe_file.path)
+    try:
+        config = made(
+            Config,
+            {
+                "recipe": name,
+                "settings": made(Settings, settings),
+                "options": plain,
+                "data": data,
+                "image_size": image_size,
+                "split_seed": split_seed,
+                "start": start,
+                "skip_bad": skip_bad,
+            },
+        ).checked()
+    except ValueError as error:
+        raise UserError(f"{error}.", code=2) from error
+    recipe_files.check(recipe_file, plain)
+    opened = open_configured(config, data_dir)
+    if epochs is None:
+        config = replace(config, settings=config.settings.long_enough(len(opened.train)))
+    return Plan(replace(config, data=opened.name), recipe_file, opened)
+
+
+def all_options(recipe_file: RecipeFile, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe: those that were given, and the defaults of the others."""
+    options = recipe_files.signature(recipe_file).options
+    return {option.name: option.default for option in options} | dict(given)
+
+
+def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
+    """The data set that a configuration names; a warning says if another one stands in for it."""
+    data = open_data(
+        config.data,
+        data_dir=Path(data_dir) if data_dir else None,
+        image_size=config.image_size,
+        split_seed=config.split_seed,
+        skip_bad=config.skip_bad,
+    )
+    if data.note:
+        log.warning(data.note)
+    return data
+
+
+def check_names(metrics: Iterable[str], of: str) -> None:
+    """Raises UserError where the store would refuse the name of a recipe's metric."""
+    for name in metrics:
+        if not named_well(f"train/{name}"):
+            raise UserError(
+                f"{of}: a metric cannot be called '{name}'.",
+                "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
+            )
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that have a value."""
+    return {key: value for key, value in settings.items() if value is not None}

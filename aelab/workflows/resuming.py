@@ -1,0 +1,248 @@
+"""A stopped run that is continued: chosen, compared with what it was, refused where it is another training now."""
+
+import json
+import logging
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from aelab.errors import UserError
+from aelab.files import small
+from aelab.tracking import WITHOUT_A_WORD, RunInfo, RunWriter, Store
+from aelab.training import Trainer, newest, present, restore
+from aelab.workflows.following import complete, finished
+from aelab.workflows.planning import Config, Plan, all_options, open_configured
+from aelab.workflows.run import Run, configuration, start_weights
+from aelab.workflows.signals import run_status, signals
+
+log = logging.getLogger(__name__)
+
+
+def resume(
+    run: str | None = None,
+    *,
+    epochs: int | None = None,
+    force: bool = False,
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+    offline: bool = False,
+    given: Mapping[str, Any] | None = None,
+) -> Run:
+    """Continues a stopped run at its last checkpoint as if it had never stopped; from the start if it has none.
+
+    `run` is named as in `load`, but a recipe's name means its newest run that was stopped, and None the newest of all. With
+    more `epochs` than it had, a run becomes longer, a finished one too. Where recipe, data or versions are no longer what
+    they were, it is refused; with `force` that is a warning. `given` are options that must be those of the run, as they
+    were typed once more. Raises UserError, and Stopped where a signal ends it again.
+    """
+    store = Store(tracking_uri, offline, create=False, warn=log.warning)
+    info = choose(run, store, longer=epochs is not None)
+    if given is not None:
+        refuse_changes(info, store, given)
+    return resume_run(info, store, data_dir=data_dir, epochs=epochs, force=force)
+
+
+def resume_run(
+    found: RunInfo,
+    store: Store,
+    *,
+    data_dir: Path | str | None = None,
+    epochs: int | None = None,
+    force: bool = False,
+) -> Run:
+    """Continues the run that the store knows as `found`; see `resume`."""
+    with signals() as caught, store.held(found, force) as info:
+        config, recipe_file = configuration(info, store)
+        longer = _longer(info, config, epochs)
+        if epochs is not None:
+            config = replace(config, settings=replace(config.settings, epochs=epochs))
+        planned = Plan(config, recipe_file, open_configured(config, data_dir))
+        recipe = planned.build()
+        device = next(recipe.parameters()).device
+        folder = store.folder(info) / "checkpoints"
+        last, best = newest(folder, "last"), newest(folder, "best")
+        if last is None and present(folder, "last") and not force:
+            look = "Its best weights can be looked at, with aelab eval." if best else ""
+            raise UserError(
+                f"no checkpoint of {info.name} that could be continued is whole.",
+                f"Begin it again from the start with --force. {look}".strip(),
+            )
+        now = planned.facts(device)
+        if last:
+            _check_same(info, last.manifest, now, force)
+        else:
+            began = {key: info.tags.get(f"aelab.{key}") for key in ("recipe_sha256", "data_fingerprint")}
+            _check_same(info, began, {key: now[key] for key in began}, force)
+        run = store.reopen(info, begin=False)
+        try:
+            trainer = Trainer(recipe, planned.data.to(device), config.settings)
+            if last:
+                restore(trainer, last, best)
+            elif config.start:
+                start_weights(recipe, planned, store)
+            if longer:
+                _lengthen(trainer, info, planned, run)
+            store.begin(run)
+        except BaseException:
+            run.close()
+            raise
+        with run_status(run, caught):
+            log.info(f"{run.name}  continues at step {trainer.progress.step:,} of {trainer.steps:,}")
+            validation = complete(trainer, planned, run, caught)
+    return finished(run, planned, trainer, store, validation)
+
+
+def _longer(info: RunInfo, config: Config, epochs: int | None) -> bool:
+    """Whether a run becomes longer. Raises UserError where it would become shorter, or has finished and stays as long."""
+    had = config.settings.epochs
+    if epochs is not None and epochs < had:
+        raise UserError(f"--epochs {epochs}: {info.name} has {had} epochs; a run can only become longer.", code=2)
+    longer = epochs is not None and epochs > had
+    if info.status == "FINISHED" and not longer:
+        name = shlex.quote(info.name)
+        raise UserError(
+            f"{info.name} has finished; there is nothing to resume.",
+            f"Look at it: aelab eval {name}",
+            f"Train it longer: aelab resume {name} --epochs N, more than {had}",
+            code=2,
+        )
+    return longer
+
+
+def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) -> None:
+    """Writes down that a run has more epochs than it began with. Raises UserError where they would change nothing."""
+    settings = planned.config.settings
+    if trainer.progress.step >= trainer.steps:
+        raise UserError(
+            f"--max-steps {settings.max_steps} of {info.name} are done: more epochs change nothing.", code=2
+        )
+    if trainer.out_of_patience:
+        raise UserError(
+            f"--patience {settings.patience} has ended {info.name}: more epochs change nothing.",
+            "Train anew with more patience, or without.",
+            code=2,
+        )
+    identity = planned.identity
+    if settings.schedule != "constant":
+        identity += " lengthened"
+        log.warning(
+            f"the learning rate of {info.name} follows a {settings.schedule}, which is stretched from here on: "
+            f"it will not end as a run of {settings.epochs} epochs from the start."
+        )
+    facts = json.loads(small(run.folder / "config.json"))
+    run.json("config.json", {**facts, "settings": asdict(settings)})
+    lengthened = f"from {info.params.get('epochs')} to {settings.epochs} epochs"
+    run.tags({"aelab.identity": identity, "aelab.lengthened": lengthened})
+
+
+def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> None:
+    """Refuses, or warns of with `force`, what is not as it was when a run began. Another device is only a warning."""
+    before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # tuples are lists there
+    differing = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]  # 1.0 and true are not 1
+    words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}
+    lines = [
+        words.get(key) or f"{key}: {before.get(key)!s:.60}, now {now[key]}" for key in differing if key != "device"
+    ]
+    if "device" in differing:
+        was = f"{before.get('device')!s:.60}"
+        log.warning(f"{info.name} began on {was}; on {now['device']} its numbers may differ in the last bits.")
+    if lines and not force:
+        raise UserError(
+            f"{info.name} is no longer the training that it was: {'; '.join(lines)}.",
+            "Continue it all the same with --force, or train anew.",
+        )
+    for line in lines:
+        log.warning(f"{line}; continuing all the same.")
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The options and versions among the other facts."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def refuse_changes(info: RunInfo, store: Store, given: Mapping[str, Any]) -> None:
+    """Raises UserError, with the differences, where options are given that are not those of the run that is resumed.
+
+    `given` maps options of `train`, the recipe's too, and "recipe" to what was typed. More epochs are no difference.
+    """
+    config, recipe_file = configuration(info, store)
+    was = {
+        **all_options(recipe_file, config.options),
+        **asdict(config.settings),
+        "data": config.data,
+        "image_size": config.image_size,
+        "split_seed": config.split_seed,
+        "skip_bad": config.skip_bad,
+        "name": info.name,
+    }
+    changed = [
+        f"--{key.replace('_', '-')} {given[key]}, was {was[key]}"
+        for key in sorted(given.keys() & was.keys() - {"epochs", "device"})
+        if given[key] != was[key] and (key, given[key]) != ("data", "auto")
+    ]
+    recipe = Path(config.recipe).stem
+    if given.get("recipe", recipe) != recipe:
+        changed.insert(0, f"recipe {given['recipe']}, was {recipe}")
+    if changed:
+        raise UserError(
+            f"{info.name} was begun with other options: {'; '.join(changed)}.", "Leave them out to continue it.", code=2
+        )
+
+
+def stopped_run(planned: Plan, store: Store) -> RunInfo | None:
+    """The last run of the same training, if it was stopped and can be resumed."""
+    store.mark_dead()
+    last = store.newest(kind="run", identity=planned.identity)
+    return last if last and _can_continue(last, store) else None
+
+
+def _can_continue(info: RunInfo, store: Store) -> bool:
+    """Whether a run was stopped where a resume could take it further: not where its loss was not finite."""
+    if info.status not in ("KILLED", "FAILED") or info.tags.get("aelab.diagnostics", "").startswith("not finite"):
+        return False
+    folder = store.folder(info)
+    saved = present(folder / "checkpoints", "last")
+    reason = info.tags.get("aelab.reason", "")
+    cut = info.status == "KILLED" or reason.startswith(WITHOUT_A_WORD)
+    return bool(saved) or (cut and (folder / "config.json").exists())
+
+
+def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:
+    """The run that is to be resumed; see `resume`.
+
+    Where it is to become `longer`, one that has finished counts too. Those of a sweep come last. Raises UserError where
+    there is none.
+    """
+    store.mark_dead()
+    runs = store.runs()
+    trained = [run for run in runs if run.tags.get("aelab.kind") == "run" and name in (None, run.recipe)]
+    if name is not None and (not trained or any(name in (run.id, run.name) for run in runs)):
+        return store.find(name)
+    for run in sorted(trained, key=lambda run: run.parent is not None):
+        if (longer and run.status == "FINISHED") or _can_continue(run, store):
+            log.info(f"{run.name}  is the newest run{f' of {name}' if name else ''} that can be resumed")
+            return run
+    of = f" of {name}" if name else ""
+    if not trained:
+        raise UserError(f"there is no run in {store.shown_uri}.", "Start one: aelab train vae", code=2)
+    newest_run = trained[0]
+    advice = "See: aelab runs"
+    if newest_run.status == "FINISHED":
+        advice = f"Make it longer: aelab resume {shlex.quote(newest_run.name)} --epochs N"
+    raise UserError(
+        f"no run{of} was stopped so that it could be resumed; the newest, {newest_run.name}, {_outcome(newest_run)}.",
+        advice,
+        code=2,
+    )
+
+
+def _outcome(info: RunInfo) -> str:
+    """How a run stands, as the end of a sentence."""
+    said = {"FINISHED": "has finished", "RUNNING": "is running", "FAILED": "has failed", "KILLED": "was killed"}
+    reason = info.tags.get("aelab.reason", "").partition("\n")[0]
+    return said.get(info.status, info.status.lower()) + f" ({reason})" * bool(reason)

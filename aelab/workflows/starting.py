@@ -1,0 +1,161 @@
+"""A new run: planned, started in the store, trained to its end."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aelab.recipe import Recipe
+from aelab.tracking import RunInfo, Store
+from aelab.training import Trainer, device_name
+from aelab.workflows.card import environment
+from aelab.workflows.following import complete, finished
+from aelab.workflows.planning import Plan, given, plan
+from aelab.workflows.resuming import resume_run, stopped_run
+from aelab.workflows.run import Run, start_weights, warn_of_shadowing
+from aelab.workflows.signals import run_status, signals
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    recipe: str,
+    *,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    data: str = "auto",
+    data_dir: Path | str | None = None,
+    image_size: int | None = None,
+    skip_bad: bool = False,
+    split_seed: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    max_steps: int | None = None,
+    patience: int | None = None,
+    ema: float | None = None,
+    schedule: str | None = None,
+    warmup: int | None = None,
+    skip_nonfinite: int = 0,
+    start: str | None = None,
+    name: str | None = None,
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+    offline: bool = False,
+    resume_stopped: Callable[[RunInfo], bool] | None = None,
+    **options: Any,
+) -> Run:
+    """Trains a recipe, given by its name or by the path of its file, and returns the run with the weights that were kept.
+
+    The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
+    own, such as `latent_dim`. Where the last run of the same training was stopped, `resume_stopped` is asked whether to
+    continue it instead; without it a warning says so. Raises UserError where the training cannot begin or fails, and
+    Stopped where a signal ends it; the run is closed with a true status then.
+    """
+    planned = plan(
+        recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        data=data,
+        data_dir=data_dir,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        split_seed=split_seed,
+        device=device,
+        precision=precision,
+        max_steps=max_steps,
+        patience=patience,
+        ema=ema,
+        schedule=schedule,
+        warmup=warmup,
+        skip_nonfinite=skip_nonfinite,
+        start=start,
+        **options,
+    )
+    store = Store(tracking_uri, offline, warn=log.warning)
+    planned = with_start(planned, store)
+    if stopped := stopped_run(planned, store):
+        if resume_stopped and resume_stopped(stopped):
+            return resume_run(stopped, store, data_dir=data_dir)
+        if not resume_stopped:
+            same = f"{stopped.name} of the same command was stopped; this is a new run."
+            log.warning(f"{same} Continue that one: aelab resume {stopped.id[:8]}")
+    return start_run(planned, store, experiment=experiment, name=name)
+
+
+def with_start(planned: Plan, store: Store) -> Plan:
+    """The plan with the id of the run that it starts from, in place of what was typed."""
+    config = planned.config
+    return replace(planned, config=replace(config, start=store.find(config.start).id)) if config.start else planned
+
+
+def start_run(
+    planned: Plan, store: Store, *, experiment: str | None = None, name: str | None = None, parent: str | None = None
+) -> Run:
+    """Trains a new run as planned, under a `parent` run where it belongs to a sweep; see `train`."""
+    config, recipe_file, data = planned.config, planned.recipe_file, planned.data
+    warn_of_shadowing(recipe_file)
+    recipe = planned.build()
+    if config.start:
+        start_weights(recipe, planned, store)
+    device = next(recipe.parameters()).device
+    with signals() as caught:
+        run = store.create(
+            experiment,
+            name or f"{recipe_file.name}-",
+            params=_params(planned, recipe),
+            tags={
+                "aelab.kind": "run",
+                "aelab.identity": planned.identity,
+                "aelab.recipe": recipe_file.name,
+                "aelab.recipe_sha256": recipe_file.sha256,
+                "aelab.version": metadata.version("aelab"),
+                "aelab.torch": torch.__version__,
+                "aelab.device": device_name(device),
+                "aelab.data": data.name,
+                "aelab.data_fingerprint": data.fingerprint,
+                "aelab.data_note": data.note,
+            },
+            dataset={
+                "name": data.name,
+                "digest": data.fingerprint[:16],
+                "source_type": "local",
+                "source": json.dumps({"place": data.place}),
+            },
+            parent=parent,
+        )
+        with run_status(run, caught):
+            facts = {**asdict(config), "options": planned.options, "run_id": run.id}
+            run.json("config.json", {**facts, "data_fingerprint": data.fingerprint})
+            run.json("environment.json", environment(device))
+            run.text(f"recipe/{recipe_file.path.name}", recipe_file.source)
+            trainer = Trainer(recipe, data.to(device), config.settings)
+            log.info(
+                f"{run.name}  {len(data.train):,} images of {data.name}, {trainer.steps:,} "
+                f"step{'s' * (trainer.steps > 1)}, {device_name(device)}"
+            )
+            validation = complete(trainer, planned, run, caught)
+    return finished(run, planned, trainer, store, validation)
+
+
+def _params(planned: Plan, recipe: Recipe) -> dict[str, Any]:
+    config, data = planned.config, planned.data
+    return {
+        "recipe": planned.recipe_file.name,
+        **planned.options,
+        **given(asdict(config.settings)),
+        "data": data.name,
+        **given({"start": config.start}),
+        "image_size": "x".join(map(str, data.image)),
+        "split_seed": data.split_seed,
+        "images_train": len(data.train),
+        "images_val": len(data.val),
+        "images_test": len(data.test),
+        "parameters": sum(p.numel() for p in recipe.parameters()),
+    }

@@ -1,0 +1,253 @@
+"""A sweep over the latent dimension and the seed, under a parent run that holds its table, curve and contact sheet."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from aelab import recipe_files
+from aelab.errors import UserError
+from aelab.evaluation import reconstruct
+from aelab.figures import contact_sheet, curve
+from aelab.recipe import Autoencodes
+from aelab.results import csv, latex, markdown, records
+from aelab.tracking import RunInfo, RunWriter, Store
+from aelab.training import LARGEST_SEED
+from aelab.workflows import launching
+from aelab.workflows.evaluating import measure_plainly
+from aelab.workflows.launching import Job
+from aelab.workflows.planning import Config, Plan, given, plan
+from aelab.workflows.run import open_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+SHEET_IMAGES = 20  # test images on the contact sheet
+ERRORS = ("mse", "sse", "psnr")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What came of a sweep: its parent run, a row for each run, its pictures, and which points failed and why."""
+
+    info: RunInfo
+    rows: list[dict[str, object]]
+    pictures: list[Path] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def table(self) -> "pd.DataFrame":
+        """One row a latent dimension: the mean of each error over seeds, with several its standard deviation, and PCA's.
+
+        Raises UserError where no run succeeded.
+        """
+        if not self.rows:
+            raise UserError("no point of the sweep succeeded, so there is no table.", *self.failed[:2])
+        return by_dimension(self.rows)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    dimension: int
+    seed: int
+    config: Config
+
+    def __str__(self) -> str:
+        return f"latent_dim {self.dimension}, seed {self.seed}"
+
+
+def sweep(
+    recipe: str = "stacked",
+    *,
+    latent_dim: Iterable[int],
+    seed: int | Iterable[int] = 0,
+    jobs: int = 1,
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+    offline: bool = False,
+    data_dir: Path | str | None = None,
+    **options: Any,
+) -> Sweep:
+    """Trains one run a latent dimension and seed, and measures each on the test images beside the PCA of the same size.
+
+    `options` are those of `train`, also the recipe's own. A point that is done already (the same recipe source, options,
+    settings and data) is not trained again, one that was stopped is resumed, and the same sweep typed again continues in
+    its parent run. A point that fails is named, and the others go on; `jobs` of them run at once. Raises UserError where
+    the recipe has no latent_dim or does not reconstruct.
+    """
+    dimensions = list(dict.fromkeys(latent_dim))
+    seeds = [seed] if isinstance(seed, int) else list(dict.fromkeys(seed))
+    if not dimensions or not seeds:
+        raise UserError("a sweep needs a latent dimension and a seed at least.", code=2)
+    if max(seeds) > LARGEST_SEED:
+        raise UserError(f"the seed {max(seeds)} is too large; {LARGEST_SEED} is the largest.", code=2)
+    planned = plan(recipe, seed=seeds[0], data_dir=data_dir, **options)
+    points = _points(planned, dimensions, seeds)
+    store = Store(tracking_uri, offline, warn=log.warning)
+    parent = _parent(points, planned, store, experiment)
+    several = len(seeds) > 1
+    todo = [
+        Job(
+            point.config,
+            planned.recipe_file,
+            str(point),
+            f"{planned.recipe_file.name}-{point.dimension}d-" + f"seed{point.seed}-" * several,
+            experiment,
+            parent.id,
+        )
+        for point in points
+    ]
+    try:
+        reasons = launching.run_all(todo, jobs, store, planned.data, Path(data_dir) if data_dir else None)
+        rows, pictures = _measured(todo, points, reasons, planned, parent, store)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "code", 0) > 128
+        parent.tags({"aelab.reason": str(error) or type(error).__name__})
+        parent.close("KILLED" if stopped else "FAILED")
+        raise
+    failed = [f"{point}: {reason}" for point, reason in zip(points, reasons, strict=True) if reason]
+    parent.close("FAILED" if failed else "FINISHED")
+    return Sweep(store.get(parent.id), rows, pictures, failed)
+
+
+def _points(planned: Plan, dimensions: Sequence[int], seeds: Sequence[int]) -> list[Point]:
+    """Every point, dimension by dimension. Raises UserError, before anything is trained, for one that cannot be."""
+    config, recipe_file, data = planned.config, planned.recipe_file, planned.data
+    points = []
+    for dimension in dimensions:
+        options = {**config.options, "latent_dim": dimension}
+        recipe = recipe_files.build(recipe_file, data.image, options, len(data.classes))
+        if not isinstance(recipe, Autoencodes):
+            raise UserError(f"{recipe_file.name} does not reconstruct images, so there is no error to compare.", code=2)
+        for seed in seeds:
+            settings = replace(config.settings, seed=seed)
+            points.append(Point(dimension, seed, replace(config, options=options, settings=settings)))
+    return points
+
+
+def _parent(points: Sequence[Point], planned: Plan, store: Store, experiment: str | None) -> RunWriter:
+    """The parent run of a sweep: the one of the same sweep typed before, or a new one."""
+    identities = [replace(planned, config=point.config).identity for point in points]
+    identity = hashlib.sha256(" ".join(identities).encode()).hexdigest()
+    if before := store.newest(kind="sweep", identity=identity):
+        return store.reopen(before)
+    config, recipe_file, data = planned.config, planned.recipe_file, planned.data
+    return store.create(
+        experiment,
+        f"{recipe_file.name}-latent-",
+        params={
+            "recipe": recipe_file.name,
+            "latent_dim": " ".join(str(d) for d in dict.fromkeys(p.dimension for p in points)),
+            **config.options,
+            "data": data.name,
+            **given(asdict(config.settings)),
+            "seed": " ".join(str(s) for s in dict.fromkeys(p.seed for p in points)),
+        },
+        tags={
+            "aelab.kind": "sweep",
+            "aelab.identity": identity,
+            "aelab.recipe": recipe_file.name,
+            "aelab.recipe_sha256": recipe_file.sha256,
+            "aelab.version": metadata.version("aelab"),
+            "aelab.data": data.name,
+            "aelab.data_fingerprint": data.fingerprint,
+        },
+    )
+
+
+def _measured(
+    jobs: Sequence[Job],
+    points: Sequence[Point],
+    reasons: Sequence[str],
+    planned: Plan,
+    parent: RunWriter,
+    store: Store,
+) -> tuple[list[dict[str, object]], list[Path]]:
+    """A row for each run that succeeded, and the pictures of all of them, logged to the parent run."""
+    truth = planned.data.test.showcase(SHEET_IMAGES)
+    rows: list[dict[str, object]] = []
+    columns: dict[str, Tensor] = {}
+    for job, point, reason in zip(jobs, points, reasons, strict=True):
+        info = None if reason else launching.find(job, planned.data, store)
+        if info is None:
+            continue
+        run = open_run(info, store, point.config.settings.device)
+        report = measure_plainly(run, planned.data)
+        errors = {f"test/{of}{name}": report.metrics[f"test/{of}{name}"] for of in ("", "pca_") for name in ERRORS}
+        components = int(report.tags["aelab.pca_components"])
+        rows.append(
+            {
+                "latent_dim": point.dimension,
+                "seed": point.seed,
+                "run": info.name,
+                **errors,
+                "pca_components": components,
+                "seconds": info.seconds,
+            }
+        )
+        columns.setdefault(f"{point.dimension}-D", reconstruct(run.recipe, truth))
+    return rows, _summary(parent, planned.recipe_file.name, rows, columns, truth) if rows else []
+
+
+def by_dimension(rows: Sequence[dict[str, object]]) -> "pd.DataFrame":
+    """One row a dimension: the mean of each error over seeds and, with several, its standard deviation.
+
+    A column says how many components the PCA has, where that is not the dimension everywhere.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(rows)
+    groups = frame.groupby("latent_dim")
+    table = pd.DataFrame({"runs": groups.size()})
+    for name in ERRORS:
+        table[name] = groups[f"test/{name}"].mean()
+        if groups.size().max() > 1:
+            table[f"{name} sd"] = groups[f"test/{name}"].std()
+        table[f"PCA {name}"] = groups[f"test/pca_{name}"].mean()
+    if (frame["pca_components"] != frame["latent_dim"]).any():
+        table["PCA components"] = groups["pca_components"].max()
+    table["seconds"] = groups["seconds"].mean()
+    return table.reset_index()
+
+
+def _summary(
+    parent: RunWriter, name: str, rows: list[dict[str, object]], columns: dict[str, Tensor], truth: Tensor
+) -> list[Path]:
+    """Table, curve and contact sheet of a sweep, on its parent run."""
+    import pandas as pd
+
+    table, frame = by_dimension(rows), pd.DataFrame(rows)
+    for row in records(table):
+        parent.metrics(
+            {
+                "test/" + key.replace("PCA ", "pca_").replace(" ", "_"): value
+                for key, value in row.items()
+                if isinstance(value, float) and key != "seconds"
+            },
+            int(str(row["latent_dim"])),
+        )
+    parent.json("latent.json", records(frame))
+    parent.text("latent.csv", csv(frame))
+    parent.text("latent.md", markdown(table))
+    parent.tags({"mlflow.note.content": markdown(table)})  # the description in MLflow's pages
+    parent.text("latent.tex", latex(table))
+    deviations = {name: list(table["sse sd"].fillna(0))} if "sse sd" in table else {}
+    lines = curve(
+        list(table["latent_dim"]),
+        {name: list(table["sse"]), "PCA": list(table["PCA sse"])},
+        "latent dimension",
+        "squared error per image",
+        "Test reconstruction error against code size",
+        deviations,
+    )
+    ordered = {name: columns[name] for name in sorted(columns, key=lambda name: int(name.removesuffix("-D")))}
+    sheet = contact_sheet({**ordered, "ground truth": truth}, f"{name}: the same test images through each code")
+    return [parent.picture("pictures/latent-curve.png", lines), parent.picture("pictures/latent-sheet.png", sheet)]
