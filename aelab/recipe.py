@@ -1,6 +1,7 @@
-"""What a recipe is: networks, a loss and one training step. Everything else is the engine's.
+"""What a recipe is: networks, a loss and one training step. The rest is done by the trainer.
 
-Shapes, here and in every recipe: B batch, C channels, H height, W width, D code, K classes.
+Shapes, here and in every recipe: B batch, C channels, H height, W width, T time steps, D dimensions of the code,
+K classes, S samples. Images are numbers in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -12,23 +13,23 @@ from torch.optim import Optimizer
 
 ImageShape = tuple[int, int, int]  # C, H, W
 Schedule = Literal["constant", "cosine"]
-Metrics = Mapping[str, Tensor]  # named scalars, still on the device: nobody calls .item() in a step
+Metrics = Mapping[str, Tensor]  # scalars by name, still on the device: a step never calls .item()
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss or a gradient is NaN or infinite; the parameters have not moved."""
+    """The loss or a gradient is NaN or infinite. The parameters have not been changed."""
 
 
 def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
-    """Moves the optimizers' parameters one step down the gradient of `loss`, a scalar.
+    """One step of the optimizers down the gradient of `loss`, a scalar.
 
-    Returns the norm of that gradient. Raises NonFiniteError *before* anything moves: one NaN would
-    stay in Adam's averages for good.
+    Returns the norm of the gradient over all their parameters, a scalar. Raises NonFiniteError *before* any parameter
+    is changed: a single NaN would stay in Adam's running averages for good.
     """
     for optimizer in optimizers:
         optimizer.zero_grad()
     with torch.autocast(loss.device.type, enabled=False):
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
     parameters = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not torch.isfinite(loss.detach() + norm):
@@ -39,11 +40,12 @@ def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
 
 
 class Phase:
-    """Some epochs of one kind of step, with the optimizers that this step moves.
+    """A number of epochs with the same training step and the same optimizers.
 
-    `step(x, y, **optimizers)` gets x (B, C, H, W) in [0, 1] and labels y (B,), -1 where there is none. With `labels` it
-    sees only so many images, equally many of each class, over and over: an epoch has as many steps as without.
-    `unlabelled` adds to each batch as many of all the images, their labels hidden: x (2 B, C, H, W), half of y -1.
+    `step(x, y, **optimizers)` gets images x (B, C, H, W) and labels y (B,), -1 where an image has none, and returns
+    metrics. With `labels` N the phase sees N labelled images only, equally many of each class, over and over: an epoch
+    has as many steps as with all images. `unlabelled` adds to each batch as many images drawn from all, with their
+    labels hidden: x is (2 B, C, H, W), and half of y is -1.
     """
 
     def __init__(
@@ -61,28 +63,30 @@ class Phase:
 
 
 class Recipe(nn.Module):
-    """Networks and their mathematics. Keyword arguments of the constructor are the command line.
+    """A model: its networks, its loss and its training step.
 
-    Its positional arguments say what the data are: `image`, and `classes`, their number, where the recipe classifies.
+    The positional arguments of the constructor describe the data: `image` is the shape of an image, and `classes`, for
+    a recipe that classifies, is K. The keyword arguments are the options of the command line.
     """
 
-    epochs: ClassVar[int] = 20  # unless told otherwise; on few images more, until there are 2,000 steps
+    epochs: ClassVar[int] = 20  # the default; with few images more, until there are 2,000 steps
     batch_size: ClassVar[int] = 128
     schedule: ClassVar[Schedule] = "constant"  # of the learning rate, over each phase
-    warmup: ClassVar[int] = 0  # steps over which it rises from nothing
-    ema: ClassVar[float] = (
-        0.0  # decay of the average of the weights that is validated and kept; 0: the weights themselves
-    )
-    monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is best
+    warmup: ClassVar[int] = 0  # steps over which the learning rate rises from 0
+    ema: ClassVar[float] = 0.0  # decay of the averaged weights, which are then validated and kept; 0: no average
+    monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is kept
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     lr: float
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        """The mean loss of a batch and its terms by name: the same one trains and, held out, evaluates."""
+        """The loss of a batch, a mean over its images, and its terms by name.
+
+        x is (B, C, H, W), y (B,). Training minimises it, and validation and evaluation compute it on held-out images.
+        """
         raise NotImplementedError
 
     def training_step(self, x: Tensor, y: Tensor, **optimizers: Optimizer) -> Metrics:
-        """One training step."""
+        """One training step on images x (B, C, H, W) and labels y (B,). Returns what is logged, `loss` among it."""
         loss, parts = self.loss(x, y)
         descend(loss, *optimizers.values())
         return {"loss": loss, **parts}
@@ -94,44 +98,57 @@ class Recipe(nn.Module):
         ]
 
 
+# What a recipe can do, beyond a loss, is what methods it has. A command asks for one of these.
+
+
 @runtime_checkable
 class Encodes(Protocol):
-    """Has codes: x (B, C, H, W) -> z (B, D), the mean of the posterior where there is one, never a sample."""
+    """Maps images to codes."""
 
-    def encode(self, x: Tensor) -> Tensor: ...
+    def encode(self, x: Tensor) -> Tensor:
+        """Images x (B, C, H, W) -> codes (B, D). Where there is a posterior: its mean, never a sample."""
+        ...
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Has images for codes: z (B, D) -> x (B, C, H, W)."""
+    """Maps codes to images."""
 
-    def decode(self, z: Tensor) -> Tensor: ...
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes z (B, D) -> images (B, C, H, W). Where there is a likelihood p(x|z): its mean, never a sample."""
+        ...
 
 
 @runtime_checkable
 class Autoencodes(Encodes, Decodes, Protocol):
-    """Reconstructs: x -> z -> x."""
+    """Reconstructs images: decode(encode(x))."""
 
 
 @runtime_checkable
 class HasPosterior(Encodes, Protocol):
-    """Has a normal posterior over codes: x (B, C, H, W) -> its mean and log variance, both (B, D)."""
+    """Has a normal distribution of codes q(z|x) for each image, with independent dimensions."""
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images x (B, C, H, W) -> the mean and the log variance of q(z|x), (B, D) each."""
+        ...
 
 
 @runtime_checkable
 class Classifies(Protocol):
-    """Has classes for images: x (B, C, H, W) -> logits (B, K)."""
+    """Predicts the class of an image."""
 
-    def classify(self, x: Tensor) -> Tensor: ...
+    def classify(self, x: Tensor) -> Tensor:
+        """Images x (B, C, H, W) -> logits (B, K): log p(y|x) up to a constant."""
+        ...
 
 
 @runtime_checkable
 class Denoises(Autoencodes, Protocol):
-    """Restores images: `corrupt` draws what it is given instead of the clean x (B, C, H, W)."""
+    """Reconstructs a clean image from a corrupted one."""
 
-    def corrupt(self, x: Tensor) -> Tensor: ...
+    def corrupt(self, x: Tensor) -> Tensor:
+        """Clean images x (B, C, H, W) -> corrupted ones, drawn anew at each call, of the same shape."""
+        ...
 
 
 @runtime_checkable
@@ -143,15 +160,21 @@ class HasLikelihood(Protocol):
 
 @runtime_checkable
 class ImportanceWeighted(HasLikelihood, Protocol):
-    """Has a likelihood that importance sampling estimates: log p(x) ~ log mean_k w_k with w_k = p(x, z_k) / q(z_k|x)."""
+    """Has a likelihood p(x) that importance sampling estimates: log p(x) ~ log 1/S sum_s w_s."""
 
-    def observe(self, x: Tensor) -> Tensor: ...
+    def observe(self, x: Tensor) -> Tensor:
+        """Images x (B, C, H, W) -> what p(x|z) is a distribution of: zeros and ones drawn from x, or x itself."""
+        ...
 
-    def log_weights(self, x: Tensor, samples: int) -> Tensor: ...
+    def log_weights(self, x: Tensor, samples: int) -> Tensor:
+        """Observed images x (B, C, H, W) -> log w_s = log p(x, z_s) - log q(z_s|x) with z_s ~ q(z|x), (S, B)."""
+        ...
 
 
 @runtime_checkable
 class Generates(Decodes, Protocol):
-    """Makes images from nothing: draws codes z (n, D) from its prior and decodes them."""
+    """Draws new images: decode(sample_prior(n))."""
 
-    def sample_prior(self, n: int) -> Tensor: ...
+    def sample_prior(self, n: int) -> Tensor:
+        """Codes z (n, D), drawn from the prior p(z)."""
+        ...

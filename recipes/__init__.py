@@ -1,1 +1,1 @@
-"""The models of the lecture, one page each. Nothing here imports anything here."""
+"""The models of the lecture, one file each. They import `aelab.recipe` and `aelab.networks`, never each other."""

@@ -1,13 +1,23 @@
-"""Convolutional autoencoder: all positions share the weights, so it needs few.
+"""Convolutional autoencoder: all positions share weights, so few are needed.
 
     z = f(x)        x^ = g(z)        L = mean (x - x^)^2
 
-f halves the image at every step, by a convolution with stride 2 (after it
-batch normalisation and a SiLU), and ends in a linear map to the code; g is
-its mirror image with transposed convolutions (Masci et al. 2011; Zeiler et
-al. 2010). Images of any size and any number of channels.
+f halves the image at each step by a convolution with stride 2, followed by
+batch normalisation and a SiLU, and ends in a linear map to the code. g is its
+mirror image, with transposed convolutions (Masci et al. 2011; Zeiler et al.
+2010). Images may have any size and any number of channels.
+
+A convolution has the same weights at all positions, and each of its outputs
+sees a small neighbourhood only. Both are true of images as well: a stroke is
+a stroke wherever it is, and nearby pixels belong together. Only the linear
+map knows where things are.
+
+The model teaches what it is worth to build knowledge of the data into a net:
+on MNIST it beats `stacked` with a tenth of the weights. In its pictures look
+at fine strokes, and at what is lost of them with a larger --depth.
 """
 
+import math
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Interval
@@ -33,30 +43,26 @@ class Convolutional(Recipe):
     ) -> None:
         super().__init__()
         self.lr = lr
-        sizes = [image[1:]]  # (H, W) after every step
-        for _ in range(depth):
-            sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))  # type: ignore[arg-type]
-        channels = [image[0], *(width << step for step in range(depth))]
-        shape = (channels[-1], *sizes[-1])
-        flat = shape[0] * shape[1] * shape[2]
         down: list[nn.Module] = []
-        up: list[nn.Module] = []
+        up: list[nn.Module] = [nn.Sigmoid()]
+        channels, height, wide = image
         for step in range(depth):
-            less, more = channels[step], channels[step + 1]
-            down += [nn.Conv2d(less, more, 3, stride=2, padding=1), nn.BatchNorm2d(more), nn.SiLU()]
-            odd = tuple((side + 1) % 2 for side in sizes[step])  # an even side needs one more row
-            back = nn.ConvTranspose2d(more, less, 3, stride=2, padding=1, output_padding=odd)  # type: ignore[arg-type]
-            up = [back, *([nn.BatchNorm2d(less), nn.SiLU()] if step else []), *up]
-        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, latent_dim))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, flat), nn.SiLU(), nn.Unflatten(1, shape), *up, nn.Sigmoid())
-
-    def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder(x)  # (B, D)
-        return z
-
-    def decode(self, z: Tensor) -> Tensor:
-        x: Tensor = self.decoder(z)  # (B, C, H, W)
-        return x
+            # A side of n becomes m = ceil(n / 2). Back, m becomes 2 m - 1: one too few where n is even.
+            more, missing = width << step, (1 - height % 2, 1 - wide % 2)
+            down += [nn.Conv2d(channels, more, 3, stride=2, padding=1), nn.BatchNorm2d(more), nn.SiLU()]
+            back = nn.ConvTranspose2d(more, channels, 3, stride=2, padding=1, output_padding=missing)
+            normalised = [nn.BatchNorm2d(channels), nn.SiLU()] if step else []  # not the image itself
+            up = [back, *normalised, *up]
+            channels, height, wide = more, (height + 1) // 2, (wide + 1) // 2
+        top = (channels, height, wide)
+        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(top), latent_dim))
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(top)), nn.SiLU(), nn.Unflatten(1, top), *up)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         return F.mse_loss(self.decode(self.encode(x)), x), {}
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)  # (B, D)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)  # (B, C, H, W)

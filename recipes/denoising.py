@@ -7,11 +7,26 @@
     masking:   each pixel is 0 with probability level, else x
 
 The target is always the clean x (Vincent et al. 2008, 2010). The code may be
-wider than the image: what keeps it from copying is the noise. The best linear
-denoiser is the Wiener filter; this one may bend.
+wider than the image: the noise keeps the net from learning to copy.
+
+Of all functions of x~ the mean of the clean images that may lie behind it has
+the least squared error, and with Gaussian noise of standard deviation s that
+mean is known from the density p of the noisy images alone:
+
+    x^ = E[x|x~] = x~ + s^2 grad log p(x~)
+
+(Tweedie's formula, Robbins 1956). So (x^ - x~) / s^2 estimates the score
+grad log p(x~): denoising is score matching (Vincent 2011), which diffusion
+models are built on. The best linear denoiser is the Wiener filter; E[x|x~] is
+not linear.
+
+The model teaches that removing noise takes knowledge of what images look
+like, and that the least squared error is a mean. In its pictures look at
+strokes that the noise has hidden: they come out blurred where several clean
+images are possible, and sharp where only one is.
 """
 
-from itertools import pairwise
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -19,13 +34,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aelab.networks import mlp
 from aelab.recipe import ImageShape, Metrics, Recipe
-
-
-def layers(*widths: int) -> list[nn.Module]:
-    """Linear layers from width to width with a ReLU between any two."""
-    steps = [[nn.ReLU(), nn.Linear(m, n)] for m, n in pairwise(widths)]
-    return [module for step in steps for module in step][1:]
 
 
 class Denoising(Recipe):
@@ -40,35 +50,38 @@ class Denoising(Recipe):
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 512,
         hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1024, 1024),
         noise: Annotated[Literal["gaussian", "dropout", "masking"], "how images are corrupted"] = "gaussian",
-        level: Annotated[float, Ge(0), "standard deviation, or share of the pixels"] = 0.5,
+        level: Annotated[float, Ge(0), "gaussian: standard deviation; else: probability that a pixel is 0"] = 0.5,
         lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
     ) -> None:
         super().__init__()
         if noise != "gaussian" and level >= 1:
             raise ValueError(f"--level {level:g} of {noise} leaves no pixel; it must be below 1")
-        channels, height, width = image
-        pixels = channels * height * width
         self.noise, self.level, self.lr = noise, level, lr
-        self.encoder = nn.Sequential(nn.Flatten(), *layers(pixels, *hidden, latent_dim))
-        self.decoder = nn.Sequential(
-            nn.ReLU(), *layers(latent_dim, *reversed(hidden), pixels), nn.Sigmoid(), nn.Unflatten(1, image)
+        widths = [math.prod(image), *hidden, latent_dim]
+        self.encoder = nn.Sequential(
+            nn.Flatten(),
+            *mlp(*widths, activation=nn.ReLU),
         )
-
-    def corrupt(self, x: Tensor) -> Tensor:
-        """x~, a draw of q(x~|x)."""
-        if self.noise == "gaussian":
-            return x + self.level * torch.randn_like(x)
-        kept = x * (torch.rand_like(x) >= self.level)
-        return kept / (1 - self.level) if self.noise == "dropout" else kept
-
-    def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder(x)  # (B, D)
-        return z
-
-    def decode(self, z: Tensor) -> Tensor:
-        x: Tensor = self.decoder(z)  # (B, C, H, W)
-        return x
+        self.decoder = nn.Sequential(
+            nn.ReLU(),
+            *mlp(*reversed(widths), activation=nn.ReLU),
+            nn.Sigmoid(),
+            nn.Unflatten(1, image),
+        )
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         loss = F.mse_loss(self.decode(self.encode(self.corrupt(x))), x)
         return loss, {"denoised_mse": loss}
+
+    def corrupt(self, x: Tensor) -> Tensor:
+        """x~, a draw from q(x~|x)."""
+        if self.noise == "gaussian":
+            return x + self.level * torch.randn_like(x)  # (B, C, H, W)
+        kept = x * (torch.rand_like(x) >= self.level)
+        return kept / (1 - self.level) if self.noise == "dropout" else kept  # (B, C, H, W)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)  # (B, D)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)  # (B, C, H, W)

@@ -1,18 +1,42 @@
-"""Generative adversarial network: a generator G plays a discriminator D.
+"""Generative adversarial network: a generator G against a discriminator D.
 
     D:                    max  E log D(x) + E log(1 - D(G(z)))
     G, minimax:           min  E log(1 - D(G(z)))          z ~ N(0, I)
     G, non-saturating:    max  E log D(G(z))
 
-Goodfellow et al. 2014, equation 1 and algorithm 1 with k = 1. The two games
-have the same fixed point; the gradient that reaches G differs by the factor
-D/(1-D), tiny as long as D rejects every forgery with confidence: minimax then
-barely learns. With a logit l, log D = -softplus(-l), log(1-D) = -softplus(l).
-D sees its images through noise, which keeps it from that confidence
-(Arjovsky & Bottou 2017; Sonderby et al. 2017); --noise 0 is the paper's game.
---smooth E asks D for 1 - E of real images (one-sided, Salimans et al. 2016);
+Goodfellow et al. 2014, equation 1 and algorithm 1 with k = 1. D(x) is the
+probability that x is real. d_loss and g_loss are what D and G minimise:
+what they maximise, with a minus.
+
+The equilibrium. Let p be the density of images, q that of G(z). For a fixed
+G the best D, and its loss, are
+
+    D = p / (p + q)        d_loss = 2 log 2 - 2 JS(p, q)
+
+where JS is the Jensen-Shannon divergence: 0 if p = q, at most log 2. So with
+minimax G minimises JS against the best D, and at the equilibrium q = p, D is
+1/2 everywhere and d_loss 2 log 2 = 1.386: the line to look for on the curve.
+At a d_loss near 0 D tells all images apart. --noise is added to whatever D
+sees; then p and q are the densities of noisy images, which overlap, and the
+equilibrium stays. --smooth s moves it: the best D is (1 - s) p / (p + q).
+
+The two losses of G have the same equilibrium. The gradient of the minimax one
+is D/(1-D) times that of the other: next to nothing as long as D rejects all
+of G's images with confidence. --noise keeps D from that confidence (Arjovsky
+& Bottou 2017; Sonderby et al. 2017); --noise 0 is the paper's.
+
+Mode collapse: G is rewarded for each image by itself, and never for variety.
+It may draw one image that D accepts for every z, until D rejects it, and then
+turn to the next.
+
+--smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016);
 --net conv has strided convolutions as DCGAN (Radford et al. 2016), but fewer
 of them, and dropout in D instead of batch normalisation.
+
+The model teaches that one can learn to sample without any likelihood, from
+two losses that work against each other, of which neither has to fall. In its
+pictures of samples look for images that come again and again, and on the
+curves for d_loss against 1.386, d_real and d_fake against 1/2.
 """
 
 import math
@@ -24,102 +48,135 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
+from aelab.networks import pyramid
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
-def mlp(image: ImageShape, code: int, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """G and D with two hidden layers each."""
-    pixels = math.prod(image)
-    generator = nn.Sequential(
-        nn.Linear(code, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-        nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-        nn.Linear(hidden, pixels), nn.Unflatten(1, image), nn.Sigmoid(),
-    )  # fmt: skip
-    discriminator = nn.Sequential(
-        nn.Flatten(), nn.Linear(pixels, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout),
-        nn.Linear(hidden, hidden), nn.LeakyReLU(0.2), nn.Dropout(dropout), nn.Linear(hidden, 1),
-    )  # fmt: skip
-    return generator, discriminator
+def log_d(logit: Tensor) -> Tensor:
+    """log D, where D = sigmoid(logit)."""
+    return -softplus(-logit)
 
 
-def conv(image: ImageShape, code: int, width: int, dropout: float) -> tuple[nn.Module, nn.Module]:
-    """D halves the image by convolutions until a side is 8 or less; G is its mirror image."""
-    channels, *size = image
-    down: list[nn.Module] = []
-    up: list[nn.Module] = [nn.Sigmoid()]
-    while not down or min(size) > 8:
-        more, kernel = 2 * channels if down else width, [4 + side % 2 for side in size]  # an odd side needs 5
-        down += [nn.Conv2d(channels, more, kernel, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Dropout(dropout)]  # type: ignore[arg-type]
-        up = [nn.BatchNorm2d(more), nn.ReLU(), nn.ConvTranspose2d(more, channels, kernel, 2, 1), *up]  # type: ignore[arg-type]
-        channels, size = more, [side // 2 for side in size]
-    flat = channels * size[0] * size[1]
-    generator = nn.Sequential(nn.Linear(code, flat), nn.Unflatten(1, (channels, *size)), *up)
-    return generator, nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 1))
+def log_1_minus_d(logit: Tensor) -> Tensor:
+    """log(1 - D), where D = sigmoid(logit)."""
+    return -softplus(logit)
 
 
 class GAN(Recipe):
     epochs = 50
     batch_size = 32
-    ema = 0.9998  # players of a game circle around its solution; their average is nearer to it
-    monitor = None  # no loss of the game tells which generator is best
+    ema = 0.9998  # G and D circle around the equilibrium; the average of their weights is nearer to it
+    monitor = None  # neither loss tells which generator is best
 
     def __init__(
         self,
         image: ImageShape,
         *,
         latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 16,
-        net: Annotated[Literal["mlp", "conv"], "two hidden layers in either player, or convolutions"] = "mlp",
+        net: Annotated[Literal["mlp", "conv"], "two hidden layers in G and in D, or convolutions"] = "mlp",
         hidden: Annotated[int, Ge(1), "mlp: width of the hidden layers"] = 400,
         width: Annotated[int, Ge(1), "conv: channels after D's first convolution; each further one doubles them"] = 32,
-        loss: Annotated[Literal["non-saturating", "minimax"], "what the generator minimises"] = "non-saturating",
-        noise: Annotated[float, Ge(0), "standard deviation of the noise on what D sees"] = 0.2,
-        smooth: Annotated[float, Interval(ge=0, lt=0.5), "label smoothing: what D is asked for is 1 - smooth"] = 0.0,
-        dropout: Annotated[float, Interval(ge=0, lt=1), "share of D's units dropped"] = 0.2,
+        loss: Annotated[Literal["non-saturating", "minimax"], "the loss of the generator"] = "non-saturating",
+        noise: Annotated[float, Ge(0), "standard deviation of the noise on D's input"] = 0.2,
+        smooth: Annotated[
+            float, Interval(ge=0, lt=0.5), "label smoothing: D's target for real images is 1 - smooth"
+        ] = 0.0,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "probability of dropout in D"] = 0.2,
         lr: Annotated[float, Gt(0), "learning rate of D's Adam; G's is half of it"] = 1e-3,
     ) -> None:
         super().__init__()
-        self.latent_dim, self.game, self.noise, self.smooth, self.lr = latent_dim, loss, noise, smooth, lr
-        players = conv(image, latent_dim, width, dropout) if net == "conv" else mlp(image, latent_dim, hidden, dropout)
-        self.generator, self.discriminator = players
-
-    def sample_prior(self, n: int) -> Tensor:
-        return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
-
-    def decode(self, z: Tensor) -> Tensor:
-        x: Tensor = self.generator(z)  # (B, C, H, W)
-        return x
+        self.latent_dim, self.minimax = latent_dim, loss == "minimax"
+        self.noise, self.smooth, self.lr = noise, smooth, lr
+        if net == "conv":
+            down, up, top = pyramid(
+                image,
+                width,
+                after=lambda c: [nn.LeakyReLU(0.2), nn.Dropout(dropout)],
+                before=lambda c: [nn.BatchNorm2d(c), nn.ReLU()],
+            )
+            self.generator = nn.Sequential(
+                nn.Linear(latent_dim, math.prod(top)),
+                nn.Unflatten(1, top),
+                *up,
+                nn.Sigmoid(),
+            )
+            self.discriminator = nn.Sequential(
+                *down,
+                nn.Flatten(),
+                nn.Linear(math.prod(top), 1),
+            )
+        else:
+            self.generator = nn.Sequential(
+                nn.Linear(latent_dim, hidden),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, hidden),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(),
+                nn.Linear(hidden, math.prod(image)),
+                nn.Unflatten(1, image),
+                nn.Sigmoid(),
+            )
+            self.discriminator = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(math.prod(image), hidden),
+                nn.LeakyReLU(0.2),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, hidden),
+                nn.LeakyReLU(0.2),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, 1),
+            )
 
     def discriminate(self, x: Tensor) -> Tensor:
-        """The logit of D(x), the probability that x is real."""
-        logit: Tensor = self.discriminator(x + self.noise * torch.randn_like(x))  # (B, 1)
-        return logit
+        """The logit of D(x)."""
+        return self.discriminator(x + self.noise * torch.randn_like(x))  # (B, 1)
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Metrics]:
-        """What D minimises, given its logits, and how it judges: the mean D(x) and D(G(z))."""
-        loss = (
-            softplus(-real).mean() + self.smooth * real.mean() + softplus(fake).mean()
-        )  # softplus(l) = softplus(-l) + l
-        return loss, {"d_real": real.sigmoid().mean(), "d_fake": fake.sigmoid().mean()}
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """What D minimises, given its logits (B, 1) of real and of generated images."""
+        # For the target 1 - s, log D(x) becomes (1 - s) log D + s log(1 - D) = log D - s logit.
+        return -(log_d(real).mean() - self.smooth * real.mean() + log_1_minus_d(fake).mean())
 
     def generator_loss(self, fake: Tensor) -> Tensor:
-        """What G minimises, given D's logits of its images."""
-        return -softplus(fake).mean() if self.game == "minimax" else softplus(-fake).mean()
-
-    def training_step(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_g: Optimizer) -> Metrics:
-        """One round of the game: D moves, then G."""
-        fake = self.decode(self.sample_prior(len(x)))
-        critic, parts = self.discriminator_loss(self.discriminate(x), self.discriminate(fake.detach()))
-        d_grad_norm = descend(critic, adam_d)
-        forger = self.generator_loss(self.discriminate(fake))
-        g_grad_norm = descend(forger, adam_g)
-        return {"loss": critic, "g_loss": forger, **parts, "d_grad_norm": d_grad_norm, "g_grad_norm": g_grad_norm}
+        """What G minimises, given D's logits (B, 1) of its images."""
+        return log_1_minus_d(fake).mean() if self.minimax else -log_d(fake).mean()
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        fake = self.discriminate(self.decode(self.sample_prior(len(x))))
-        critic, parts = self.discriminator_loss(self.discriminate(x), fake)
-        return critic, {"g_loss": self.generator_loss(fake), **parts}
+        fake = self.discriminate(self.decode(self.sample_prior(len(x))))  # (B, 1)
+        real = self.discriminate(x)  # (B, 1)
+        d_loss = self.discriminator_loss(real, fake)
+        return d_loss, {
+            "d_loss": d_loss,
+            "g_loss": self.generator_loss(fake),
+            "d_real": real.sigmoid().mean(),
+            "d_fake": fake.sigmoid().mean(),
+        }
+
+    def training_step(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_g: Optimizer) -> Metrics:
+        """D takes a step, then G takes one against the new D."""
+        x_fake = self.decode(self.sample_prior(len(x)))  # (B, C, H, W), G(z)
+        real, fake = self.discriminate(x), self.discriminate(x_fake.detach())  # (B, 1), (B, 1)
+        d_loss = self.discriminator_loss(real, fake)
+        d_grad_norm = descend(d_loss, adam_d)
+        g_loss = self.generator_loss(self.discriminate(x_fake))
+        g_grad_norm = descend(g_loss, adam_g)
+        return {
+            "loss": d_loss,
+            "d_loss": d_loss,
+            "g_loss": g_loss,
+            "d_real": real.sigmoid().mean(),
+            "d_fake": fake.sigmoid().mean(),
+            "d_grad_norm": d_grad_norm,
+            "g_grad_norm": g_grad_norm,
+        }
 
     def phases(self, epochs: int) -> list[Phase]:
         adam_d = Adam(self.discriminator.parameters(), self.lr, betas=(0.5, 0.999), fused=True)
         adam_g = Adam(self.generator.parameters(), self.lr / 2, betas=(0.5, 0.999), fused=True)
         return [Phase("train", epochs, self.training_step, adam_d=adam_d, adam_g=adam_g)]
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.generator(z)  # (B, C, H, W), G(z)
+
+    def sample_prior(self, n: int) -> Tensor:
+        return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)

@@ -3,24 +3,32 @@
     z = W (x - b)      x^ = V z + b      L = mean (x - x^)^2
 
 At the optimum the columns of V span the first D principal directions
-(Bourlard & Kamp 1988; Baldi & Hornik 1989) and b takes care of the mean.
-Training finds this subspace, but not the single axes.
+(Bourlard & Kamp 1988; Baldi & Hornik 1989), and b takes care of the mean.
+Training finds this subspace, but not the single axes: W and V may be
+multiplied by any invertible matrix and its inverse without a change of L.
 
 The first directions hold most of the loss, so plain gradient descent learns
-the last ones late, or never: in photographs nearly all is brightness. Two
-things help it here. Muon (Jordan et al. 2024) steps equally far in each
-direction of a matrix. W and V start tied, W = V^T, with orthogonal columns:
-a projection onto random directions.
+the last ones late or never: in photographs, nearly all of it is brightness.
+Two things help here. Muon (Jordan et al. 2024) takes equally large steps in
+all directions of a matrix. W and V start tied, W = V^T, with orthonormal
+columns: a projection onto random directions.
 
---variational gives the same maps a distribution, the smallest VAE there is:
+--variational makes it the smallest VAE there is:
 
     p(z) = N(0, I)   p(x|z) = N(V z + b, s^2 I)   q(z|x) = N(W (x - b), R R^T)
-    L    = nll + KL,  nll = - E_q log p(x|z)      L = -ELBO, in closed form
+    nll = - E_q log p(x|z)        kl = KL( q(z|x) || p(z) )
+    L   = nll + kl = -ELBO, in closed form
 
-Its optimum is probabilistic PCA (Tipping & Bishop 1999), where the ELBO is
-log p(x) itself: the exact posterior of a linear model is of q's form (Lucas
-et al. 2019). nll, kl and elbo are in nats per image, of a density over grey
-values.
+Its optimum is probabilistic PCA (Tipping & Bishop 1999). There s^2 is the
+mean of the eigenvalues of the covariance that PCA discards, and the ELBO is
+log p(x) itself, as the true posterior of a linear model has the form of q
+(Lucas et al. 2019). nll, kl and elbo are in nats per image, of a density of
+grey values.
+
+The model teaches that a linear autoencoder learns what PCA computes, and
+that anything better needs non-linear layers. In its pictures look at the
+blur: each reconstruction is b plus a weighted sum of D fixed images, the
+columns of V, and looks like that of PCA.
 """
 
 import math
@@ -61,25 +69,21 @@ class Linear(Recipe):
         self.variational = variational
         if variational:
             self.log_s = nn.Parameter(torch.tensor(-1.0))
-            self.root = nn.Parameter(-torch.eye(latent_dim))  # R below the diagonal, its logarithm on it
-
-    def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.w(x.flatten(1) - self.b)  # (B, D)
-        return z
-
-    def decode(self, z: Tensor) -> Tensor:
-        x: Tensor = self.v(z) + self.b  # (B, C H W)
-        return x.view(-1, *self.image)
+            self.root = nn.Parameter(-torch.eye(latent_dim))  # R: below the diagonal itself, on it its logarithm
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        mu = self.encode(x)
-        if not self.variational:
-            return F.mse_loss(self.decode(mu), x), {}
+        if self.variational:
+            return self.negative_elbo(x)
+        return F.mse_loss(self.decode(self.encode(x)), x), {}
+
+    def negative_elbo(self, x: Tensor) -> tuple[Tensor, Metrics]:
+        """nll + kl. Of z = mu + R eps, E |x - V z - b|^2 = |x - V mu - b|^2 + |V R|^2."""
+        mu = self.encode(x)  # (B, D)
         log_r = self.root.diag()  # (D,)
-        root = self.root.tril(-1) + log_r.exp().diag()  # (D, D), R
-        error = (x - self.decode(mu)).square().flatten(1).sum(1).mean() + (self.v.weight @ root).square().sum()
+        R = self.root.tril(-1) + log_r.exp().diag()  # (D, D)
+        error = (x - self.decode(mu)).square().flatten(1).sum(1).mean() + (self.v.weight @ R).square().sum()
         nll = error / 2 * torch.exp(-2 * self.log_s) + x[0].numel() * (self.log_s + math.log(2 * math.pi) / 2)
-        kl = (mu.square().sum(1).mean() + root.square().sum() - len(root)) / 2 - log_r.sum()
+        kl = (mu.square().sum(1).mean() + R.square().sum() - len(R)) / 2 - log_r.sum()
         return nll + kl, {"nll": nll, "kl": kl, "elbo": -(nll + kl)}
 
     def phases(self, epochs: int) -> list[Phase]:
@@ -87,3 +91,10 @@ class Linear(Recipe):
         others = [p for p in self.parameters() if all(p is not m for m in matrices)]
         muon = Muon(matrices, self.lr, weight_decay=0, momentum=0.9, adjust_lr_fn="match_rms_adamw")
         return [Phase("train", epochs, self.training_step, muon=muon, adam=Adam(others, 4 * self.lr, fused=True))]
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.w(x.flatten(1) - self.b)  # (B, D)
+
+    def decode(self, z: Tensor) -> Tensor:
+        x = self.v(z) + self.b  # (B, C H W)
+        return x.view(-1, *self.image)  # (B, C, H, W)

@@ -1,4 +1,4 @@
-"""Pretrained classifier: what images teach without labels, then a few labels.
+"""Pretrained classifier: learn from images without labels, then a few labels.
 
     1. pretrain, no labels:   z = f(x + noise eps)    L = mean (x - g(z))^2
     2. fine-tune, N labels:   p(y|x) = softmax(W f(x + noise eps) + b)
@@ -6,17 +6,28 @@
     3. pseudo-label, both:    the same L with y = argmax p(y|x), of the
                               clean x, where there is no label
 
-f, trained as the encoder of a denoising autoencoder, is the start of the
-classifier (Hinton & Salakhutdinov 2006; Vincent et al. 2010). Labels are dear
-and images are cheap: the fewer labels, the more it should help. With --labels
-the other images come back in a third phase, half of each batch, with labels
-that the classifier gives them itself (Lee 2013).
+f is first the encoder of a denoising autoencoder, then the lower part of the
+classifier (Hinton & Salakhutdinov 2006; Vincent et al. 2010). Images are
+cheap and labels expensive: the fewer labels, the more it should help.
+
+With --labels N there is a third phase. Half of each batch then comes from all
+images, labelled with the classes that the classifier itself predicts (Lee
+2013). Lee weights that half by alpha(t), which is 0 at first and then rises
+slowly, as early predictions are often wrong. That ramp is left out: the
+second phase stands for weight 0, and the third has weight 1 from its first
+step.
+
 --no-pretrain is the classifier from scratch, all else equal, to compare with;
---freeze K keeps the lower K layers of f as they were pretrained. Layers are
-normalised over the batch and end in a ReLU; evaluation is without noise.
+--freeze L keeps the lower L layers of f as they were pretrained. Hidden
+layers have batch normalisation and a ReLU; evaluation is without noise.
+
+The model teaches how much images without labels are worth, and by which of
+the two ways: pretraining or pseudo-labels. Look at test/error against the
+number of labels, with and without pretraining, over several draws of the
+labels: `aelab compare --recipe pretrained --table labels`.
 """
 
-from itertools import pairwise
+import math
 from typing import Annotated
 
 import torch
@@ -25,12 +36,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
+from aelab.networks import mlp_blocks
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
-
-
-def layers(*widths: int) -> list[nn.Module]:
-    """One block a layer: linear, normalised, ReLU."""
-    return [nn.Sequential(nn.Linear(m, n), nn.BatchNorm1d(n), nn.ReLU()) for m, n in pairwise(widths)]
 
 
 class Pretrained(Recipe):
@@ -59,57 +66,59 @@ class Pretrained(Recipe):
         super().__init__()
         if freeze > len(hidden) + 1:
             raise ValueError(f"--freeze {freeze}: the encoder has {len(hidden) + 1} layers")
-        channels, height, width = image
-        pixels = channels * height * width
         self.pretrain, self.finetune, self.pseudo_label = pretrain, finetune, pseudo_label
         self.labels, self.freeze, self.noise, self.lr = labels, freeze, noise, lr
-        self.encoder = nn.Sequential(nn.Flatten(), *layers(pixels, *hidden, latent_dim))
+        widths = [math.prod(image), *hidden, latent_dim]
+        self.encoder = nn.Sequential(
+            nn.Flatten(),
+            *mlp_blocks(*widths, activation=nn.ReLU),
+        )
         self.decoder = nn.Sequential(
-            *layers(latent_dim, *reversed(hidden)), nn.Linear((*hidden, latent_dim)[0], pixels), nn.Sigmoid(),
+            *mlp_blocks(*reversed(widths[1:]), activation=nn.ReLU),
+            nn.Linear(widths[1], widths[0]),
+            nn.Sigmoid(),
             nn.Unflatten(1, image),
-        )  # fmt: skip
+        )
         self.head = nn.Linear(latent_dim, classes)
-
-    def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.encoder(x)  # (B, D)
-        return z
-
-    def classify(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encode(x))  # (B, K)
-        return logits
-
-    def corrupt(self, x: Tensor) -> Tensor:
-        return x + self.noise * torch.randn_like(x) if self.training else x
-
-    def learn_images(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
-        """One step without labels. The decoder is of no use afterwards: the second phase moves the codes."""
-        loss = F.mse_loss(self.decoder(self.encode(self.corrupt(x))), x)
-        descend(loss, adam)
-        return {"loss": loss}
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         return F.cross_entropy(self.classify(self.corrupt(x)), y), {}
 
-    def learn_labels(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
-        """One step with labels."""
-        self.encoder[: self.freeze + 1].eval()  # their running averages stay too
+    def pretraining_step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
+        """One step of the first phase. The decoder is of no use afterwards: the second phase changes the codes."""
+        loss = F.mse_loss(self.decoder(self.encode(self.corrupt(x))), x)
+        descend(loss, adam)
+        return {"loss": loss}
+
+    def finetuning_step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
+        """One step of the second phase, with labels."""
+        self.encoder[: self.freeze + 1].eval()  # the running averages of frozen layers stay too
         return self.training_step(x, y, adam=adam)
 
-    def learn_both(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
-        """One step with labels, and with the classifier's own where there is none."""
+    def pseudo_label_step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
+        """One step of the third phase: x (2 B, C, H, W), y (2 B,), where -1 is replaced by the predicted class."""
         self.eval()
         with torch.no_grad():
-            guess = self.classify(x).argmax(1)
+            predicted = self.classify(x).argmax(1)  # (2 B,)
         self.train()
-        return self.learn_labels(x, torch.where(y < 0, guess, y), adam)
+        return self.finetuning_step(x, torch.where(y < 0, predicted, y), adam)
 
     def phases(self, epochs: int) -> list[Phase]:
-        images = [*self.encoder.parameters(), *self.decoder.parameters()]
-        labels = [*self.encoder[self.freeze + 1 :].parameters(), *self.head.parameters()]
-        first, second, third = (Adam(moved, self.lr, fused=True) for moved in (images, labels, labels))
+        autoencoder = [*self.encoder.parameters(), *self.decoder.parameters()]
+        classifier = [*self.encoder[self.freeze + 1 :].parameters(), *self.head.parameters()]
+        first, second, third = (Adam(moved, self.lr, fused=True) for moved in (autoencoder, classifier, classifier))
         pseudo, some = self.pseudo_label if self.labels else 0, self.labels
         return [
-            Phase("pretrain", epochs if self.pretrain else 0, self.learn_images, adam=first),
-            Phase("fine-tune", self.finetune, self.learn_labels, labels=some, adam=second),
-            Phase("pseudo-label", pseudo, self.learn_both, labels=some, unlabelled=True, adam=third),
+            Phase("pretrain", epochs if self.pretrain else 0, self.pretraining_step, adam=first),
+            Phase("fine-tune", self.finetune, self.finetuning_step, labels=some, adam=second),
+            Phase("pseudo-label", pseudo, self.pseudo_label_step, labels=some, unlabelled=True, adam=third),
         ]
+
+    def corrupt(self, x: Tensor) -> Tensor:
+        return x + self.noise * torch.randn_like(x) if self.training else x  # (B, C, H, W)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)  # (B, D)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.head(self.encode(x))  # (B, K), logits

@@ -316,7 +316,8 @@ import sys
 from dataclasses import replace
 {lines}
 import aelab
-assert aelab.__file__.startswith({str(here / "out")!r}), aelab.__file__
+for module in (aelab, sys.modules["aelab.recipe"], sys.modules["aelab.networks"]):
+    assert module.__file__.startswith({str(here / "out")!r}), module.__file__
 assert not any(name in sys.modules for name in ("mlflow", "typer", "aelab.training.trainer"))
 assert x.shape == (1, 1, 8, 8) and samples.shape == (16, 1, 8, 8)
 z, images = torch.randn(5, 3), torch.rand(7, 1, 8, 8)

@@ -60,7 +60,7 @@ def test_vae_loss_term_by_term(beta):
     grey, y = batch()
     torch.manual_seed(7)
     loss, parts = recipe.loss(grey, y)
-    torch.manual_seed(7)  # the same draws, in the order of the page
+    torch.manual_seed(7)  # the same draws, in the order of the recipe
     x = torch.bernoulli(grey)
     mu, log_var = recipe.posterior(x)
     z = mu + (log_var / 2).exp() * torch.randn_like(mu)
@@ -70,6 +70,37 @@ def test_vae_loss_term_by_term(beta):
     assert parts["kl"].item() == pytest.approx(kl.item(), rel=1e-4)
     assert parts["elbo"].item() == pytest.approx(-(nll + kl).item(), rel=1e-4)
     assert loss.item() == pytest.approx((nll + beta * kl).item(), rel=1e-4)
+
+
+def test_the_gap_of_the_elbo_is_the_divergence_from_the_true_posterior():
+    """log p(x) - ELBO = KL(q(z|x) || p(z|x)), by quadrature over a code of one dimension."""
+    recipe = build("vae", latent_dim=1, net="mlp", hidden=16).double()
+    z = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    for x in recipe.observe(batch(3)[0].double()).split(1):
+        with torch.no_grad():
+            mu, log_var = (part.squeeze() for part in recipe.posterior(x))
+            log_joint = recipe.log_likelihood(x.expand(len(z), -1, -1, -1), z[:, None]) + Normal(0.0, 1.0).log_prob(z)
+        log_q = Normal(mu, (log_var / 2).exp()).log_prob(z)
+        log_p = torch.trapezoid(log_joint.exp(), z).log()
+        elbo = torch.trapezoid(log_q.exp() * (log_joint - log_q), z)
+        gap = torch.trapezoid(log_q.exp() * (log_q - (log_joint - log_p)), z)
+        assert gap > 1e-4 and (log_p - elbo).item() == pytest.approx(gap.item(), rel=1e-6)
+
+
+def test_the_best_s_of_a_gaussian_vae_is_the_root_mean_squared_error_of_a_pixel():
+    recipe = build("vae", latent_dim=2, likelihood="gaussian")
+    x, _ = batch()
+    z = recipe.encode(x)
+    with torch.no_grad():
+        recipe.log_s.copy_((recipe.decode(z) - x).square().mean().log() / 2)
+    (slope,) = torch.autograd.grad(recipe.log_likelihood(x, z).mean(), recipe.log_s)
+    assert slope.item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_the_gradient_of_the_elbo_reaches_the_encoder_through_the_sample():
+    recipe = build("vae", latent_dim=2, beta=0.0)
+    recipe.loss(*batch())[0].backward()
+    assert all(p.grad.abs().sum() > 0 for p in recipe.encoder.parameters())
 
 
 def test_vae_sees_binary_images_only():
@@ -88,32 +119,30 @@ def test_the_code_of_a_vae_is_the_posterior_mean():
     assert torch.equal(recipe.encode(x), recipe.encode(x))
 
 
-@pytest.mark.parametrize("game", ["minimax", "non-saturating"])
-def test_gan_losses(game):
-    recipe = build("gan", loss=game)
+@pytest.mark.parametrize("objective", ["minimax", "non-saturating"])
+def test_gan_losses(objective):
+    recipe = build("gan", loss=objective)
     real, fake = torch.randn(8, 1), torch.randn(8, 1)
     d = lambda logit: 1 / (1 + math.exp(-logit))  # noqa: E731
-    critic, parts = recipe.discriminator_loss(real, fake)
     value = sum(math.log(d(a)) for a in real) / 8 + sum(math.log(1 - d(b)) for b in fake) / 8
-    assert critic.item() == pytest.approx(-value, rel=1e-4)
-    assert parts["d_fake"].item() == pytest.approx(sum(d(b) for b in fake) / 8, rel=1e-4)
-    wanted = {"minimax": lambda b: math.log(1 - d(b)), "non-saturating": lambda b: -math.log(d(b))}[game]
+    assert recipe.discriminator_loss(real, fake).item() == pytest.approx(-value, rel=1e-4)
+    wanted = {"minimax": lambda b: math.log(1 - d(b)), "non-saturating": lambda b: -math.log(d(b))}[objective]
     assert recipe.generator_loss(fake).item() == pytest.approx(sum(wanted(b) for b in fake) / 8, rel=1e-4)
 
 
-def test_the_two_games_differ_by_d_over_one_minus_d():
+def test_the_two_losses_of_the_generator_differ_by_d_over_one_minus_d():
     """d/dl log(1-D) = -D and d/dl -log D = -(1-D): the generator's gradients differ by D/(1-D)."""
     for logit in (-8.0, -1.0, 0.0, 2.0):
         gradients = {}
-        for game in ("minimax", "non-saturating"):
+        for objective in ("minimax", "non-saturating"):
             fake = torch.tensor([[logit]], requires_grad=True)
-            build("gan", loss=game).generator_loss(fake).backward()
-            gradients[game] = fake.grad.item()
+            build("gan", loss=objective).generator_loss(fake).backward()
+            gradients[objective] = fake.grad.item()
         d = 1 / (1 + math.exp(-logit))
         assert gradients["minimax"] / gradients["non-saturating"] == pytest.approx(d / (1 - d), rel=1e-3)
 
 
-def test_a_round_of_the_game_moves_each_player_by_its_own_loss_only():
+def test_each_optimizer_of_a_gan_moves_its_own_network_only():
     recipe = build("gan")
     phase = recipe.phases(1)[0]
     owners = {
@@ -121,6 +150,52 @@ def test_a_round_of_the_game_moves_each_player_by_its_own_loss_only():
     }
     assert owners["adam_d"] == {id(p) for p in recipe.discriminator.parameters()}
     assert owners["adam_g"] == {id(p) for p in recipe.generator.parameters()}
+
+
+@pytest.mark.parametrize(("name", "copies"), [("gan", 1), ("vaegan", 2)])
+def test_training_and_evaluation_report_the_same_metrics_of_both_losses(name, copies):
+    """With the same draws and before any weight has moved; g_loss is that against the discriminator before its step."""
+    recipe = build(name, image=(1, 8, 8), **({"noise": 0.0, "dropout": 0.0} if name == "gan" else {"noise": 0.0}))
+    x = torch.rand(6, 1, 8, 8)
+    (phase,) = recipe.phases(1)
+    for optimizer in phase.optimizers.values():
+        optimizer.param_groups[0]["lr"] = 0.0
+    seen = []
+    recipe.eval()  # both then normalise by the same averages
+    for compute in (lambda: recipe.loss(x, None)[1], lambda: phase.step(x, None, **phase.optimizers)):
+        torch.manual_seed(4)
+        seen.append(compute())
+    for key in ("d_loss", "g_loss", "d_real", "d_fake"):
+        assert seen[0][key].item() == pytest.approx(seen[1][key].item(), rel=1e-4), key
+    torch.manual_seed(4)
+    z = [recipe.draw(x)[0]] if name == "vaegan" else []
+    logits = recipe.discriminate(recipe.decode(torch.cat([*z, recipe.sample_prior(6)])))
+    assert len(logits) == 6 * copies
+    assert seen[0]["d_fake"].item() == pytest.approx(
+        sum(1 / (1 + math.exp(-a)) for a in logits) / len(logits), rel=1e-4
+    )
+
+
+def test_the_best_discriminator_is_p_over_p_plus_q_and_its_loss_the_jensen_shannon_divergence():
+    """Goodfellow et al. 2014, proposition 1 and theorem 1, of images that take three values; with smoothing, (1 - s) p."""
+    p, q = torch.tensor([0.6, 0.3, 0.1]), torch.tensor([0.1, 0.3, 0.6])
+    real, fake = (torch.repeat_interleave(torch.arange(3), (10 * weights).round().long()) for weights in (p, q))
+    for smooth in (0.0, 0.1):
+        recipe, logits = build("gan", smooth=smooth), torch.zeros(3, requires_grad=True)
+        for _ in range(500):
+            loss = recipe.discriminator_loss(logits[real], logits[fake])
+            logits.data -= torch.autograd.grad(loss, logits)[0]
+        assert torch.allclose(logits.sigmoid(), (1 - smooth) * p / (p + q), atol=1e-3)
+        if not smooth:
+            js = ((p * (2 * p / (p + q)).log()).sum() + (q * (2 * q / (p + q)).log()).sum()) / 2
+            assert loss.item() == pytest.approx(2 * math.log(2) - 2 * js.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gan", "vaegan"])
+def test_where_nothing_can_be_told_apart_the_discriminator_loss_is_2_log_2(name):
+    assert build(name, image=(1, 8, 8)).discriminator_loss(
+        torch.zeros(4, 1), torch.zeros(4, 1)
+    ).item() == pytest.approx(2 * math.log(2))
 
 
 def test_descend_moves_nothing_on_a_non_finite_gradient():
@@ -213,6 +288,23 @@ def test_the_denoisers_target_is_the_clean_image():
         )
 
 
+def test_a_denoiser_learns_the_mean_of_the_clean_images_and_with_it_the_score():
+    """Tweedie: E[x|x~] = x~ + s^2 grad log p(x~), of two images that the noise confuses."""
+    torch.manual_seed(3)
+    clean = torch.tensor([0.3, 0.7]).view(2, 1, 1, 1).expand(2, *IMAGE)
+    recipe = build("denoising", hidden=(64,), latent_dim=16, level=1.0, lr=3e-3)
+    (phase,) = recipe.phases(1)
+    for _ in range(400):
+        phase.step(clean.repeat(128, 1, 1, 1), None, **phase.optimizers)
+    noisy = recipe.corrupt(clean.repeat(100, 1, 1, 1)).requires_grad_()
+    distances = (noisy.flatten(1)[:, None] - clean.flatten(1)).square().sum(2)  # (B, 2)
+    (score,) = torch.autograd.grad((-distances / 2).logsumexp(1).sum(), noisy)
+    mean = torch.einsum("bk,kchw->bchw", (-distances / 2).softmax(1), clean)
+    assert torch.allclose(noisy + score, mean, atol=1e-5)
+    error = (recipe.decode(recipe.encode(noisy)) - mean).square().mean().item()
+    assert error < 0.05 * (clean.mean() - mean).square().mean().item()
+
+
 def test_noise_has_the_level_that_is_asked_for():
     x = torch.full((400, *IMAGE), 0.8)
     noisy = {n: build("denoising", noise=n, level=0.25).corrupt(x) for n in ("gaussian", "dropout", "masking")}
@@ -234,6 +326,20 @@ def test_the_recurrent_code_is_that_of_a_loop_over_rows(cell):
         state = step(x[:, 0, t], state)
     last = state[0] if cell == "lstm" else state
     assert torch.allclose(recipe.encode(x), recipe.code(last), atol=1e-6)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_recurrent_decoder_sees_the_code_at_every_step_and_no_row(cell):
+    recipe = build("recurrent", cell=cell, hidden=6, latent_dim=3)
+    z = torch.randn(2, 3)
+    step = (torch.nn.LSTMCell if cell == "lstm" else torch.nn.GRUCell)(3, 6)
+    step.load_state_dict({name.removesuffix("_l0"): value for name, value in recipe.writer.state_dict().items()})
+    s = recipe.start(z).tanh()
+    state, rows = (s, torch.zeros_like(s)) if cell == "lstm" else s, []
+    for _ in range(4):
+        state = step(z, state)
+        rows.append(recipe.row(state[0] if cell == "lstm" else state).sigmoid())
+    assert torch.allclose(recipe.decode(z), torch.stack(rows, 1)[:, None], atol=1e-6)
 
 
 def linear_vae():
@@ -275,6 +381,7 @@ def test_the_linear_vae_never_exceeds_probabilistic_pca_and_reaches_it():
         elbo = phase.step(x, None, **phase.optimizers)["elbo"].item()
         assert elbo < exact + 1e-3
     assert elbo == pytest.approx(exact.item(), abs=0.02)
+    assert math.exp(2 * recipe.log_s.item()) == pytest.approx(noise.item(), rel=0.02), "the discarded eigenvalues' mean"
 
 
 def test_the_linear_autoencoder_reaches_pca_in_few_steps_where_brightness_is_nearly_all():
@@ -362,54 +469,54 @@ def test_label_smoothing_asks_for_one_minus_smooth():
     d = lambda logit: 1 / (1 + math.exp(-logit))  # noqa: E731
     wanted = -sum(0.9 * math.log(d(a)) + 0.1 * math.log(1 - d(a)) for a in real) / 8
     wanted -= sum(math.log(1 - d(b)) for b in fake) / 8
-    assert build("gan", smooth=0.1).discriminator_loss(real, fake)[0].item() == pytest.approx(wanted, rel=1e-4)
+    assert build("gan", smooth=0.1).discriminator_loss(real, fake).item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_vaegan_gives_each_network_the_gradient_of_its_own_loss():
-    """Larsen et al. 2016: of G, gamma like + the game; of the encoder, KL + like. D has moved by then, and far."""
+    """Of G: gamma feature_loss + g_loss; of the encoder: kl + feature_loss. D has moved by then, and far."""
     recipe = build("vaegan", image=(1, 8, 8), latent_dim=3, width=8, gamma=0.5, noise=0.0)
     x = torch.rand(6, 1, 8, 8)
     twin = copy.deepcopy(recipe)
     discriminator = [*recipe.features.parameters(), *recipe.head.parameters()]
     vae = [*recipe.encoder.parameters(), *recipe.generator.parameters()]
     torch.manual_seed(4)
-    figures = recipe.training_step(x, None, SGD(discriminator, 0.5), SGD(vae, 1.0))
+    metrics = recipe.training_step(x, None, SGD(discriminator, 0.5), SGD(vae, 1.0))
     torch.manual_seed(4)
     mu, log_var = twin.posterior(x)
     z = mu + (log_var / 2).exp() * torch.randn_like(mu)
     kl = kl_divergence(Normal(mu, (log_var / 2).exp()), Normal(0.0, 1.0)).sum() / 6
     fake = twin.decode(torch.cat([z.detach(), twin.sample_prior(6)]))
     d_real, d_fake = twin.discriminate(x).sigmoid(), twin.discriminate(fake.detach()).sigmoid()
-    game = d_real.log().mean() + (1 - d_fake[:6]).log().mean() / 2 + (1 - d_fake[6:]).log().mean() / 2
-    players = [*twin.features.named_parameters(), *twin.head.named_parameters()]
-    wanted = torch.autograd.grad(-game, [p for _, p in players])
-    for (name, old), new, gradient in zip(players, discriminator, wanted, strict=True):
+    d_loss = -d_real.log().mean() - (1 - d_fake[:6]).log().mean() / 2 - (1 - d_fake[6:]).log().mean() / 2
+    twins = [*twin.features.named_parameters(), *twin.head.named_parameters()]
+    wanted = torch.autograd.grad(d_loss, [p for _, p in twins])
+    for (name, old), new, gradient in zip(twins, discriminator, wanted, strict=True):
         assert torch.allclose(old - 0.5 * gradient, new, rtol=1e-4, atol=1e-6), name
-    assert figures["d_loss"].item() == pytest.approx(-game.item(), rel=1e-4)
-    assert figures["d_grad_norm"].item() == pytest.approx(length(wanted), rel=1e-4)
+    assert metrics["d_loss"].item() == pytest.approx(d_loss.item(), rel=1e-4)
+    assert metrics["d_grad_norm"].item() == pytest.approx(length(wanted), rel=1e-4)
 
     twin.features.load_state_dict(recipe.features.state_dict())
     twin.head.load_state_dict(recipe.head.state_dict())
-    like = (twin.features(twin.decode(z)) - twin.features(x).detach()).square().flatten(1).sum(1).mean() / 2
+    feature_loss = (twin.features(twin.decode(z)) - twin.features(x).detach()).square().flatten(1).sum(1).mean() / 2
     d = twin.discriminate(fake).sigmoid()
-    forger = -d[:6].log().mean() / 2 - d[6:].log().mean() / 2
-    encoder = torch.autograd.grad(kl + like, list(twin.encoder.parameters()), retain_graph=True)
-    generator = torch.autograd.grad(0.5 * like + forger, list(twin.generator.parameters()))
+    g_loss = -d[:6].log().mean() / 2 - d[6:].log().mean() / 2
+    encoder = torch.autograd.grad(kl + feature_loss, list(twin.encoder.parameters()), retain_graph=True)
+    generator = torch.autograd.grad(0.5 * feature_loss + g_loss, list(twin.generator.parameters()))
     old = [*twin.encoder.named_parameters(), *twin.generator.named_parameters()]
     steps = [*encoder, *(gradient / 0.5 for gradient in generator)]  # of G: 1/gamma times its loss
     for (name, before), after, step in zip(old, vae, steps, strict=True):
         assert torch.allclose(before - step, after, rtol=1e-3, atol=1e-5), name
-    for name, value in {"kl": kl, "feature_loss": like, "g_loss": forger}.items():
-        assert figures[name].item() == pytest.approx(value.item(), rel=1e-4), name
-    assert figures["e_grad_norm"].item() == pytest.approx(length(encoder), rel=1e-3)
-    assert figures["g_grad_norm"].item() == pytest.approx(length(generator), rel=1e-3)
+    for name, value in {"kl": kl, "feature_loss": feature_loss, "g_loss": g_loss}.items():
+        assert metrics[name].item() == pytest.approx(value.item(), rel=1e-4), name
+    assert metrics["e_grad_norm"].item() == pytest.approx(length(encoder), rel=1e-3)
+    assert metrics["g_grad_norm"].item() == pytest.approx(length(generator), rel=1e-3)
 
 
 def length(gradients):
     return math.sqrt(sum(g.square().sum().item() for g in gradients))
 
 
-def test_vaegan_judges_an_image_alike_in_training_and_evaluation_and_whatever_is_beside_it():
+def test_the_discriminator_of_vaegan_is_the_same_in_training_and_evaluation_and_whatever_else_is_in_the_batch():
     recipe = build("vaegan", image=(1, 16, 16), latent_dim=3, width=8, noise=0.0)
     (phase,) = recipe.phases(1)
     x = torch.rand(8, 1, 16, 16)

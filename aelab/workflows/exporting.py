@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from aelab import recipe as interface
-from aelab import recipe_files
+from aelab import networks, recipe_files
 from aelab.errors import UserError
 from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstructions, write
@@ -47,7 +47,7 @@ def export(
             raise UserError(f"{folder} is not an empty folder; nothing was written.", code=2)
         (folder / "aelab").mkdir(parents=True)
         (folder / recipe_file.path.name).write_bytes(recipe_file.content)
-        for module in (interface,):  # what a recipe imports; torch only
+        for module in (interface, networks):  # what a recipe imports; both need torch only
             copyfile(Path(module.__file__), folder / "aelab" / Path(module.__file__).name)
         (folder / "aelab" / "__init__.py").write_text(
             '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
