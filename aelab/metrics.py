@@ -1,4 +1,4 @@
-"""What is measured, each thing defined once: name, unit, direction, formula. `--help`, tables and docs read it here."""
+"""The metrics, each defined once: name, unit, direction, formula, usual name, source. Tables and docs read them here."""
 
 import math
 from dataclasses import dataclass
@@ -7,148 +7,359 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: what it is called without its split, its unit, which way is better, and what is computed."""
+    """A metric: its name without the split, its unit, which way is better, what is computed, and its name in the field."""
 
     name: str
     unit: str
     better: Literal["lower", "higher", ""]
     formula: str
+    known_as: str  # in the literature
+    source: str = ""  # the paper, where there is one to name
 
 
 DEFINITIONS = {
     entry.name: entry
     for entry in (
-        Definition("loss", "recipe's own", "", "what the recipe minimises, mean over images; a GAN: its critic's loss"),
-        Definition("mse", "per pixel", "lower", "mean over images and pixels of (x - x^)^2; x^ from the mean code"),
-        Definition("sse", "per image", "lower", "mse x pixels of an image: the squared error summed over an image"),
-        Definition("psnr", "dB", "higher", "-10 log10(mse), the mse pooled over all images"),
+        Definition(
+            "loss", "recipe's own", "", "what the recipe minimises, mean over images; gan: d_loss", known_as="loss"
+        ),
+        Definition(
+            "mse",
+            "per pixel",
+            "lower",
+            "mean over images and pixels of (x - x^)^2; x^ from the mean code",
+            known_as="mean squared error of reconstructions",
+        ),
+        Definition(
+            "sse",
+            "per image",
+            "lower",
+            "mse x pixels of an image: the squared error summed over an image",
+            known_as="squared error per image",
+            source="Hinton & Salakhutdinov 2006",
+        ),
+        Definition(
+            "psnr",
+            "dB",
+            "higher",
+            "-10 log10(mse), the mse pooled over all images",
+            known_as="peak signal-to-noise ratio",
+        ),
         Definition(
             "ssim",
             "",
             "higher",
-            "structural similarity (Wang et al. 2004), Gaussian window of 11 pixels; the image is mirrored at its border",
+            "windows of 11 pixels with Gaussian weights, mean over windows and images; the image is mirrored at its border",
+            known_as="structural similarity index",
+            source="Wang et al. 2004",
         ),
         Definition(
             "recon_sharpness",
             "",
             "",
             "variance of the Laplacian of reconstructions over that of the test images: below 1 blurred, above 1 noisy",
+            known_as="variance of the Laplacian, a focus measure",
+            source="Pech-Pacheco et al. 2000",
         ),
         Definition(
             "denoised_mse",
             "per pixel",
             "lower",
-            "mse between the clean image and what is made of its noisy copy; linear_ and nothing_ clipped to [0, 1]",
+            "mse between the clean image and the one restored from its corrupted copy; linear_ and nothing_ clipped to [0, 1]",
+            known_as="mean squared error of denoising",
         ),
-        Definition("denoised_sse", "per image", "lower", "denoised_mse x pixels of an image"),
-        Definition("denoised_psnr", "dB", "higher", "-10 log10(denoised_mse), pooled over all images"),
-        Definition("error", "%", "lower", "images whose most probable class is not their label"),
+        Definition(
+            "denoised_sse",
+            "per image",
+            "lower",
+            "denoised_mse x pixels of an image",
+            known_as="squared error of denoising per image",
+        ),
+        Definition(
+            "denoised_psnr",
+            "dB",
+            "higher",
+            "-10 log10(denoised_mse), pooled over all images",
+            known_as="peak signal-to-noise ratio of denoising",
+        ),
+        Definition(
+            "error",
+            "%",
+            "lower",
+            "images whose most probable class is not their label",
+            known_as="classification error",
+        ),
         Definition(
             "nll",
             "nats per image",
             "lower",
             "-log p(x|z), z drawn from q(z|x), summed over pixels; binarised images, or a density of grey values",
+            known_as="reconstruction term of the ELBO; distortion",
+            source="Kingma & Welling 2014",
         ),
-        Definition("kl", "nats per image", "", "KL(q(z|x) || p(z)), summed over dimensions"),
+        Definition(
+            "kl",
+            "nats per image",
+            "",
+            "KL(q(z|x) || p(z)), summed over dimensions",
+            known_as="KL term of the ELBO; rate",
+            source="Kingma & Welling 2014",
+        ),
         Definition(
             "elbo",
             "nats per image",
             "higher",
             "-(nll + kl): a lower bound of log p(x); pca_elbo: log p(x) of probabilistic PCA, a linear decoder's best",
+            known_as="evidence lower bound",
+            source="Kingma & Welling 2014; Tipping & Bishop 1999",
         ),
-        Definition("iwae_nll", "nats per image", "lower", "-log 1/S sum_s p(x, z_s) / q(z_s|x), z_s drawn from q(z|x)"),
-        Definition("iwae_nll_se", "nats per image", "lower", "standard error of iwae_nll over the images"),
+        Definition(
+            "iwae_nll",
+            "nats per image",
+            "lower",
+            "-log 1/S sum_s p(x, z_s) / q(z_s|x), z_s drawn from q(z|x)",
+            known_as="negative log-likelihood by importance sampling, the IWAE bound",
+            source="Burda et al. 2016",
+        ),
+        Definition(
+            "iwae_nll_se",
+            "nats per image",
+            "lower",
+            "standard error of iwae_nll over the images",
+            known_as="standard error of the mean",
+        ),
         Definition(
             "iwae_nll_mc_se",
             "nats per image",
             "lower",
             "standard error of iwae_nll from the sampling of z alone, by the delta method: falls as 1/sqrt(S)",
+            known_as="Monte Carlo standard error",
         ),
-        Definition("iwae_samples", "", "", "S, the importance samples an image of iwae_nll"),
-        Definition("iwae_images", "", "", "the test images, evenly spread, of iwae_nll and its errors"),
         Definition(
-            "feature_loss", "nats per image", "lower", "half the squared distance of x and x~ in D's last convolution"
+            "iwae_samples",
+            "",
+            "",
+            "S, the importance samples per image of iwae_nll",
+            known_as="number of importance samples per image",
+            source="Burda et al. 2016",
         ),
-        Definition("d_loss", "nats per image", "", "what the discriminator minimises: -log D(x) - log(1 - D(G(z)))"),
-        Definition("d_real", "probability", "", "mean of D(x) over real images"),
-        Definition("d_fake", "probability", "", "mean of D(G(z)) over generated images"),
-        Definition("g_loss", "nats per image", "", "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))"),
-        Definition("g_grad_norm", "norm", "", "norm of the gradient that reaches the generator's weights"),
-        Definition("d_grad_norm", "norm", "", "norm of the gradient that reaches the discriminator's weights"),
-        Definition("e_grad_norm", "norm", "", "norm of the gradient that reaches the encoder's weights"),
-        Definition("active_units", "", "", "dimensions d of the code with Var_x(E[z_d|x]) > 0.01, first 1,000 images"),
+        Definition(
+            "iwae_images",
+            "",
+            "",
+            "the number of test images, evenly spread, of iwae_nll and its errors",
+            known_as="number of images",
+        ),
+        Definition(
+            "feature_loss",
+            "nats per image",
+            "lower",
+            "half the squared distance of x and x~ in D's last convolution",
+            known_as="learned similarity",
+            source="Larsen et al. 2016",
+        ),
+        Definition(
+            "d_loss",
+            "nats per image",
+            "",
+            "what the discriminator minimises: -log D(x) - log(1 - D(G(z))); 2 log 2 = 1.386 where D is 1/2",
+            known_as="discriminator loss",
+            source="Goodfellow et al. 2014",
+        ),
+        Definition(
+            "d_real",
+            "probability",
+            "",
+            "mean of D(x) over real images",
+            known_as="mean discriminator output on real images",
+            source="Goodfellow et al. 2014",
+        ),
+        Definition(
+            "d_fake",
+            "probability",
+            "",
+            "mean of D(G(z)) over generated images",
+            known_as="mean discriminator output on generated images",
+            source="Goodfellow et al. 2014",
+        ),
+        Definition(
+            "g_loss",
+            "nats per image",
+            "",
+            "what the generator minimises: log(1 - D(G(z))) or -log D(G(z))",
+            known_as="generator loss, minimax or non-saturating",
+            source="Goodfellow et al. 2014",
+        ),
+        Definition(
+            "g_grad_norm",
+            "norm",
+            "",
+            "norm of the gradient that reaches the generator's weights",
+            known_as="gradient norm of the generator",
+        ),
+        Definition(
+            "d_grad_norm",
+            "norm",
+            "",
+            "norm of the gradient that reaches the discriminator's weights",
+            known_as="gradient norm of the discriminator",
+        ),
+        Definition(
+            "e_grad_norm",
+            "norm",
+            "",
+            "norm of the gradient that reaches the encoder's weights",
+            known_as="gradient norm of the encoder",
+        ),
+        Definition(
+            "active_units",
+            "",
+            "",
+            "dimensions d of the code with Var_x(E[z_d|x]) > 0.01, first 1,000 images",
+            known_as="active units",
+            source="Burda et al. 2016",
+        ),
         Definition(
             "knn_accuracy",
             "%",
             "higher",
             "test images whose class is that of most of the 5 nearest codes of training images; with --labels N, of those N",
+            known_as="k-nearest-neighbour accuracy, k = 5",
+            source="Cover & Hart 1967",
         ),
         Definition(
-            "probe_accuracy", "%", "higher", "the same by logistic regression on the standardised codes (linear probe)"
+            "probe_accuracy",
+            "%",
+            "higher",
+            "the same by logistic regression on the standardised codes",
+            known_as="linear probe",
+            source="Alain & Bengio 2016",
         ),
         Definition(
             "kmeans_nmi",
             "0 to 1",
             "higher",
-            "mutual information of classes and of k-means clusters of the test codes, K as many as classes, normalised",
+            "mutual information of classes and k-means clusters of test codes, K of each, over the mean of their entropies",
+            known_as="normalised mutual information of clusters",
+            source="Strehl & Ghosh 2002, with the geometric mean",
         ),
         Definition(
             "intrinsic_dim",
             "",
             "",
-            "dimensions that the test codes fill, by two nearest neighbours (Facco et al. 2017)",
+            "dimensions that the test codes fill, by the ratio of the distances of each to its two nearest neighbours",
+            known_as="intrinsic dimension, TwoNN estimator",
+            source="Facco et al. 2017",
         ),
         Definition(
             "fd",
             "squared feature",
             "lower",
             "|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) between an extractor's features of samples and of test images",
+            known_as="Fréchet distance; not the FID, whose features are those of one published Inception net",
+            source="Heusel et al. 2017",
         ),
         Definition(
             "kid",
             "",
             "lower",
-            "maximum mean discrepancy of those features, cubic kernel, mean of 100 subsets of at most 1,000",
+            "squared maximum mean discrepancy of those features, cubic kernel, mean of 100 subsets of at most 1,000",
+            known_as="kernel distance; kernel inception distance in Inception features",
+            source="Bińkowski et al. 2018",
         ),
-        Definition("precision", "0 to 1", "higher", "samples within reach of a test image in those features, k = 5"),
-        Definition("recall", "0 to 1", "higher", "test images within reach of a sample in those features, k = 5"),
-        Definition("density", "", "higher", "test images in whose reach a sample is, over k = 5 (Naeem et al. 2020)"),
         Definition(
-            "coverage", "0 to 1", "higher", "test images with a sample in their reach, k = 5 (Naeem et al. 2020)"
+            "precision",
+            "0 to 1",
+            "higher",
+            "samples within reach of a test image in those features, k = 5",
+            known_as="improved precision",
+            source="Kynkäänniemi et al. 2019",
+        ),
+        Definition(
+            "recall",
+            "0 to 1",
+            "higher",
+            "test images within reach of a sample in those features, k = 5",
+            known_as="improved recall",
+            source="Kynkäänniemi et al. 2019",
+        ),
+        Definition(
+            "density",
+            "",
+            "higher",
+            "test images in whose reach a sample is, over k = 5",
+            known_as="density",
+            source="Naeem et al. 2020",
+        ),
+        Definition(
+            "coverage",
+            "0 to 1",
+            "higher",
+            "test images with a sample in their reach, k = 5",
+            known_as="coverage",
+            source="Naeem et al. 2020",
         ),
         Definition(
             "classes",
             "",
             "higher",
             "classes that a classifier sees in at least a tenth of an equal share of the samples",
+            known_as="modes covered",
+            source="Metz et al. 2017",
         ),
         Definition(
-            "class_distance", "", "lower", "1/2 sum_k |share of class k among the samples - 1/K|, by that classifier"
+            "class_distance",
+            "",
+            "lower",
+            "1/2 sum_k |share of class k among the samples - 1/K|, by that classifier",
+            known_as="total variation distance of the class shares",
         ),
         Definition(
             "inception_score",
             "",
             "higher",
-            "exp of mean KL(p(k|x) || p(k)) over samples, p by that classifier (inception score): mean of ten random parts",
+            "exp of mean KL(p(k|x) || p(k)) over samples, p by that classifier: mean of ten random parts",
+            known_as="inception score, here of the data's own classifier",
+            source="Salimans et al. 2016",
         ),
-        Definition("classifier_error", "%", "lower", "error of that classifier on the test images"),
+        Definition(
+            "classifier_error",
+            "%",
+            "lower",
+            "error of that classifier on the test images",
+            known_as="classification error",
+        ),
         Definition(
             "parzen",
             "nats per image",
             "higher",
             "log density of test images under Gaussians around the samples, width chosen by 1,000 validation images",
+            known_as="Parzen window log-likelihood",
+            source="Breuleux et al. 2011; Goodfellow et al. 2014",
         ),
         Definition(
             "nearest",
             "",
             "",
-            "pixel distance of the first 1,000 samples to their nearest training image: far below real ones, copies",
+            "pixel distance of the first 1,000 samples to their nearest training image; far below that of real images: copies",
+            known_as="distance to the nearest training image",
         ),
         Definition(
-            "sharpness", "", "", "variance of the Laplacian of samples over that of the test images: below 1 blurred"
+            "sharpness",
+            "",
+            "",
+            "variance of the Laplacian of samples over that of the test images: below 1 blurred",
+            known_as="variance of the Laplacian, a focus measure",
+            source="Pech-Pacheco et al. 2000",
         ),
-        Definition("images_per_second", "1/s", "higher", "training images a second, validation and logging left out"),
-        Definition("seconds", "s", "lower", "wall time of the epoch's training steps"),
+        Definition(
+            "images_per_second",
+            "1/s",
+            "higher",
+            "training images a second, validation and logging left out",
+            known_as="throughput",
+        ),
+        Definition("seconds", "s", "lower", "wall time of the epoch's training steps", known_as="time of an epoch"),
     )
 }
 
@@ -158,7 +369,7 @@ BASELINES = {
     "linear": "linear filter",
     "real": "real images",
     "neighbour": "1-NN of pixels",
-}  # what a figure is held against
+}  # better or worse than the model: what it is compared with
 CONTROLS = {
     "mean": "mean image",
     "nothing": "left as it is",
@@ -166,12 +377,12 @@ CONTROLS = {
     "pixels": "independent pixels",
     "gaussian": "Gaussian images",
     "majority": "largest class",
-}  # what it must beat
+}  # what any model must beat
 EXTRACTORS = ("lenet", "inception")  # a distance between features is named after what made them
 
 
 def against(metric: str) -> tuple[str, str]:
-    """Whose figure it is and of which metric: test/pca_mse is ("pca", "test/mse"), a model's own ("", metric)."""
+    """Whose value it is and of which metric: test/pca_mse is ("pca", "test/mse"), a model's own ("", metric)."""
     split, slash, name = metric.rpartition("/")
     of, _, rest = name.partition("_")
     return (of, split + slash + rest) if of in {**BASELINES, **CONTROLS} else ("", metric)
