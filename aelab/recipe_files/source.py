@@ -61,7 +61,7 @@ class _Source:
         self._check(self.tree.body)
         recipe = self._recipe()
         constructors = [node for node in recipe.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
-        if len(constructors) != 1 or constructors[0].decorator_list:
+        if not constructors or constructors[0].decorator_list:
             raise _UnclearError
         arguments = constructors[0].args
         plain = [*arguments.posonlyargs, *arguments.args]
@@ -88,8 +88,6 @@ class _Source:
             value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
             for name in _names(node):
                 if name in SETTINGS or name in old_names:
-                    if value is None:
-                        raise _UnclearError
                     found[name] = self.value(value)
         return aliases.renamed(found, old_names)
 
@@ -105,7 +103,7 @@ class _Source:
             root = self.meaning(base).partition(".")[0]
             if root in ("", "aelab") and not (isinstance(base, ast.Name) and base.id in helpers):
                 raise _UnclearError
-        if any(name.startswith("__") and name != "__init__" for node in recipe.body for name in _names(node)):
+        if [name for node in recipe.body for name in _names(node) if name.startswith("__")] != ["__init__"]:
             raise _UnclearError  # such as __new__ or __signature__
         return recipe
 
@@ -160,8 +158,8 @@ class _Source:
         meanings = set(self.bound[node.id])
         return meanings.pop() if len(meanings) == 1 else ""
 
-    def value(self, node: ast.expr) -> Any:
-        """The value of a literal or of a type with its notes. Raises _UnclearError for any other expression."""
+    def value(self, node: ast.expr | None) -> Any:
+        """The value of a literal or of a type with its notes. Raises _UnclearError for anything else."""
         match node:
             case ast.Constant(value=value):
                 return value
