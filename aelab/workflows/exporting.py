@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from aelab import recipe as interface
 from aelab import networks, recipe_files
+from aelab import recipe as interface
 from aelab.errors import UserError
 from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstructions, write
@@ -47,8 +47,8 @@ def export(
             raise UserError(f"{folder} is not an empty folder; nothing was written.", code=2)
         (folder / "aelab").mkdir(parents=True)
         (folder / recipe_file.path.name).write_bytes(recipe_file.content)
-        for module in (interface, networks):  # what a recipe imports; both need torch only
-            copyfile(Path(module.__file__), folder / "aelab" / Path(module.__file__).name)
+        for module in (interface.__file__, networks.__file__):  # what a recipe imports; both need torch only
+            copyfile(module, folder / "aelab" / Path(module).name)
         (folder / "aelab" / "__init__.py").write_text(
             '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
         )
