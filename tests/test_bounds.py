@@ -13,8 +13,7 @@ from aelab.data import open_data
 from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.training.settings import Settings
-from aelab.workflows import train as runs
-from aelab.workflows.planning import Config
+from aelab.workflows.planning import Config, Plan
 
 HUGE = "1" + "0" * 399
 TRAIN = ("train", "linear", "--data", "digits", "--max-steps", 2, "-q")
@@ -38,7 +37,7 @@ def no_run(monkeypatch):
     def never(*arguments, **named):
         raise AssertionError("the store was opened")
 
-    monkeypatch.setattr("aelab.tracking.Store", never)
+    monkeypatch.setattr("aelab.tracking.Store.__init__", never)
 
 
 def refused(answer, *says):
@@ -119,7 +118,7 @@ def test_a_batch_of_one_is_refused_before_there_is_a_run(cli):
 
 def prepared(recipe):
     config = Config(str(recipe), Settings(3, 1, device="cpu"))
-    return runs.prepare(config, recipe_files.find(str(recipe)), open_data("digits"))
+    return Plan(config, recipe_files.find(str(recipe)), open_data("digits")).build()
 
 
 @pytest.mark.parametrize("recipe", ["gan", "pretrained"])
@@ -131,9 +130,8 @@ def test_a_batch_of_one_is_refused_where_a_recipe_normalises_over_it(recipe):
 def test_a_batch_of_one_is_taken_where_nothing_is_normalised_and_the_trial_leaves_no_trace():
     recipe = prepared("linear")
     drawn = torch.rand(3)
-    again = runs.prepare(
-        Config("linear", Settings(3, 2, device="cpu")), recipe_files.find("linear"), open_data("digits")
-    )
+    config = Config("linear", Settings(3, 2, device="cpu"))
+    again = Plan(config, recipe_files.find("linear"), open_data("digits")).build()
     assert torch.equal(drawn, torch.rand(3)) and recipe.training
     assert all(torch.equal(a, b) for a, b in zip(recipe.parameters(), again.parameters(), strict=True))
 

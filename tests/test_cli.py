@@ -201,9 +201,9 @@ def test_compare_and_runs_and_recipes_answer_in_json(cli):
     cli("train", "linear", *FAST, "--latent-dim", 5, "--name", "five")
     rows = cli("compare", "two", "five", "--json").json["runs"]
     assert [(r["run"], r["latent_dim"]) for r in rows] == [("two", 2), ("five", 5)]
-    assert rows[0]["best/mse"] > rows[1]["best/mse"]
+    assert rows[0]["last/mse"] > rows[1]["last/mse"]
     cli("eval", "two", "-q")
-    assert "best/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
+    assert "last/mse" in cli("compare", "two", "five", "--json").json["runs"][0], "one split for all"
     cli("eval", "five", "-q")
     assert "test/mse" in cli("compare", "two", "five", "--json").json["runs"][0]
     assert [r["name"] for r in cli("runs", "--json").json["runs"]] == ["five", "two"]
@@ -571,10 +571,10 @@ def test_compare_draws_a_curve(cli, here):
     assert answer.code == 0 and "picture  gradients.png" in answer.out
     assert Image.open(here / "gradients.png").size[0] > 500
     answer = cli("compare", "minimax", "--curve", "step/nothing")
-    assert answer.code == 2 and "no figure 'step/nothing' in minimax" in answer.err
+    assert answer.code == 2 and "no metric 'step/nothing' in minimax" in answer.err
 
 
-def test_samples_are_judged_by_a_classifier(cli):
+def test_samples_are_classified(cli):
     cli("train", "gan", *FAST)
     metrics = cli("eval", "gan", "--json").json["runs"][0]["metrics"]
     assert 1 <= metrics["test/classes"] <= 10 and 0 <= metrics["test/class_distance"] <= 0.9

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from aelab.cli.console import Screen
+from aelab.cli.console import Console
+from aelab.progress_bar import progress_bar
 
 MARKUP = ["[/b]", "[/x]", "[link=https://evil.example]zz[/link]", "[bold]fat[/bold]", ":smile:"]
 
@@ -16,7 +17,7 @@ class Tty(io.StringIO):
 
 @pytest.mark.parametrize("text", MARKUP)
 def test_a_table_shows_markup_as_text(text, capsys):
-    Screen().table([{text: text, "figure": 1.0}], title=text, right=[text])
+    Console().table([{text: text, "figure": 1.0}], title=text, right=[text])
     title, head, row = capsys.readouterr().out.splitlines()
     assert title == text and head.split()[0] == text.split()[0] and row.split()[0] == text.split()[0]
 
@@ -26,7 +27,9 @@ def test_so_does_a_bar(text, monkeypatch):
     monkeypatch.setattr("sys.stderr", sent := Tty())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    with Screen().progress(f"classifier of {text}, once", 3) as bar:
+    monkeypatch.setattr("aelab.cli.console.SHOWN_AFTER", -1.0)
+    Console()
+    with progress_bar(f"classifier of {text}, once", 3) as bar:
         bar.update(1, text=f"at {text}")
         bar._progress.refresh()
     assert f"classifier of {text}, once" in sent.getvalue() and f"at {text}" in sent.getvalue()

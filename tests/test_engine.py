@@ -4,17 +4,14 @@ import math
 
 import pytest
 import torch
+from driver import Fit, Interrupted, after, never, settings, settings_of
 
 from aelab import recipe_files
-from aelab.cli.console import Screen
 from aelab.data import open_data
 from aelab.errors import UserError
-from aelab.evaluation.loss import evaluate
+from aelab.evaluation import evaluate_loss
 from aelab.tracking import Store
-from aelab.training import checkpoint
-from aelab.training.trainer import Interrupted, Settings, Training
-from aelab.workflows import train as runs
-from aelab.workflows.planning import Config
+from aelab.training import Trainer, checkpoint
 
 RECIPES = list(recipe_files.available())
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
@@ -44,47 +41,13 @@ class Twice(Recipe):
 '''
 
 
-class Silent:
-    """Stands in for a tracked run: keeps what is logged."""
-
-    id = name = "silent"
-
-    def __init__(self, folder):
-        self.folder, self.points, self.images = folder, {}, []
-
-    def tags(self, tags):
-        assert all(tags.values())
-
-    def metrics(self, values, step):
-        for key, value in values.items():
-            assert (key, step) not in self.points, "no point twice"
-            self.points[key, step] = value
-
-    def stepwise_image(self, key, picture, step):
-        self.images.append((key, step))
-
-
 @pytest.fixture(scope="module")
 def digits():
     return open_data("digits")
 
 
-def training(name, data, folder, epochs=3, seed=0, options=None, **settings):
-    page = recipe_files.find(str(name))
-    config = Config(str(name), Settings(epochs, 64, seed, "cpu", **settings), options or {})
-    recipe = runs.prepare(config, page, data)
-    ema = settings.get("ema", recipe.ema)
-    config = Config(str(name), Settings(epochs, 64, seed, "cpu", **{**settings, "ema": ema}), options or {})
-    return Training(recipe, data, config.settings, Silent(folder), Screen(quiet=True))
-
-
-def never():
-    return False
-
-
-def after(steps):
-    left = iter([False] * (steps - 1))
-    return lambda: next(left, True)
+def training(name, data, folder, epochs=3, seed=0, options=None, **how):
+    return Fit(name, data, folder, settings_of(name, settings(epochs, seed=seed), **how), options)
 
 
 def weights(training):
@@ -133,7 +96,7 @@ def test_a_cut_run_ends_where_a_whole_one_ends(name, options, cut, digits, tmp_p
     second.fit(never)
     assert same(weights(whole), weights(second))
     assert same(whole.best_weights, second.best_weights)
-    a, b = whole.state(), second.state()
+    a, b = whole.state_dict(), second.state_dict()
     assert torch.equal(a["rng"], b["rng"])
     for p, q in zip(a["optimizers"], b["optimizers"], strict=True):
         for optimizer in p:
@@ -150,18 +113,18 @@ def test_evaluation_does_not_touch_the_training(digits, tmp_path):
     fit = training("vae", digits, tmp_path)
     state = torch.get_rng_state()
     fit.recipe.train()
-    first = evaluate(fit.recipe, digits.val)
+    first = evaluate_loss(fit.recipe, digits.val)
     assert torch.equal(torch.get_rng_state(), state) and fit.recipe.training
     torch.manual_seed(3)
-    assert evaluate(fit.recipe, digits.val) == first, "two evaluations differ by the weights alone"
+    assert evaluate_loss(fit.recipe, digits.val) == first, "two evaluations differ by the weights alone"
 
 
 def test_an_evaluation_weighs_by_image_not_by_batch(digits, tmp_path, monkeypatch):
     fit = training("stacked", digits, tmp_path)
-    wanted = evaluate(fit.recipe, digits.test)
+    wanted = evaluate_loss(fit.recipe, digits.test)
     for block in (1, 64, 1000):
         monkeypatch.setattr("aelab.evaluation.loss.BLOCK", block)
-        for name, value in evaluate(fit.recipe, digits.test).items():
+        for name, value in evaluate_loss(fit.recipe, digits.test).items():
             assert value == pytest.approx(wanted[name], rel=1e-6)
     x, _ = digits.test.batch(slice(None))
     fit.recipe.eval()
@@ -174,22 +137,22 @@ def test_an_evaluation_weighs_by_image_not_by_batch(digits, tmp_path, monkeypatc
 def test_the_best_weights_are_those_of_the_best_validation(digits, tmp_path):
     fit = training("stacked", digits, tmp_path, epochs=4, options={"lr": 0.02})
     seen = {}
-    keep = fit._keep_best
-    fit._keep_best = lambda held: (seen.setdefault(held["loss"], weights(fit)), keep(held))
+    keep = fit.trainer._keep_if_best
+    fit.trainer._keep_if_best = lambda held: (seen.setdefault(held["loss"], weights(fit)), keep(held))[1]
     fit.fit(never)
-    fit.use_best()
+    fit.keep_best()
     assert same(weights(fit), seen[min(seen)])
-    assert evaluate(fit.recipe, digits.val)["loss"] == min(seen)
+    assert evaluate_loss(fit.recipe, digits.val)["loss"] == min(seen)
 
 
-def test_the_average_is_what_is_judged(digits, tmp_path):
+def test_the_average_is_what_is_validated_and_kept(digits, tmp_path):
     fit = training("vae", digits, tmp_path, epochs=2, ema=0.9)
     fit.fit(never)
     raw = weights(fit)
-    fit.use_best()
+    fit.keep_best()
     assert not same(raw, weights(fit))
     logged = [fit.run.points["val/loss", epoch] for epoch in (1, 2)]
-    assert evaluate(fit.recipe, digits.val)["loss"] == pytest.approx(min(logged), rel=1e-6)
+    assert evaluate_loss(fit.recipe, digits.val)["loss"] == pytest.approx(min(logged), rel=1e-6)
 
 
 def test_an_average_is_what_it_says(digits, tmp_path):
@@ -199,12 +162,13 @@ def test_an_average_is_what_it_says(digits, tmp_path):
 
     def record(*arguments):
         nonlocal average
-        step(*arguments)
+        skipped = step(*arguments)
         now = fit.recipe.b.detach().clone()
         average = now if average is None else torch.lerp(now, average, next(decays))
+        return skipped
 
-    fit.step = record
-    fit.steps = 5
+    fit.trainer.step = record
+    fit.trainer.steps = 5
     fit.fit(never)
     assert torch.allclose(fit.best_weights["b"], average, atol=1e-7)
 
@@ -215,8 +179,8 @@ def test_max_steps_and_patience(digits, tmp_path):
     assert short.progress.step == 7
     patient = training("stacked", digits, tmp_path / "b", epochs=50, patience=2, options={"lr": 1e-12})
     values = iter([5.0, 4.0, 4.5, 4.2, 1.0, 0.5])
-    keep = patient._keep_best
-    patient._keep_best = lambda held: keep({"loss": next(values)})
+    keep = patient.trainer._keep_if_best
+    patient.trainer._keep_if_best = lambda held: keep({"loss": next(values)})
     patient.fit(never)
     assert patient.progress.epochs == 4, "two epochs without a better one"
     assert patient.progress.best == 4.0
@@ -227,7 +191,7 @@ def test_max_steps_and_patience(digits, tmp_path):
 def test_every_image_but_the_last_few_is_seen_once_an_epoch(digits, tmp_path):
     fit = training("linear", digits, tmp_path, epochs=1)
     seen = []
-    fit.step = lambda phase, x, y: (seen.append(x), Training.step(fit, phase, x, y))
+    fit.trainer.step = lambda phase, x, y: (seen.append(x), Trainer.step(fit.trainer, phase, x, y))[1]
     fit.fit(never)
     rows = torch.cat(seen).flatten(1)
     assert len(rows) == len(digits.train) // 64 * 64
@@ -239,7 +203,7 @@ def test_images_with_hidden_labels_fill_half_a_batch_and_all_are_seen(digits, tm
         "pretrained", digits, tmp_path, options={"pretrain": False, "finetune": 0, "pseudo_label": 1, "labels": 20}
     )
     some, steps = digits.train.labelled(20, 0), []
-    fit.step = lambda phase, x, y: (steps.append((x, y)), Training.step(fit, phase, x, y))
+    fit.trainer.step = lambda phase, x, y: (steps.append((x, y)), Trainer.step(fit.trainer, phase, x, y))[1]
     fit.fit(never)
     drawn = {tuple(row) for row in (some.images.flatten(1).float() / 255).tolist()}
     for x, y in steps:
@@ -273,7 +237,7 @@ def test_images_are_logged_at_step_zero_and_each_epoch(digits, tmp_path):
 
 
 def test_a_curve_by_step_has_a_bounded_number_of_points(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr("aelab.training.trainer.MOST_POINTS", 10)
+    monkeypatch.setattr("aelab.training.trainer.CURVE_POINTS", 10)
     fit = training("linear", digits, tmp_path)
     fit.fit(never)
     steps = [step for key, step in fit.run.points if key == "step/loss"]
@@ -315,10 +279,10 @@ def test_two_points_of_a_store_never_clash(tmp_path):
     assert history == [(1, 1.0), (2, 4.0)]
 
 
-def test_the_step_size_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
+def test_the_learning_rate_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
     fit = training("linear", digits, tmp_path, epochs=2, options={"lr": 0.1}, schedule="cosine", warmup=4)
     seen = []
-    step = fit.recipe.step
+    step = fit.recipe.training_step
     fit.phases[0].step = lambda x, y, muon, adam: (
         seen.append((muon.param_groups[0]["lr"], adam.param_groups[0]["lr"])), step(x, y, muon=muon, adam=adam),
     )[1]  # fmt: skip
@@ -339,16 +303,16 @@ def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, di
     second.restore(checkpoint.newest(tmp_path / "cut/checkpoints", "last", pytest.fail), None)
     second.fit(never)
     assert same(weights(whole), weights(second))
-    assert same(whole.judged.state_dict(), second.judged.state_dict())
+    assert same(whole.kept.state_dict(), second.kept.state_dict())
 
 
 def test_a_validation_that_is_never_a_number_keeps_the_last_weights(digits, tmp_path):
     fit = training("stacked", digits, tmp_path, epochs=1)
-    keep = fit._keep_best
-    fit._keep_best = lambda held: keep({**held, "loss": math.nan})
+    keep = fit.trainer._keep_if_best
+    fit.trainer._keep_if_best = lambda held: keep({**held, "loss": math.nan})
     fit.fit(never)
     last = weights(fit)
-    fit.use_best()
+    fit.keep_best()
     assert same(weights(fit), last)
 
 
@@ -359,7 +323,7 @@ def test_a_resume_without_its_best_checkpoint_goes_on(digits, tmp_path):
     second = training("stacked", digits, tmp_path, epochs=3)
     second.restore(checkpoint.newest(tmp_path / "checkpoints", "last", pytest.fail), None)
     second.fit(never)
-    second.use_best()
+    second.keep_best()
     assert second.best_weights and math.isfinite(second.progress.best)
 
 
@@ -370,8 +334,8 @@ def test_the_random_state_of_apples_gpu_is_in_the_checkpoint(kept, digits, tmp_p
     monkeypatch.setattr(torch.mps, "get_rng_state", generator.get_state)
     monkeypatch.setattr(torch.mps, "set_rng_state", generator.set_state)
     fit = training("linear", digits, tmp_path)
-    fit.device = torch.device("mps")
-    state = fit.state()
+    fit.trainer.device = torch.device("mps")
+    state = fit.state_dict()
     drawn = torch.rand(3, generator=generator)
     if not kept:
         del state["rng_mps"]

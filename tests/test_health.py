@@ -295,7 +295,7 @@ def test_a_test_says_which_classes_its_classifier_misses():
 # runs
 
 
-def test_the_health_of_a_run_is_its_faults_alone():
+def test_the_diagnosis_of_a_run_is_its_faults_alone():
     assert Diagnosis([], ["12 of 20"]).text == "good"
     assert Diagnosis(["one", "two"], ["12 of 20"]).text == "one; two"
 
@@ -306,17 +306,19 @@ def test_a_finished_run_says_how_it_is(cli):
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 40, "--name", "ill", "-q")
     tag = Store().find("ill").tags["aelab.diagnostics"]
     assert tag.startswith("hardly trained: after 40 steps nothing is proven") and f"warning: {tag}" in answer.err
-    assert f"Health: {tag}." in Store().find("ill").tags["mlflow.note.content"]
+    assert f"Diagnostics: {tag}." in Store().find("ill").tags["mlflow.note.content"]
 
 
 def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
     from aelab.tracking import Store
 
-    monkeypatch.setattr("aelab.workflows.starting.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"]))
+    monkeypatch.setattr(
+        "aelab.workflows.following.diagnose", lambda *_: Diagnosis([], ["12 of 20 dimensions are used"])
+    )
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "fine")
     info = Store().find("fine")
     assert info.tags["aelab.diagnostics"] == "good" and "12 of 20" in answer.err and "warning: 12" not in answer.err
-    assert "Health: good.\nNote: 12 of 20 dimensions are used." in info.tags["mlflow.note.content"]
+    assert "Diagnostics: good.\nNote: 12 of 20 dimensions are used." in info.tags["mlflow.note.content"]
 
 
 def test_a_run_that_is_not_finite_says_so(cli, here):

@@ -8,7 +8,7 @@ import torch
 from aelab import recipe_files
 from aelab.data.catalog import BUNDLED
 from aelab.data.dataset import Split, split
-from aelab.evaluation import evaluate as evaluation
+from aelab.evaluation import evaluate_loss
 from aelab.evaluation.reconstruction import PCA_BYTES, error_metrics, fit_pca, pca_baseline, pca_density, squared_errors
 from aelab.metrics import DEFINITIONS, definition
 from aelab.recipe import Autoencodes
@@ -156,7 +156,7 @@ def test_every_figure_of_a_recipe_is_defined(name, elsewhere):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_figure_of_an_evaluation_is_defined(name, elsewhere):
     recipe = built(name)
-    figures = evaluation.evaluate(recipe, images(7, (1, 8, 8), 0))
+    figures = evaluate_loss(recipe, images(7, (1, 8, 8), 0))
     assert all(definition(f"val/{figure}") for figure in figures)
     assert ("psnr" in figures) == isinstance(recipe, Autoencodes)
 

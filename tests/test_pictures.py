@@ -7,7 +7,8 @@ from matplotlib.text import Text
 
 from aelab import figures
 from aelab.errors import UserError, visible
-from aelab.figures import GAP, bars, contact_sheet, curve, curves, grid, linear, save, spherical
+from aelab.figures import bars, contact_sheet, curve, curves, grid, save
+from aelab.figures.grids import GAP, linear, spherical
 
 
 class Doubles:

@@ -13,13 +13,15 @@ from sklearn.neighbors import KernelDensity, KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from aelab import console, recipe_files
-from aelab.cli.console import Screen
+from aelab import recipe_files
+from aelab.cli import console
+from aelab.cli.console import Console
 from aelab.data import Split, open_data
 from aelab.errors import UserError
-from aelab.evaluation import generation
+from aelab.evaluation import Report, generation, measure
 from aelab.evaluation.codes import code_figures, intrinsic_dimension, random_projection
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
+from aelab.evaluation.measure import spread
 from aelab.evaluation.reconstruction import (
     filter_errors,
     fit_pca,
@@ -28,11 +30,9 @@ from aelab.evaluation.reconstruction import (
     reconstruction_figures,
     sharpness,
 )
-from aelab.evaluation.report import Report, report_of, spread
 from aelab.metrics import BASELINES, CONTROLS, against, definition
+from aelab.progress_bar import progress_bar
 from aelab.recipe import Recipe
-
-QUIET = Screen(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +183,7 @@ def test_intrinsic_dimension_of_a_flat_piece_of_a_larger_space(dimension):
 def test_neighbours_and_probes_see_the_labels_of_the_training_alone(labels, digits, few):
     """The same draw as the training's, for the model, the PCA and the random projection."""
     recipe = built("pretrained", labels=labels).eval()
-    figures = report_of(recipe, digits, QUIET, seed=3).figures
+    figures = measure(recipe, digits, seed=3).metrics
     seen = digits.train.labelled(labels, 3) if labels else digits.train
     images = [part.batch(slice(None))[0] for part in (seen, digits.test)]
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_the_sampling_error_of_the_likelihood_falls_with_the_samples(digits):
 
 def test_the_likelihood_of_some_images_stands_beside_the_pca_of_the_same(digits):
     recipe = built("vae", likelihood="gaussian").eval()
-    figures = report_of(recipe, digits, QUIET, draws=4, images=50, plain=True).figures
+    figures = measure(recipe, digits, draws=4, images=50, plain=True).metrics
     chosen = spread(digits.test, 50)
     assert figures["test/iwae_images"] == len(chosen) == 50
     pca = fit_pca(digits.train, 6)
@@ -324,8 +324,8 @@ def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
     """In all figures as many are compared: with fewer test images than the most, and with still fewer training images."""
     data = replace(digits, train=Split(digits.train.images[:cut], digits.train.labels[:cut]), fingerprint=f"{cut}")
     n = min(len(data.test), len(data.train))
-    report = report_of(Copies(data, n), data, QUIET)
-    figures = report.figures
+    report = measure(Copies(data, n), data)
+    figures = report.metrics
     assert report.tags["aelab.compared_samples"] == str(n) and any(f"{n:,} samples" in note for note in report.notes)
     for name in ("parzen", "sharpness", "fd_lenet", "kid_lenet", "precision_lenet", "recall_lenet",
                  "density_lenet", "coverage_lenet", "classes", "class_distance", "inception_score_lenet"):  # fmt: skip
@@ -337,37 +337,37 @@ def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
 
 @pytest.mark.parametrize("name", ["vae", "gan", "pretrained", "recurrent", "denoising", "vaegan", "linear"])
 def test_every_figure_of_a_report_is_defined_and_finite(name, digits, few):
-    report = report_of(built(name), digits, QUIET, draws=4)
-    assert [figure for figure in report.figures if definition(figure) is None] == []
-    assert all(math.isfinite(value) for value in report.figures.values())
-    own = [figure for figure in report.figures if not against(figure)[0]]
+    report = measure(built(name), digits, draws=4)
+    assert [figure for figure in report.metrics if definition(figure) is None] == []
+    assert all(math.isfinite(value) for value in report.metrics.values())
+    own = [figure for figure in report.metrics if not against(figure)[0]]
     rows = report.table()
     assert [row["metric"] for row in rows] == own
     assert any(row["baseline"] is not None and row["control"] is not None for row in rows)
 
 
 def test_the_kl_of_the_dimensions_sums_up(digits, few):
-    report = report_of(built("vae", likelihood="gaussian"), digits, QUIET, draws=0)
+    report = measure(built("vae", likelihood="gaussian"), digits, draws=0)
     assert len(report.lists["test-kl"]) == 6
-    assert sum(report.lists["test-kl"]) == pytest.approx(report.figures["test/kl"], rel=1e-5)
+    assert sum(report.lists["test-kl"]) == pytest.approx(report.metrics["test/kl"], rel=1e-5)
 
 
 def test_no_figure_depends_on_the_batch_size(digits, few):
     for recipe in (built("vae"), built("pretrained", labels=30)):
-        small, large = (report_of(recipe, digits, QUIET, draws=4, batch_size=size).figures for size in (64, 1000))
+        small, large = (measure(recipe, digits, draws=4, batch_size=size).metrics for size in (64, 1000))
         assert small.keys() == large.keys()
         for name, value in small.items():
             assert large[name] == pytest.approx(value, rel=1e-6, abs=1e-9), name
 
 
 def test_real_images_are_nearer_than_gaussian_ones_and_are_kept(digits, few, monkeypatch):
-    first = report_of(built("gan"), digits, QUIET)
+    first = measure(built("gan"), digits)
     for name in ("fd_lenet", "kid_lenet", "class_distance"):
-        assert first.figures[f"test/real_{name}"] < first.figures[f"test/gaussian_{name}"]
-    assert first.figures["test/real_parzen"] > first.figures["test/gaussian_parzen"]
+        assert first.metrics[f"test/real_{name}"] < first.metrics[f"test/gaussian_{name}"]
+    assert first.metrics["test/real_parzen"] > first.metrics["test/gaussian_parzen"]
     monkeypatch.setattr(generation, "gaussian_images", lambda *a: pytest.fail("computed again"))
-    again = report_of(built("gan"), digits, QUIET)
-    assert again.figures == first.figures and again.tags == first.tags
+    again = measure(built("gan"), digits)
+    assert again.metrics == first.metrics and again.tags == first.tags
     assert len(first.tags["aelab.lenet_sha256"]) == 64
 
 
@@ -396,8 +396,9 @@ def test_no_metric_is_called_as_if_it_were_a_baseline():
 def test_where_no_bar_is_seen_a_long_stage_says_once_how_much_is_left(monkeypatch, capsys):
     clock = iter([0.0, 1.0, 4.0, 5.0, 6.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    for foretell in (True, False):
-        with Screen().progress("likelihood", 100, foretell=foretell) as bar:
+    Console()
+    for estimate in (True, False):
+        with progress_bar("likelihood", 100, estimate=estimate) as bar:
             for done in (2, 2, 16, 20, 20):
                 bar.advance(done)
     assert capsys.readouterr().err.splitlines() == ["likelihood: 20 % done, about 18 s left"]
@@ -406,7 +407,8 @@ def test_where_no_bar_is_seen_a_long_stage_says_once_how_much_is_left(monkeypatc
 def test_a_short_stage_says_nothing(monkeypatch, capsys):
     clock = iter([0.0, 4.0])
     monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
-    with Screen().progress("likelihood", 100, foretell=True) as bar:
+    Console()
+    with progress_bar("likelihood", 100, estimate=True) as bar:
         bar.advance(10)
         bar.advance(80)
     assert capsys.readouterr().err == ""
@@ -415,7 +417,8 @@ def test_a_short_stage_says_nothing(monkeypatch, capsys):
 def test_the_first_evaluation_says_before_what_is_made_once(digits, few, capsys):
     """Also where there are no classes: nothing that is the model's is computed again the next time."""
     for data, lines in ((digits, 3), (replace(digits, classes=(), fingerprint="without"), 1)):
-        report_of(built("gan"), data, Screen())
+        Console()
+        measure(built("gan"), data)
         assert capsys.readouterr().err.count("first evaluation of samples on digits") == lines
-        report_of(built("gan"), data, Screen())
+        measure(built("gan"), data)
         assert "first evaluation" not in capsys.readouterr().err

@@ -5,7 +5,7 @@ import shlex
 import signal
 
 from aelab.tracking import Store
-from aelab.training.trainer import Interrupted
+from aelab.workflows.signals import Interrupted
 
 SHORT = ("--data", "digits", "--max-steps", 4, "-q")
 
@@ -13,14 +13,14 @@ SHORT = ("--data", "digits", "--max-steps", 4, "-q")
 def stopped(cli, monkeypatch, *words):
     """Types a training that is stopped before its first step."""
 
-    def fit(training, stop):
-        training.save()
+    def follow(trainer, run, checkpoints, stop):
+        checkpoints.save(trainer)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
-        raise Interrupted(training.progress.step)
+        raise Interrupted(trainer.progress.step)
 
     with monkeypatch.context() as patched:
-        patched.setattr("aelab.training.trainer.Training.fit", fit)
+        patched.setattr("aelab.workflows.following.follow", follow)
         assert cli(*words, *SHORT).code == 130
 
 
@@ -33,10 +33,10 @@ def test_a_recipe_or_nothing_means_the_newest_run_that_was_stopped(cli, monkeypa
     assert cli("train", "linear", *SHORT, "--seed", 2, "--name", "done").code == 0
     status = lambda: {info.name: info.status for info in Store().runs()}  # noqa: E731
     answer = cli("resume", "linear")
-    assert answer.code == 0 and "second  is the newest run of linear that can go on" in answer.err, answer.err
+    assert answer.code == 0 and "second  is the newest run of linear that can be resumed" in answer.err, answer.err
     assert status() == {"first": "KILLED", "second": "FINISHED", "other": "KILLED", "done": "FINISHED"}
     answer = cli("resume")
-    assert answer.code == 0 and "other  is the newest run that can go on" in answer.err, answer.err
+    assert answer.code == 0 and "other  is the newest run that can be resumed" in answer.err, answer.err
     answer = cli("train", "linear", "--resume", "linear")
     assert answer.code == 0 and "first  is the newest" in answer.err, answer.err
     assert set(status().values()) == {"FINISHED"}

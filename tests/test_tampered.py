@@ -10,34 +10,16 @@ from types import SimpleNamespace
 import pytest
 import safetensors.torch
 import torch
+from driver import Fit, Interrupted, Silent, after, settings
 
-from aelab import recipe_files
-from aelab.cli.console import Screen
 from aelab.data import open_data
 from aelab.errors import UserError
 from aelab.training import checkpoint
 from aelab.training.checkpoint import Checkpoint
-from aelab.training.settings import Settings
-from aelab.training.trainer import Interrupted, Training
-from aelab.workflows import train as runs
-from aelab.workflows.planning import Config
+from aelab.workflows import run as opening
 
 NAN, INF = float("nan"), float("inf")
 CUT = 7  # an epoch has 3 steps: the two of the first phase are over, and the first step of the second phase is done
-
-
-class Silent:
-    """Stands in for a tracked run."""
-
-    id = name = "silent"
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def metrics(self, values, step):
-        pass
-
-    tags = stepwise_image = metrics
 
 
 @pytest.fixture(scope="module")
@@ -50,20 +32,16 @@ def data():
 def training(data, folder):
     """Two phases of two epochs with an optimizer each, a third of none, and an average of the weights."""
     options = {"hidden": (8,), "pretrain": True, "finetune": 2, "labels": 20, "pseudo_label": 0}
-    config = Config("pretrained", Settings(2, 16, 0, "cpu", ema=0.5), options)
-    recipe = runs.prepare(config, recipe_files.find("pretrained"), data)
-    return Training(recipe, data, config.settings, Silent(folder), Screen(quiet=True))
+    facts = {"image": [1, 8, 8], "classes": 10, "recipe": "pretrained"}
+    return Fit("pretrained", data, folder, settings(2, 16, ema=0.5), options, facts)
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """The last and the best checkpoint of a training that was stopped."""
     folder = tmp_path_factory.mktemp("run")
-    stops = iter([False] * (CUT - 1))
-    first = training(data, folder)
-    first.facts = {"image": [1, 8, 8], "classes": 10, "recipe": "pretrained"}
     with pytest.raises(Interrupted):
-        first.fit(lambda: next(stops, True))
+        training(data, folder).fit(after(CUT))
     return [checkpoint.newest(folder / "checkpoints", kind, pytest.fail) for kind in ("last", "best")]
 
 
@@ -297,7 +275,7 @@ def test_a_shape_that_no_image_has_is_refused(whole, image):
     last.manifest["image"] = image
     info = SimpleNamespace(name="silent", params={"image_size": "x".join(map(str, image))})
     with pytest.raises(UserError, match="is of images"):
-        runs._shape(info, last)
+        opening._shape(info, last)
 
 
 def test_a_manifest_of_brackets_is_no_manifest(whole, tmp_path):
@@ -329,5 +307,5 @@ def test_a_configuration_that_nobody_could_have_typed_is_refused(name, tmp_path)
     (tmp_path / "config.json").write_text(CONFIGURATIONS[name])
     info = SimpleNamespace(name="silent", recipe="vae", tags={"aelab.kind": "run"})
     with pytest.raises(UserError, match="configuration of run silent cannot be read") as caught:
-        runs.configuration(info, SimpleNamespace(folder=lambda info: tmp_path), Screen(quiet=True))
+        opening.configuration(info, SimpleNamespace(folder=lambda info: tmp_path), Screen(quiet=True))
     assert len(str(caught.value)) < 300
