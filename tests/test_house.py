@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import aelab
+from aelab.tracking import Store
 
 ROOT = Path(aelab.__file__).parent
 FLOORS = [
@@ -97,3 +98,22 @@ def test_reading_all_of_a_recipe_but_its_mathematics_imports_nothing_heavy():
         "    assert each.summary and each.sha256 and recipe_files.signature(each).options"
     )
     assert not (HEAVY | {"pydantic", "typer"}) & imported(code)
+
+
+@pytest.mark.parametrize("words", [["runs"], ["compare", "one"]], ids=["runs", "compare"])
+def test_listing_runs_imports_nothing_that_trains_or_draws(words, here):
+    run = Store().create(None, "one", params={"epochs": 1}, tags={"aelab.recipe": "vae", "aelab.kind": "run"})
+    run.metrics({"best/loss": 0.5}, 0)
+    run.close("FINISHED")
+    code = (
+        f"import gc, sys, aelab.cli; sys.argv = ['aelab', *{words}]\n"
+        "try: aelab.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert 'mlflow' in sys.modules and gc.isenabled() and gc.get_freeze_count() == 0\n"
+        "assert gc.get_stats()[2]['collections'] < 3, 'MLflow was imported with garbage collection'"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "one" in ended.stdout

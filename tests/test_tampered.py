@@ -307,5 +307,5 @@ def test_a_configuration_that_nobody_could_have_typed_is_refused(name, tmp_path)
     (tmp_path / "config.json").write_text(CONFIGURATIONS[name])
     info = SimpleNamespace(name="silent", recipe="vae", tags={"aelab.kind": "run"})
     with pytest.raises(UserError, match="configuration of run silent cannot be read") as caught:
-        opening.configuration(info, SimpleNamespace(folder=lambda info: tmp_path), Screen(quiet=True))
+        opening.configuration(info, SimpleNamespace(folder=lambda info: tmp_path))
     assert len(str(caught.value)) < 300

@@ -15,6 +15,7 @@ from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
 from aelab.errors import UserError, redacted
+from aelab.tracking.start_up import no_collection
 from aelab.tracking.trouble import reason_of
 
 LOCKED_SECONDS = 10.0  # what a database that another program has locked gets to be free
@@ -97,9 +98,11 @@ def knock(uri: str) -> None:
         ) from error
 
 
-def hasten() -> None:
-    """Lets MLflow try three times to reach a database, not ten."""
-    from mlflow.store.db import utils
+def prepare_database_access() -> None:
+    """Imports MLflow's part for databases, and lets it try three times to reach one, not ten."""
+    with no_collection():
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from mlflow.store.db import utils
 
     utils.MAX_RETRY_COUNT = ATTEMPTS
 

@@ -6,12 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import PIL.Image
-
-from aelab.figures import Picture
+if TYPE_CHECKING:
+    from aelab.figures import Picture
 
 Entry = list[
     Any
@@ -49,9 +47,11 @@ class Spool:
         except OSError as error:
             self._torn, self.trouble = True, f"{error.strerror} ({self.path})"
 
-    def keep(self, key: str, step: int, picture: Picture) -> str:
+    def keep(self, key: str, step: int, picture: "Picture") -> str:
         """Writes a picture beside the spool and returns the name of its file, empty where the disk does not take it."""
         name = f"{re.sub(r'[^A-Za-z0-9.-]', '~', key)}-{step}.png"
+        import PIL.Image
+
         try:
             self.pictures.mkdir(exist_ok=True)
             PIL.Image.fromarray(picture).save(self.pictures / name, compress_level=1)
@@ -60,8 +60,11 @@ class Spool:
             return ""
         return name
 
-    def picture(self, name: str) -> Picture | None:
+    def picture(self, name: str) -> "Picture | None":
         """A kept picture; None where it is not whole."""
+        import numpy as np
+        import PIL.Image
+
         try:
             with PIL.Image.open(self.pictures / Path(name).name, formats=("PNG",)) as image:
                 return np.asarray(image.convert("RGB"))

@@ -64,7 +64,7 @@ class Store:
         if opening.served(self.uri):
             opening.knock(self.uri)
         else:
-            opening.hasten()
+            opening.prepare_database_access()
         try:
             if self.database:
                 with opening.creator(self.database):

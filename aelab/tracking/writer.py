@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import PIL.Image
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
-from aelab.figures import Picture
 from aelab.tracking.info import RunInfo, local_path, run_folder
 from aelab.tracking.owner import hold
 from aelab.tracking.spool import Entry, Spool, open_to_append
@@ -28,6 +26,8 @@ from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from aelab.figures import Picture
 
 FLUSH_SECONDS = 2.0  # between two sendings; up to 16 times that while the store is away
 END_SECONDS = 20.0  # what a store that takes nothing gets at the end of a run
@@ -147,7 +147,7 @@ class RunWriter:
             if self._is_new(key, step):
                 self._put("metric", key, value, stamp, step)
 
-    def stepwise_image(self, key: str, picture: Picture, step: int) -> None:
+    def stepwise_image(self, key: str, picture: "Picture", step: int) -> None:
         """Queues a picture that the UI shows under a slider; the slider starts at step 0."""
         if (key, step) not in self._drawn:
             self._drawn.add((key, step))
@@ -161,6 +161,8 @@ class RunWriter:
     def picture(self, path: str, picture: "Picture | Figure") -> Path:
         """Writes a picture, an array or a matplotlib figure, as an artifact and returns where its file is on this machine."""
         if isinstance(picture, np.ndarray):
+            import PIL.Image
+
             return self._artifact(path, lambda target: PIL.Image.fromarray(picture).save(target))
         return self._artifact(path, picture.savefig)
 
