@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from aelab import results
 from aelab.errors import UserError
-from aelab.results import formats as layout
-from aelab.results.compare import comparable, comparison, differences, grouped, markable, mixed, overview, pivot
+from aelab.results import comparable, comparison, grouped, listing_order, listing_row, markable, mixed, pivot
+from aelab.results.compare import differences
 from aelab.results.lecture import labels_table, latent_table, losses_table, models_table, noise_table
 from aelab.tracking import RunInfo
 
@@ -71,18 +72,36 @@ def test_options_of_another_recipe_are_no_difference():
     assert differences([run("b", "vae", beta=1), run("c", "vae", beta=4)]) == ["beta"]
 
 
-def judged(name, sha, n=1000):
+def evaluated(name, sha, n=1000):
     figures = {"test/fd_lenet": 1.0, "test/classes": 10.0, "test/mse": 0.1}
     return run(name, "gan", figures, {"aelab.lenet_sha256": sha, "aelab.compared_samples": str(n)})
 
 
 def test_distances_by_different_weights_do_not_stand_side_by_side():
     names = ["test/mse", "test/fd_lenet", "test/classes"]
-    for one, other in ((judged("a", "x"), judged("b", "y")), (judged("a", "x"), judged("b", "x", 10_000))):
+    for one, other in ((evaluated("a", "x"), evaluated("b", "y")), (evaluated("a", "x"), evaluated("b", "x", 10_000))):
         assert comparable([one, other], names, asked=False)[0] == ["test/mse"]
         with pytest.raises(UserError, match="lenet"):
             comparable([one, other], names, asked=True)
-    assert comparable([judged("a", "x"), judged("b", "x"), run("c")], names, asked=True)[0] == names
+    assert comparable([evaluated("a", "x"), evaluated("b", "x"), run("c")], names, asked=True)[0] == names
+
+
+def test_the_metrics_of_the_kept_weights_stand_under_the_weights_they_are_of():
+    best, last = (
+        run("a", metrics={"best/loss": 1.0, "last/loss": 9.0}),
+        run("b", metrics={"last/loss": 2.0, "val/loss": 3.0}),
+    )
+    assert (best.validation, last.validation, run("c").validation) == ({"loss": 1.0}, {"loss": 2.0}, {})
+    assert [listing_row(info)["loss"] for info in (best, last, run("c"))] == [1.0, 2.0, None]
+    for infos, column in (([best, best], "best/loss"), ([last, run("c")], "last/loss"), ([run("c")], None)):
+        table = comparison(infos)
+        assert [name for name in table if "/" in name] == [column] * bool(column)
+    both = comparison([best, last])
+    assert list(both["best or last/loss"]) == [1.0, 2.0] and "best or last/loss" in markable([best, last], [*both])
+    assert list(comparison([best, last], ["last/loss"])["last/loss"]) == [9.0, 2.0], "as it was asked for"
+    assert grouped([best, last], ["recipe"])["best or last/loss"][0] == pytest.approx(1.5)
+    evaluated_too = replace(best, metrics={**best.metrics, "test/loss": 5.0})
+    assert "test/loss" in comparison([evaluated_too]) and "test/loss" not in comparison([evaluated_too, last])
 
 
 # how it is written
@@ -95,12 +114,12 @@ FRAME = pd.DataFrame(
 
 
 def test_the_best_is_marked_whichever_way_is_better():
-    rows = layout.cells(FRAME, "terminal", mark=[*FRAME][:-1])
+    rows = results.cells(FRAME, "terminal", mark=[*FRAME][:-1])
     assert [row["test/mse"] for row in rows] == ["0.2 ± 0.02", "0.1 ± 0.013 *", ""]
     assert [row["test/elbo"] for row in rows] == ["-80 *", "-90", "-85"]
     assert [row["test/kl"] for row in rows] == ["1", "2", "3"], "of a KL none is better"
     assert [row["seconds"] for row in rows] == ["1", "2", "3"]
-    assert not any("*" in cell for row in layout.cells(FRAME, "terminal") for cell in row.values())
+    assert not any("*" in cell for row in results.cells(FRAME, "terminal") for cell in row.values())
 
 
 def test_only_what_can_be_compared_has_a_best():
@@ -114,20 +133,20 @@ def test_only_what_can_be_compared_has_a_best():
 
 
 def test_infinity_is_called_so():
-    rows = layout.cells(pd.DataFrame({"test/mse": [1.797e308, -1.797e308, 0.5]}), "terminal")
+    rows = results.cells(pd.DataFrame({"test/mse": [1.797e308, -1.797e308, 0.5]}), "terminal")
     assert [row["test/mse"] for row in rows] == ["inf", "-inf", "0.5"]
 
 
 def test_markdown_latex_and_csv():
-    lines = layout.markdown(FRAME, mark=[*FRAME]).splitlines()
+    lines = results.markdown(FRAME, mark=[*FRAME]).splitlines()
     assert lines[0] == "| run | recipe | test/mse | test/elbo | test/kl | seconds |"
     assert lines[1] == "| --- | --- | ---: | ---: | ---: | ---: |"
     assert lines[3] == "| b | vae | **0.1 ± 0.013** | -90 | 2 | 2 |"
-    latex = layout.latex(FRAME, mark=[*FRAME])
+    latex = results.latex(FRAME, mark=[*FRAME])
     assert "{llrrrr}" in latex and "a\\_1 & vae & 0.2 $\\pm$ 0.02" in latex and "\\textbf{0.1 $\\pm$ 0.013}" in latex
-    odd = layout.latex(pd.DataFrame({"50 % & more": ["x_1 {#}"]}))
+    odd = results.latex(pd.DataFrame({"50 % & more": ["x_1 {#}"]}))
     assert "50 \\% \\& more" in odd and "x\\_1 \\{\\#\\}" in odd
-    head, first, *_ = layout.csv(FRAME).splitlines()
+    head, first, *_ = results.csv(FRAME).splitlines()
     assert head.split(",")[:4] == ["run", "recipe", "test/mse", "test/mse sd"] and first.startswith("a_1,vae,0.2,0.02")
 
 
@@ -162,11 +181,11 @@ def test_error_against_labels_is_paired_by_seed():
         run(f"{arm}{s}", "pretrained", {"val/error": e, "test/error": e}, labels=100, finetune=2, seed=s, pretrain=arm)
         for arm, errors in ((True, (20.0, 24.0)), (False, (21.0, 27.0))) for s, e in enumerate(errors)
     ]  # fmt: skip
-    (row,) = layout.records(labels_table(infos, none))
+    (row,) = results.records(labels_table(infos, none))
     assert (row["labels"], row["pairs"], row["unpaired"], row["difference"]) == (100, 2, 0, pytest.approx(-2))
     assert row["difference sd"] == pytest.approx(math.sqrt(2))
     longer = [replace(info, params={**info.params, "pseudo_label": "4"}, name=f"{info.name}-4") for info in infos[1:]]
-    rows = {row["pseudo_label"]: row for row in layout.records(labels_table([*infos, *longer], none))}
+    rows = {row["pseudo_label"]: row for row in results.records(labels_table([*infos, *longer], none))}
     assert rows.keys() == {"", 4}, "runs of other options are rows of their own"
     assert (rows[""]["pairs"], rows[""]["difference"]) == (2, pytest.approx(-2))
     four = rows[4]  # the pretrained run of seed 0 is missing
@@ -174,7 +193,7 @@ def test_error_against_labels_is_paired_by_seed():
     assert (four["pretrained test/error"], four["scratch test/error"]) == (24, 27), (
         "the pairs' means, as the difference is"
     )
-    (alone,) = layout.records(labels_table(infos[:2], none))
+    (alone,) = results.records(labels_table(infos[:2], none))
     assert (alone["pairs"], alone["unpaired"], alone["difference"]) == (0, 2, None)
     assert alone["pretrained test/error"] == 22
 
@@ -185,16 +204,16 @@ def test_draws_of_two_data_sets_are_no_pair():
         run(arm, "pretrained", {"val/error": 1.0}, {"aelab.data_fingerprint": arm}, labels=9, finetune=2, seed=0, pretrain=arm)
         for arm in (True, False)
     ]  # fmt: skip
-    (row,) = layout.records(labels_table(infos, none))
+    (row,) = results.records(labels_table(infos, none))
     assert (row["pairs"], row["unpaired"]) == (0, 2)
 
 
 def test_the_newest_evaluated_run_of_each_recipe():
-    judged_runs = [
+    infos = [
         run("new", "vae", {"test/loss": 1.0, "test/sse": 5.0}), run("old", "vae", {"test/loss": 2.0}), run("open", "gan"),
         run("far", "linear", {"test/loss": 1.0}, {"aelab.data_fingerprint": "other"}),
     ]  # fmt: skip
-    assert list(models_table(judged_runs, none)["run"]) == ["new"]
+    assert list(models_table(infos, none)["run"]) == ["new"]
 
 
 def test_no_model_is_the_best_for_its_longer_code():
@@ -219,13 +238,13 @@ def test_a_parent_that_is_none_hides_no_run():
         replace(run(name), tags={**run(name).tags, "mlflow.parentRunId": parent * 4})
         for name, parent in (("a", "a"), ("b", "c"), ("c", "b"), ("d", "e"), ("e", "f"), ("f", "x"), ("g", "f"))
     ]
-    assert sorted(info.name for info in overview(runs)) == list("abcdefg")
-    assert [info.name for info in overview(runs)][-3:] == ["f", "g", "e"]
+    assert sorted(info.name for info in listing_order(runs)) == list("abcdefg")
+    assert [info.name for info in listing_order(runs)][-3:] == ["f", "g", "e"]
 
 
 def test_csv_holds_no_formula():
     frame = pd.DataFrame({"run": ["=1+1", "@x", "+a", "-b", "-1.5", "a=b"], "=2": [-1.0, 2.0, -3.0, 0.5, -0.25, None]})
-    lines = layout.csv(frame).splitlines()
+    lines = results.csv(frame).splitlines()
     assert lines == ["run,'=2", "'=1+1,-1.0", "'@x,2.0", "'+a,-3.0", "'-b,0.5", "-1.5,-0.25", "a=b,"]
 
 

@@ -1,6 +1,7 @@
 """The house: each room has a floor and a face, imports only go down, third parties come in by one door, start-up is light."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,22 @@ def test_listing_runs_imports_nothing_that_trains_or_draws(words, here):
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert "one" in ended.stdout
+
+
+@pytest.mark.parametrize("name", ["tracking", "results"])
+def test_a_room_is_entered_by_its_face(name):
+    """Other rooms import what stands in `__all__` of its `__init__.py`, and no module of it."""
+    face = importlib.import_module(f"aelab.{name}")
+    for path in FILES:
+        for imported in imports(path) if room(path) != name else ():
+            if imported.startswith(f"aelab.{name}."):
+                assert imported.removeprefix(f"aelab.{name}.") in face.__all__, f"{path.name} imports {imported}"
+
+
+def test_the_tables_import_pandas_only_when_one_is_made():
+    code = (
+        "import sys, aelab.results\nheavy = {'torch', 'mlflow', 'pandas', 'numpy', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -28,11 +28,12 @@ def runs(
 ) -> None:
     """List the tracked runs; show, remove, export one.
 
-    The newest first. A run can also be registered as a model under a name.
+    The newest first, each with the validation loss of the weights that it kept. A run can also be registered as a model under a
+    name.
     """
     if ctx.invoked_subcommand:
         return
-    from aelab.results import row
+    from aelab.results import LISTING_HEADINGS, listing_row
     from aelab.tracking import NoStoreError
     from aelab.workflows import listed
 
@@ -50,10 +51,10 @@ def runs(
     found = listed(store, recipe, filter_)
     if json:
         console.data(
-            {"runs": [{**row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
+            {"runs": [{**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
         )
     elif found:
-        console.table([row(info) for info in found])
+        console.table([{LISTING_HEADINGS.get(k, k): v for k, v in listing_row(info).items()} for info in found])
     elif recipe or filter_:
         console.note("No run fits.")
     else:
@@ -68,7 +69,7 @@ def show(
     from dataclasses import asdict
 
     from aelab.metrics import definition
-    from aelab.results import row
+    from aelab.results import listing_row
 
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
@@ -77,7 +78,7 @@ def show(
     if json:
         console.data(asdict(info))
         return
-    facts = {key: value for key, value in row(info).items() if value not in (None, "")} | {
+    facts = {key: value for key, value in listing_row(info).items() if value not in (None, "")} | {
         "id": info.id,
         "name": info.name,
     }

@@ -1,21 +1,12 @@
-"""Tracked runs as tables, and how a table is written."""
+"""Tracked runs as tables, and how a table is written. pandas is imported only when a table is made."""
 
-from aelab.results.compare import (
-    comparable,
-    comparison,
-    grouped,
-    labels,
-    markable,
-    mixed,
-    overview,
-    pivot,
-    row,
-)
+from aelab.results.compare import comparable, comparison, grouped, labels, markable, mixed, pivot
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records
-from aelab.results.lecture import EMPTY as NOTHING_TO_SHOW
-from aelab.results.lecture import TABLES
+from aelab.results.lecture import NOTHING_TO_SHOW, TABLES
+from aelab.results.listing import LISTING_HEADINGS, listing_order, listing_row
 
 __all__ = [
+    "LISTING_HEADINGS",
     "NOTHING_TO_SHOW",
     "TABLES",
     "cells",
@@ -25,12 +16,12 @@ __all__ = [
     "grouped",
     "labels",
     "latex",
+    "listing_order",
+    "listing_row",
     "markable",
     "markdown",
     "mixed",
     "number_columns",
-    "overview",
     "pivot",
     "records",
-    "row",
 ]

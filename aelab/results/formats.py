@@ -1,31 +1,32 @@
-"""How a table is written: for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" is the deviation of column NAME."""
+"""Tables written for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" holds the standard deviation of NAME."""
 
 from collections.abc import Collection
-from typing import Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal
 
 from aelab.errors import visible
 from aelab.metrics import definition, number
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Style = Literal["terminal", "markdown", "latex"]
 BEST = {"terminal": "{} *", "markdown": "**{}**", "latex": "\\textbf{{{}}}"}
-BETWEEN = {"terminal": " ± ", "markdown": " ± ", "latex": " $\\pm$ "}
-SPECIAL = {sign: "\\" + sign for sign in "&%$#_{}"} | {
+PLUS_MINUS = {"terminal": " ± ", "markdown": " ± ", "latex": " $\\pm$ "}
+LATEX_ESCAPES = {sign: "\\" + sign for sign in "&%$#_{}"} | {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$",
 }  # fmt: skip
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of a table as plain dictionaries, None where there is nothing."""
+def records(frame: "pd.DataFrame") -> list[dict[str, object]]:
+    """The rows of a table as plain dictionaries, None where a value is missing."""
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
-def cells(frame: pd.DataFrame, style: Style, mark: Collection[str] = ()) -> list[dict[str, str]]:
-    """The rows as text: figures in four significant digits, mean and deviation in one cell.
+def cells(frame: "pd.DataFrame", style: Style, mark: Collection[str] = ()) -> list[dict[str, str]]:
+    """The rows as text: numbers in four significant digits, mean and deviation in one cell.
 
-    The best of each column in `mark` whose metric has a better direction is marked, where there is more than one row.
+    In each column of `mark` whose metric has a better direction the best value is marked, if there is more than one row.
     """
     deviations = {f"{name} sd" for name in frame} & set(frame)
     best = _best(frame, mark) if len(frame) > 1 else {}
@@ -38,14 +39,16 @@ def cells(frame: pd.DataFrame, style: Style, mark: Collection[str] = ()) -> list
             text = _escaped(number(value), style)
             deviation = record.get(f"{name} sd")
             if isinstance(deviation, float) and value is not None:
-                text += BETWEEN[style] + f"{deviation:.2g}"
+                text += PLUS_MINUS[style] + f"{deviation:.2g}"
             row[_escaped(name, style)] = BEST[style].format(text) if k in best.get(name, ()) else text
         rows.append(row)
     return rows
 
 
-def _best(frame: pd.DataFrame, mark: Collection[str]) -> dict[str, list[int]]:
+def _best(frame: "pd.DataFrame", mark: Collection[str]) -> dict[str, list[int]]:
     """For each column of a metric that has a better direction, the rows with the best value."""
+    import pandas as pd
+
     best = {}
     for name in frame:
         if name not in mark:
@@ -58,12 +61,14 @@ def _best(frame: pd.DataFrame, mark: Collection[str]) -> dict[str, list[int]]:
     return best
 
 
-def number_columns(frame: pd.DataFrame) -> list[str]:
+def number_columns(frame: "pd.DataFrame") -> list[str]:
     """The columns that hold numbers, which stand on the right."""
+    import pandas as pd
+
     return [str(name) for name in frame if pd.to_numeric(frame[name], errors="coerce").notna().any()]
 
 
-def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
+def markdown(frame: "pd.DataFrame", mark: Collection[str] = ()) -> str:
     """A table in Markdown."""
     rows = cells(frame, "markdown", mark)
     right = set(number_columns(frame))
@@ -72,8 +77,10 @@ def markdown(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
+def latex(frame: "pd.DataFrame", mark: Collection[str] = ()) -> str:
     """A table in LaTeX for the booktabs package."""
+    import pandas as pd
+
     rows = cells(frame, "latex", mark)
     right = {_escaped(name, "latex") for name in number_columns(frame)}
     head = list(rows[0]) if rows else [_escaped(str(name), "latex") for name in frame]
@@ -82,16 +89,16 @@ def latex(frame: pd.DataFrame, mark: Collection[str] = ()) -> str:
     return str(table.to_latex(index=False, escape=False, column_format=columns))
 
 
-def csv(frame: pd.DataFrame) -> str:
-    """A table in CSV, figures in full and deviations in columns of their own.
+def csv(frame: "pd.DataFrame") -> str:
+    """A table in CSV, numbers in full and deviations in columns of their own.
 
     Text that a spreadsheet would run as a formula gets an apostrophe before it.
     """
-    return frame.rename(columns=_inert).map(_inert).to_csv(index=False)
+    return frame.rename(columns=_no_formula).map(_no_formula).to_csv(index=False)
 
 
-def _inert(value: object) -> object:
-    """A value as a spreadsheet shows it: a formula becomes text, a number stays one."""
+def _no_formula(value: object) -> object:
+    """A value that no spreadsheet runs: a formula becomes text, a number stays one."""
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return value
     try:
@@ -103,4 +110,4 @@ def _inert(value: object) -> object:
 
 def _escaped(text: str, style: Style) -> str:
     text = visible(text)  # a line break in a name would be a row of its own
-    return "".join(SPECIAL.get(sign, sign) for sign in text) if style == "latex" else text
+    return "".join(LATEX_ESCAPES.get(sign, sign) for sign in text) if style == "latex" else text

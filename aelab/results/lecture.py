@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Callable, Sequence
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from aelab.metrics import against
 from aelab.results.compare import comparison, differences, grouped, key_of, labels, value_of
-from aelab.tracking import RunInfo
 
-EARLY = 100  # steps
-Curve = Callable[[RunInfo, str], list[tuple[int, float]]]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from aelab.tracking import RunInfo
+
+EARLY_STEPS = 100
+Curve = Callable[["RunInfo", str], list[tuple[int, float]]]  # run and metric -> its points (step, value)
 
 
-def latent_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+def latent_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """Test error of reconstructions against the dimension of the code, beside the PCA of equal size; means over seeds."""
+    import pandas as pd
+
     chosen = [run for run in runs if "test/sse" in run.metrics and "latent_dim" in run.params]
     if not chosen:
         return pd.DataFrame()
@@ -23,11 +28,13 @@ def latent_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     return table.drop(columns=["test/pca_sse sd"], errors="ignore")
 
 
-def noise_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
-    """PSNR of denoised test images against the level of the noise, the one that a net was trained with and others.
+def noise_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
+    """PSNR of denoised test images against the level of the noise: the level of the training, and others.
 
-    A column for each run that was evaluated; beside it the best linear filter for this level.
+    One column for each evaluated run; beside it the best linear filter for each level, and the noisy images left alone.
     """
+    import pandas as pd
+
     cells: dict[float, dict[str, object]] = {}
     chosen = [run for run in runs if any(metric.endswith("denoised_psnr") for metric in run.metrics)]
     named = labels(comparison(chosen)) if chosen else []
@@ -45,12 +52,14 @@ def noise_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     return pd.DataFrame([{"level": level, **row} for level, row in sorted(cells.items())])
 
 
-def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
-    """The generator's losses: its gradient over the first 100 steps, the mean and the least, and how good its samples are."""
+def losses_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
+    """The generator's losses: mean and smallest norm of its gradient over the first 100 steps, and how good its samples are."""
+    import pandas as pd
+
     rows = []
     chosen = [run for run in runs if "loss" in run.params]
     for run in chosen:
-        early = [value for step, value in curve(run, "step/g_grad_norm") if step <= EARLY]
+        early = [value for step, value in curve(run, "step/g_grad_norm") if step <= EARLY_STEPS]
         if early:
             shown = ["loss", *(key for key in differences(chosen) if key != "loss")]
             row = {"run": run.name, **{key: key_of(run, key) for key in shown}}
@@ -60,15 +69,17 @@ def losses_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
-    """The newest evaluated run of every recipe on one data set: error, likelihood, sharpness, distance, codes, seconds.
+def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
+    """The newest evaluated run of each recipe, all on the data set of the newest of them, with the main metrics of each task.
 
-    Beside the error of reconstructions stands that of the PCA of the same code size, as the sizes differ from recipe to recipe.
+    Code sizes differ between recipes, so beside the error of reconstructions stands that of the PCA of the same size.
     """
-    judged = [run for run in runs if "test/loss" in run.metrics]
+    import pandas as pd
+
+    evaluated = [run for run in runs if "test/loss" in run.metrics]
     newest: dict[str, RunInfo] = {}
-    for run in judged:  # the newest first
-        if run.tags.get("aelab.data_fingerprint") == judged[0].tags.get("aelab.data_fingerprint"):
+    for run in evaluated:  # the newest first
+        if run.tags.get("aelab.data_fingerprint") == evaluated[0].tags.get("aelab.data_fingerprint"):
             newest.setdefault(run.recipe, run)
     names = (
         "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/fd_lenet",
@@ -82,14 +93,16 @@ def models_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
     return pd.DataFrame(rows).astype(object)
 
 
-def labels_table(runs: Sequence[RunInfo], curve: Curve) -> pd.DataFrame:
+def labels_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """Classification error against the number of labels: pretrained, from scratch, and their difference.
 
-    One row a number of labels, and a combination of other options where runs differ in more. A pair is two runs of the two arms
-    with the same labels: those of one seed, on one data set. All figures of a row are means and standard deviations over its
-    pairs; draws that only one arm has are counted as unpaired and enter only where there is no pair. The error is test/error
-    where all the runs have been evaluated, else val/error.
+    One row for each number of labels, and for each combination of other options in which runs differ. A pair is two runs, one
+    of each arm, with the same labels: those of one seed, on one data set. All numbers of a row are means and standard deviations
+    over its pairs; draws that only one arm has are counted as unpaired, and averaged only if there is no pair. The error is
+    test/error if all runs have been evaluated, else val/error.
     """
+    import pandas as pd
+
     chosen = [
         run for run in runs
         if "val/error" in run.metrics and run.params.get("finetune", "0") != "0" and {"seed", "pretrain"} <= run.params.keys()
@@ -137,7 +150,7 @@ TABLES = {
     "losses": losses_table,
     "models": models_table,
 }
-EMPTY = {
+NOTHING_TO_SHOW = {  # what is said where a table would have no rows
     "latent": ("none of these runs has been evaluated on reconstructions.", "Evaluate some: aelab eval RUN..."),
     "labels": ("none of these runs was trained with labels.", "Train some: aelab train pretrained --labels 100"),
     "noise": (

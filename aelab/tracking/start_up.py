@@ -8,6 +8,7 @@ import atexit
 import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,7 +36,17 @@ def no_collection() -> Iterator[None]:
 with no_collection():
     import mlflow.tracking  # noqa: F401
 
-atexit.register(gc.freeze)  # else Python's last collection goes through all of it once more, for half a second
+
+def _skip_last_collection() -> None:
+    """Keeps the collection at Python's end from going through all of it once more, which takes half a second.
+
+    Not if torch was imported: bindings to C++ that come with it print a warning about each object that was not collected.
+    """
+    if "torch" not in sys.modules:
+        gc.freeze()
+
+
+atexit.register(_skip_last_collection)
 
 for _name in ("mlflow", "alembic"):  # their errors are reported once, in our words
     logging.getLogger(_name).setLevel(logging.CRITICAL)

@@ -14,11 +14,11 @@ from aelab.results import (
     comparable,
     comparison,
     grouped,
+    listing_order,
+    listing_row,
     markable,
     mixed,
-    overview,
     pivot,
-    row,
 )
 from aelab.tracking import RunInfo, Store
 
@@ -45,7 +45,7 @@ def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | Non
     import pandas as pd
 
     rows = [
-        {**row(info), "id": info.id, "name": info.name, "parent": info.parent}
+        {**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent}
         for info in listed(Store(tracking_uri, create=False, warn=log.warning), recipe, filter)
     ]
     return pd.DataFrame(rows)
@@ -54,7 +54,7 @@ def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | Non
 def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
     """The runs in the order of a list; those whose process vanished are marked as failed first."""
     store.mark_dead()
-    return overview([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
+    return listing_order([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
 
 
 def compare(
