@@ -1,6 +1,11 @@
 """What the user is told instead of a traceback."""
 
 import re
+import reprlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -17,6 +22,13 @@ class UserError(Exception):
 def visible(text: str) -> str:
     """A line as it can be shown: what a terminal would obey instead (escapes, line breaks, reversed writing) is spelled out."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def reason(error: "ValidationError") -> str:
+    """What pydantic says first of a value that it refuses, on one line that begins with this value."""
+    first = error.errors(include_url=False)[0]
+    shown, message = f"{reprlib.repr(first['input']):.60}", first["msg"]
+    return f"{shown} {message.removeprefix('Input ')}" if message.startswith("Input ") else f"{shown}: {message}"
 
 
 def redacted(text: str) -> str:

@@ -76,7 +76,7 @@ def test_a_run_that_has_become_longer_shows_the_epochs_that_it_has(cli):
         assert ["epochs", epochs] in shown
     rows = cli("compare", "longer", "short", "--json").json["runs"]
     assert {row["run"]: row["epochs"] for row in rows} == {"longer": 4, "short": 5}
-    rows = cli("compare", "--group-by", "epochs", "--metric", "best/loss", "--json").json["runs"]
+    rows = cli("compare", "--group-by", "epochs", "--metric", "last/loss", "--json").json["runs"]
     assert [row["epochs"] for row in rows] == [4, 5]
     assert cli("resume", "longer", "--epochs", 6).code == 0
     info = Store().find("longer")

@@ -1,13 +1,12 @@
 """An option of a recipe: its type, default, bounds and help; how a value for it is parsed and checked."""
 
-import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from aelab.errors import UserError
+from aelab.errors import UserError, reason
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -43,16 +42,13 @@ class Option:
         self._validated(value, strict=True)
 
     def _validated(self, value: object, strict: bool = False) -> Any:
-        """The value as pydantic returns it; its reason for a refusal begins with the value instead of "Input"."""
+        """The value as pydantic returns it. Raises ValueError if it refuses it."""
         from pydantic import ValidationError
 
         try:
             return self._adapter.validate_python(value, strict=strict)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            shown = reprlib.repr(first["input"])
-            reason = first["msg"].removeprefix("Input ")
-            raise ValueError(f"{shown} {reason}" if reason != first["msg"] else f"{shown}: {reason}") from None
+            raise ValueError(reason(error)) from None
 
     @cached_property
     def _adapter(self) -> "TypeAdapter[Any]":

@@ -3,8 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from annotated_types import Interval
+from pydantic import TypeAdapter, ValidationError
+
+from aelab.errors import reason
 
 T = TypeVar("T")
 
@@ -12,44 +17,29 @@ LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger
 MOST = {"seed": LARGEST_SEED}
 FEWEST_STEPS = 2000  # of a training whose epochs nobody chose
 
+Whole = Annotated[int, Interval(ge=-(2**63), lt=2**63)]  # what a tensor holds
+Count = Annotated[int, Interval(ge=0, lt=2**63)]
+Positive = Annotated[int, Interval(ge=1, lt=2**63)]
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train, whatever the recipe."""
+    """How to train, whatever the recipe. Raises ValueError for what the command line would not take."""
 
-    epochs: int
-    batch_size: int
-    seed: int = 0
+    epochs: Positive
+    batch_size: Positive
+    seed: Annotated[int, Interval(ge=0, le=MOST["seed"])] = 0
     device: str = "auto"
-    precision: str = "float32"
-    max_steps: int | None = None
-    patience: int | None = None
-    ema: float = 0.0
-    schedule: str = "constant"
-    warmup: int = 0
-    skip_nonfinite: int = 0
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    max_steps: Positive | None = None
+    patience: Positive | None = None
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: Count = 0
+    skip_nonfinite: Count = 0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what the command line would not take: config.json may say anything."""
-        at_least = {
-            "epochs": 1,
-            "batch_size": 1,
-            "seed": 0,
-            "max_steps": 1,
-            "patience": 1,
-            "warmup": 0,
-            "skip_nonfinite": 0,
-        }
-        for name, least in at_least.items():
-            if (value := getattr(self, name)) is not None and not least <= value <= MOST.get(name, 2**63):
-                raise ValueError(
-                    f"{name} {value!s:.60} is {'less than ' + str(least) if value < least else 'too large'}"
-                )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema {self.ema} is not in [0, 1)")
-        for name, words in (("schedule", ("constant", "cosine")), ("precision", ("float32", "tf32", "bfloat16"))):
-            if (value := getattr(self, name)) not in words:
-                raise ValueError(f"{name} {value!r} is not one of {', '.join(words)}")
+        _check(type(self), vars(self))
 
     def steps_an_epoch(self, images: int) -> int:
         """The rest of a shuffled epoch is left out, so that all steps are alike."""
@@ -65,21 +55,21 @@ class Settings:
 class Progress:
     """Where a training stands: what a checkpoint holds beside tensors."""
 
-    phase: int = 0
-    epoch: int = 0  # whole ones in this phase
-    batch: int = 0  # done in this epoch
-    step: int = 0  # in all phases
-    epochs: int = 0  # in all phases
+    phase: Whole = 0
+    epoch: Whole = 0  # whole ones in this phase
+    batch: Whole = 0  # done in this epoch
+    step: Whole = 0  # in all phases
+    epochs: Whole = 0  # in all phases
     best: float = math.inf
-    best_step: int = 0
+    best_step: Whole = 0
     latest: float = math.inf  # of the validations of this phase
-    since_best: int = 0  # epochs
+    since_best: Whole = 0  # epochs
     seconds: float = 0.0  # of training in this epoch
     spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
     names: list[str] = field(default_factory=list)  # of the summed figures
-    summed: int = 0  # steps in the sums of the epoch
-    windowed: int = 0  # and of the window
-    skipped: int = 0  # steps that were not taken, as their loss or gradient was not finite
+    summed: Whole = 0  # steps in the sums of the epoch
+    windowed: Whole = 0  # and of the window
+    skipped: Whole = 0  # steps that were not taken, as their loss or gradient was not finite
 
     def check(self, phases: Sequence[int], batches: int, settings: Settings) -> None:
         """Raises ValueError where this cannot be in a training with `phases` of so many epochs of so many batches."""
@@ -112,26 +102,27 @@ def made(kind: type[T], values: object) -> T:
     """A dataclass of plain values. Raises ValueError for a field that is missing, unknown or not of its type."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{values!r:.60} is no {kind.__name__.lower()}")
-    hints = get_type_hints(kind)
-    needed = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}  # type: ignore[arg-type]
-    if wrong := sorted(map(str, (values.keys() - hints.keys()) | (needed - values.keys()))):
+    known = fields(kind)  # type: ignore[arg-type]  # mypy has no name for the type of a dataclass
+    needed = {each.name for each in known if each.default is MISSING and each.default_factory is MISSING}
+    if wrong := sorted(map(str, (values.keys() - {each.name for each in known}) | (needed - values.keys()))):
         raise ValueError(f"{wrong[0]:.60} is {'missing' if wrong[0] in needed else 'unknown'}")
-    for name, value in values.items():
-        if not _is(value, hints[name]):
-            raise ValueError(f"{name} is {value!r:.60}")
+    _check(kind, values)
     return kind(**values)
 
 
-def _is(value: object, hint: Any) -> bool:
-    """Whether a value is of a type: a simple one, several of them, or a list."""
-    if isinstance(hint, UnionType):
-        return any(_is(value, each) for each in get_args(hint))
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_is(each, get_args(hint)[0]) for each in value)
-    if hint in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63  # more fits nowhere
-        return whole or (hint is float and isinstance(value, float))
-    return isinstance(value, get_origin(hint) or hint)
+def _check(kind: type, values: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value that is not, without any conversion, of the type of its field."""
+    for name, value in values.items():
+        try:
+            _adapters(kind)[name].validate_python(value, strict=True)
+        except ValidationError as error:
+            raise ValueError(f"{name}: {reason(error)}") from None
+
+
+@cache
+def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
+    """What checks the fields of a dataclass, by their names."""
+    return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
 
 
 def rate_factor(settings: Settings, done: int, total: int) -> float:

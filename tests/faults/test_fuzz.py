@@ -206,7 +206,7 @@ def every_command():
 
     yield from below(get_command(app), ())
     for name, page in recipe_files.available().items():
-        yield ("train", name), _train_command(page)
+        yield ("train", name), _train_command(page, name)
 
 
 COMMANDS = dict(every_command())
