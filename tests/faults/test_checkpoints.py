@@ -11,16 +11,16 @@ from aelab.tracking import Store
 from aelab.training import checkpoint
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 6, "--schedule", "constant")
-OFTEN = "aelab.training.trainer.SAVE_SECONDS = 0.01"
+OFTEN = "aelab.training.saving.SAVE_SECONDS = 0.01"
 AT_70 = (
     OFTEN
     + """
-real = aelab.training.trainer.Training.step
+real = aelab.training.trainer.Trainer.step
 def cut(self, *arguments):
     real(self, *arguments)
     if self.progress.step == 70:
         os.kill(os.getpid(), signal.SIGTERM)
-aelab.training.trainer.Training.step = cut
+aelab.training.trainer.Trainer.step = cut
 """
 )
 
@@ -145,7 +145,7 @@ def test_a_cosine_says_that_it_is_stretched(aelab):
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
-    slow = "real = aelab.training.trainer.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.2), real(*a))"
+    slow = "real = aelab.training.trainer.Trainer.step\naelab.training.trainer.Trainer.step = lambda *a: (time.sleep(0.2), real(*a))"
     first = aelab.start("resume", "cut", "-q", patch=slow)
     until(lambda: Store().find("cut").status == "RUNNING", process=first)
     process = aelab.run("resume", "cut", code=1)

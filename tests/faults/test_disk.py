@@ -13,9 +13,9 @@ from aelab.training import checkpoint
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 40, "--name", "cut")
 SLOW = """
-aelab.training.trainer.SAVE_SECONDS = 0.2
-real = aelab.training.trainer.Training.step
-aelab.training.trainer.Training.step = lambda *a: (time.sleep(0.01), real(*a))
+aelab.training.saving.SAVE_SECONDS = 0.2
+real = aelab.training.trainer.Trainer.step
+aelab.training.trainer.Trainer.step = lambda *a: (time.sleep(0.01), real(*a))
 """
 
 

@@ -9,7 +9,7 @@ from machinery import DIGITS, pictures_of, run_folder, same_run
 from aelab.tracking import Store
 from aelab.training import checkpoint
 
-OFTEN = "aelab.training.trainer.SAVE_SECONDS = 0.02"  # between two checkpoints
+OFTEN = "aelab.training.saving.SAVE_SECONDS = 0.02"  # between two checkpoints
 RECIPES = {
     "vae": ("vae", "--net", "mlp", "--hidden", 40, "--epochs", 12),  # random numbers in every step
     "gan": ("gan", "--epochs", 4, "--ema", 0.9),  # two optimizers, an average

@@ -48,7 +48,7 @@ class Poisoned(Recipe):
             Poisoned.missed += 1
             raise
 '''
-OFTEN = "aelab.training.trainer.SAVE_SECONDS = 0"
+OFTEN = "aelab.training.saving.SAVE_SECONDS = 0"
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient", "input"])
@@ -119,12 +119,12 @@ def test_a_resume_after_passed_over_steps_is_exact(aelab, here):
     (here / "poisoned.py").write_text(POISONED.replace("self.missed", "0"))
     words = ("train", "./poisoned.py", *DIGITS, "--epochs", 3, "--skip-nonfinite", 100, "--kind", "inf", "--at", 55)
     stop = """
-real = aelab.training.trainer.Training.step
+real = aelab.training.trainer.Trainer.step
 def cut(self, *arguments):
     real(self, *arguments)
     if self.progress.step == 57:
         os.kill(os.getpid(), signal.SIGTERM)
-aelab.training.trainer.Training.step = cut
+aelab.training.trainer.Trainer.step = cut
 """
     aelab.run(*words, "--name", "cut", patch=stop, code=143)
     aelab.run("resume", "cut", "-q")

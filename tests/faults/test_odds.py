@@ -185,12 +185,12 @@ def test_an_offer_on_a_terminal_is_taken(aelab, here):
 
     words = ("train", "linear", "--data", "digits", "--epochs", "4", "-q")
     stop = """
-real = aelab.training.trainer.Training.step
+real = aelab.training.trainer.Trainer.step
 def cut(self, *arguments):
     real(self, *arguments)
     if self.progress.step == 30:
         os.kill(os.getpid(), signal.SIGTERM)
-aelab.training.trainer.Training.step = cut
+aelab.training.trainer.Trainer.step = cut
 """
     aelab.run(*words, "--name", "cut", patch=stop, code=143)
     ours, theirs = pty.openpty()

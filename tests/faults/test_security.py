@@ -832,7 +832,7 @@ def test_a_secret_of_the_environment_or_the_address_appears_nowhere(aelab, here,
     fault = "def broken(*a): raise RuntimeError('at ' + os.environ['MLFLOW_TRACKING_URI'])\naelab.runs.prepare = broken"
     outputs.append(aelab.run(*WORDS, MLFLOW_TRACKING_URI=uri, patch=fault, code=1))
     assert "Traceback" in outputs[-1].err
-    slow = "real = aelab.training.trainer.Training.step\naelab.engine.Training.step = lambda *a: (time.sleep(0.01), real(*a))"
+    slow = "real = aelab.training.trainer.Trainer.step\naelab.training.trainer.Trainer.step = lambda *a: (time.sleep(0.01), real(*a))"
     process = aelab.start("train", "linear", *DIGITS, "--epochs", 400, patch=slow, MLFLOW_TRACKING_URI=uri)
     until(lambda: list(here.glob("cache/aelab/runs/*/unsent.jsonl")), process=process)
     server.stop()

@@ -13,13 +13,13 @@ from aelab.training import checkpoint
 
 LONG = ("train", "linear", *DIGITS, "--epochs", 100_000, "--name", "cut")
 STUCK = """
-real = aelab.training.trainer.Training.step
+real = aelab.training.trainer.Trainer.step
 def stuck(self, *arguments):
     real(self, *arguments)
     if self.progress.step == 30:
         open('stuck', 'w').close()
         time.sleep(600)
-aelab.training.trainer.Training.step = stuck
+aelab.training.trainer.Trainer.step = stuck
 """
 
 
@@ -52,7 +52,7 @@ def test_an_ignored_signal_stays_ignored(aelab, here, tally):
     """SIGHUP under nohup, SIGINT in the background of a script; what is not ignored ends the run as ever."""
     ignored = (signal.SIGHUP, signal.SIGINT)
     patch = "".join(f"signal.signal({int(number)}, signal.SIG_IGN)\n" for number in ignored)
-    process = aelab.start(*LONG, patch=patch + "aelab.training.trainer.SAVE_SECONDS = 0.1")
+    process = aelab.start(*LONG, patch=patch + "aelab.training.saving.SAVE_SECONDS = 0.1")
     saved = lambda: {path.name for path in here.glob("mlruns/*/*/artifacts/checkpoints/last-*")}  # noqa: E731
     until(saved, process=process)
     for number in ignored:
@@ -66,7 +66,7 @@ def test_an_ignored_signal_stays_ignored(aelab, here, tally):
 
 
 def test_ctrl_c_twice_ends_at_once_and_nothing_is_corrupt(aelab, here, tally):
-    process = aelab.start(*LONG, patch="aelab.training.trainer.SAVE_SECONDS = 0" + STUCK)
+    process = aelab.start(*LONG, patch="aelab.training.saving.SAVE_SECONDS = 0" + STUCK)
     until((here / "stuck").exists, process=process)
     process.kill(signal.SIGINT)
     time.sleep(0.5)

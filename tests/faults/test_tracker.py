@@ -18,13 +18,13 @@ from aelab.tracking import Store
 
 WORDS = ("train", "linear", *DIGITS, "--epochs", 15)
 PACED = """
-real = aelab.training.trainer.Training.step
+real = aelab.training.trainer.Trainer.step
 def paced(self, *arguments):
     time.sleep(0.005)
     while self.progress.step == 250 and not os.path.exists('go'):  # until the trouble is over
         time.sleep(0.02)
     real(self, *arguments)
-aelab.training.trainer.Training.step = paced
+aelab.training.trainer.Trainer.step = paced
 spent = [0.0]
 def timed(name):
     inner = getattr(aelab.tracking.RunWriter, name)
