@@ -14,7 +14,6 @@ from aelab.errors import reason
 T = TypeVar("T")
 
 LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
-MOST = {"seed": LARGEST_SEED}
 FEWEST_STEPS = 2000  # of a training whose epochs nobody chose
 
 Whole = Annotated[int, Interval(ge=-(2**63), lt=2**63)]  # what a tensor holds
@@ -28,7 +27,7 @@ class Settings:
 
     epochs: Positive
     batch_size: Positive
-    seed: Annotated[int, Interval(ge=0, le=MOST["seed"])] = 0
+    seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0
     device: str = "auto"
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     max_steps: Positive | None = None
