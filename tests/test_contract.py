@@ -54,7 +54,7 @@ def test_a_recipe_file_imports_torch_and_what_is_made_for_recipes(recipe_file):
 
 
 def test_every_option_has_a_type_a_default_and_a_line_of_help(recipe_file):
-    options = recipe_files.options(recipe_files.load(recipe_file))
+    options = recipe_files.signature(recipe_file).options
     assert options
     for option in options:
         assert option.help

@@ -4,7 +4,7 @@ A recipe is code. It is executed if it is built in, if it is in ./recipes, or if
 the same bytes at the same place, in an earlier one. That a run names it is no reason.
 """
 
-from aelab.recipe_files.execute import asks_for_classes, build, check, load, options, signature
+from aelab.recipe_files.execute import build, check, load, signature
 from aelab.recipe_files.option import Option, Signature
 from aelab.recipe_files.places import available, find, of_run, trust
 from aelab.recipe_files.recipe_file import RecipeFile
@@ -13,14 +13,12 @@ __all__ = [
     "Option",
     "RecipeFile",
     "Signature",
-    "asks_for_classes",
     "available",
     "build",
     "check",
     "find",
     "load",
     "of_run",
-    "options",
     "signature",
     "trust",
 ]

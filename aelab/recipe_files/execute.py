@@ -83,7 +83,7 @@ def _teach_old_names(recipe: "type[Recipe]") -> None:
             setattr(recipe, old, getattr(recipe, new))
 
 
-def options(recipe: "type[Recipe]") -> list[Option]:
+def _options(recipe: "type[Recipe]") -> list[Option]:
     """The keyword arguments of a recipe's constructor. Raises UserError for one without a type or a default."""
     try:
         hints = get_type_hints(recipe.__init__, include_extras=True)
@@ -99,16 +99,11 @@ def options(recipe: "type[Recipe]") -> list[Option]:
     return found
 
 
-def asks_for_classes(recipe: "type[Recipe]") -> bool:
-    """Whether the constructor wants the number of classes behind the shape of an image."""
-    return "classes" in inspect.signature(recipe).parameters
-
-
 def signature_of_class(recipe: "type[Recipe]") -> Signature:
     """The signature of a recipe that has been loaded."""
     settings = {name: getattr(recipe, name) for name in SETTINGS}
     doc = inspect.getdoc(sys.modules[recipe.__module__]) or ""
-    return Signature(tuple(options(recipe)), settings, doc, asks_for_classes(recipe))
+    return Signature(tuple(_options(recipe)), settings, doc, "classes" in inspect.signature(recipe).parameters)
 
 
 def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":

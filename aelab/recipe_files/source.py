@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import aelab
 from aelab import aliases
 from aelab.errors import UserError
 from aelab.recipe_files.option import SETTINGS, Signature, option
@@ -220,6 +219,6 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 @cache
 def _usual_settings() -> dict[str, Any]:
     """The values of SETTINGS that a recipe has unless it says otherwise: the class Recipe's own."""
-    source = _Source(ast.parse(Path(aelab.__file__).with_name("recipe.py").read_bytes()))
+    source = _Source(ast.parse((Path(__file__).parents[1] / "recipe.py").read_bytes()))
     (recipe,) = (node for node in source.tree.body if isinstance(node, ast.ClassDef) and node.name == "Recipe")
     return source.settings(recipe)
