@@ -24,6 +24,7 @@ METRICS = {  # without split, baseline or control
 }
 SPLITS = {"kept": "best"}  # the validation of the weights that are kept
 TAGS = {"aelab.health": "aelab.diagnostics"}
+REASONS = {"its process ended without a word": "its process ended unexpectedly"}  # how aelab.reason begins
 RECIPE = {  # attributes and methods of a recipe
     "objective": "monitor",
     "prior": "sample_prior",
@@ -66,6 +67,14 @@ def renamed(values: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
         for key, value in values.items()
         if names.get(key, key) == key or names[key] not in values
     }
+
+
+def reason(text: str) -> str:
+    """The present wording of the tag aelab.reason."""
+    for old, new in REASONS.items():
+        if text.startswith(old):
+            return new + text.removeprefix(old)
+    return text
 
 
 def weight(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The door to MLflow: what a store refuses, a store that is away, one that is not there, and what waits to be sent."""
+"""Tracking: what a store refuses, a store that is away, one that does not exist, and what waits to be sent."""
 
 import json
 import platform
@@ -12,13 +12,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from filelock import FileLock
+from mlflow.entities import RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
 from aelab.errors import UserError
 from aelab.evaluation import report
-from aelab.tracking import NoStoreError, Store, named_well, opening, push, replay, trouble, writer
+from aelab.tracking import NoStoreError, Store, opening, push, replay, sender, trouble, valid_metric_name
 from aelab.tracking.owner import lock_path
+from aelab.tracking.sender import stored_pictures
 from aelab.tracking.spool import Spool
 
 TAGS = {"aelab.recipe": "linear", "aelab.kind": "run"}
@@ -50,11 +52,11 @@ def begin(store, name="run", **tags):
 def left_alone(store, name="run", spool=(), **tags):
     """A run whose process died, with a spool."""
     begun = begin(store, name, **tags)
-    begun._stopping = True
-    begun._wake.set()
-    begun._thread.join()
+    begun._sender._stopping = True
+    begun._sender._wake.set()
+    begun._sender._thread.join()
     begun._release()
-    store.client.log_batch(begun.id, tags=[writer.RunTag("aelab.process", DEAD)])
+    store.client.log_batch(begun.id, tags=[RunTag("aelab.process", DEAD)])
     if spool:
         (begun.folder / "unsent.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in spool))
     return begun
@@ -76,10 +78,10 @@ def test_a_name_is_judged_as_by_mlflow(name):
     try:
         _validate_metric_name(name)
     except MlflowException:
-        assert not named_well(name)
+        assert not valid_metric_name(name)
     else:
-        assert named_well(name)
-    assert named_well("a" * 250) and not named_well("a" * 251)
+        assert valid_metric_name(name)
+    assert valid_metric_name("a" * 250) and not valid_metric_name("a" * 251)
 
 
 def test_of_a_thousand_one_is_refused():
@@ -118,9 +120,9 @@ def test_what_is_refused_is_set_aside_and_all_else_arrives(store):
     assert info.status == "FINISHED" and set(info.metrics) == {"train/loss"}
     assert steps(store, "train/loss") == list(range(1500))
     assert info.tags["good"] == "1" and info.tags["also"] == "a?b"
-    assert being._pictures() == {("good", 1)}
+    assert stored_pictures(store.client, being.id) == {("good", 1)}
     refusals = [line for line in store.said if "refuses the" in line]
-    assert len(refusals) == 3 and sum(f"figure '{BAD}'" in line for line in refusals) == 1, store.said
+    assert len(refusals) == 3 and sum(f"metric '{BAD}'" in line for line in refusals) == 1, store.said
     kept = [json.loads(line)["entry"] for line in (being.folder / "refused.jsonl").read_text().splitlines()]
     assert [entry[4] for entry in kept if entry[1] == BAD] == list(range(1500))
     assert list(being.folder.glob("refused-*.png")) and not list(being.folder.glob("unsent*"))
@@ -136,7 +138,7 @@ def test_an_old_spool_comes_free(store, cli):
     left_alone(store, spool=spool)
     answer = cli("sync")
     assert answer.code == 0 and "1 run sent" in answer.out, answer.err
-    assert answer.err.count("refuses the figure") == 2 and "refuses the tag" in answer.err
+    assert answer.err.count("refuses the metric") == 2 and "refuses the tag" in answer.err
     info = store.find("run")
     assert info.status == "FINISHED" and info.metrics == {"train/loss": 2.0} and info.tags["good"] == "y"
     assert "0 runs sent" in cli("sync").out
@@ -144,21 +146,21 @@ def test_an_old_spool_comes_free(store, cli):
 
 @pytest.mark.parametrize("content", [b"rubbish" * 100, b"SQLite format 3\0" + bytes(500)])
 def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkeypatch):
-    monkeypatch.setattr(writer, "END_SECONDS", 0.3)
+    monkeypatch.setattr(sender, "END_SECONDS", 0.3)
     being = begin(store)
     being.metrics({"train/loss": 1.0}, 1)
     good = (here / "mlflow.db").read_bytes()
     (here / "mlflow.db").write_bytes(content)
     with pytest.raises(UserError, match="aelab sync"):
         being.close("FINISHED")
-    being._thread.join()
+    being._sender._thread.join()
     assert not (being.folder / "refused.jsonl").exists()
     (here / "mlflow.db").write_bytes(good)
     assert replay(Store(), print) == 1 and steps(Store(), "train/loss") == [1]
 
 
 @pytest.mark.parametrize(("where", "runs"), [("loss", 0), ("step", 1)])
-def test_a_recipe_that_names_a_figure_badly_hears_of_it_at_once(cli, store, here, where, runs):
+def test_a_recipe_that_names_a_metric_badly_hears_of_it_at_once(cli, store, here, where, runs):
     parts = {"loss": "{}", "step": "{}", where: "{'KL(q||p)': loss}"}
     (here / "mine.py").write_text(f'''"""Names (2026)."""
 from torch import nn
@@ -184,9 +186,25 @@ class Mine(Recipe):
 
 def test_the_value_of_an_option_is_part_of_a_name():
     values = (1e16, 1e-16, -1.0, 0.5, (400, 200), "a b/(c)")
-    names = [next(iter(report.Report({"test/loss": 1.0}).under({"beta": value}).metrics)) for value in values]
-    assert all(map(named_well, names)) and len(set(names)) == len(names), names
+    names = [next(iter(report.Report({"test/loss": 1.0}).under({"beta": value}).figures)) for value in values]
+    assert all(map(valid_metric_name, names)) and len(set(names)) == len(names), names
     assert names[0] == "test/beta-1e16/loss" and names[3] == "test/beta-0.5/loss"
+
+
+# what became of a run
+
+
+@pytest.mark.parametrize("written", ["its process ended without a word", "its process ended unexpectedly"])
+def test_a_run_whose_process_died_counts_as_interrupted_in_an_old_store_too(store, written):
+    left_alone(store)
+    store.mark_dead()
+    info = store.find("run")
+    assert info.status == "FAILED" and info.interrupted, "just marked"
+    store.client.set_tag(info.id, "aelab.reason", f"{written}: killed")
+    assert store.find("run").interrupted
+    assert store.find("run").tags["aelab.reason"] == "its process ended unexpectedly: killed", "the present words"
+    store.client.set_tag(info.id, "aelab.reason", "the loss is not finite")
+    assert not store.find("run").interrupted
 
 
 # a store that is away
@@ -232,9 +250,9 @@ STRANGE = {
     "429, at a date": ([refusing(429, "Fri, 31 Dec 2099 23:59:59 GMT")], "HTTP error 429"),
     "503, in an hour": ([refusing(503, 3600)], "HTTP error 503"),
     "404": ([refusing(404, 1)], "HTTP error 404"),
-    "garbage": ([b"\x00\xff garbage\r\n"], "no web server"),
-    "a web page": ([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"], "no MLflow server"),
-    "half a number": ([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1"], "connection breaks|no MLflow server"),
+    "garbage": ([b"\x00\xff garbage\r\n"], "not a web server"),
+    "a web page": ([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"], "not an MLflow server"),
+    "half a number": ([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n1"], "connection breaks|not an MLflow server"),
 }
 
 
@@ -249,7 +267,7 @@ def test_a_strange_server_is_named_at_once(kind, cli):
 
 
 def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
-    monkeypatch.setattr(opening, "KNOCK_SECONDS", 0.2)
+    monkeypatch.setattr(opening, "PING_SECONDS", 0.2)
     monkeypatch.setattr(trouble, "SILENCE_SECONDS", 0.05)
     said = []
     for how in ({"hangs": True}, {"resets": True}):
@@ -261,9 +279,9 @@ def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(writer, "END_SECONDS", 1.0)
-    monkeypatch.setattr(writer, "SILENCE_SECONDS", 0.1)
-    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(sender, "END_SECONDS", 1.0)
+    monkeypatch.setattr(sender, "SILENCE_SECONDS", 0.1)
+    monkeypatch.setattr(sender, "RETRY_SECONDS", 0.05)
 
 
 def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
@@ -274,16 +292,16 @@ def test_a_store_that_freezes_at_the_end_is_given_up(store, impatient):
     with pytest.raises(UserError, match="it did not answer in time") as caught:
         being.close("FINISHED")
     assert "aelab sync" in str(caught.value) and any(
-        "waiting for the store to take the last" in line for line in store.said
+        "waiting for the store to take the rest" in line for line in store.said
     )
     free.set()
-    being._thread.join()
+    being._sender._thread.join()
     assert replay(Store(), print) == 1
     assert store.find("run").status == "FINISHED" and steps(store, "train/loss") == [1]
 
 
 def test_a_file_that_never_arrives_is_given_up(store, impatient, monkeypatch):
-    monkeypatch.setattr(writer, "END_SECONDS", 2.0)
+    monkeypatch.setattr(sender, "END_SECONDS", 2.0)
     being = begin(store)
     being.local = None  # as where a server keeps the files
     being.text("note.txt", "x")
@@ -298,7 +316,7 @@ def test_a_file_that_never_arrives_is_given_up(store, impatient, monkeypatch):
 
 
 def test_a_store_that_comes_back_at_the_end_has_everything(store, monkeypatch):
-    monkeypatch.setattr(writer, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(sender, "RETRY_SECONDS", 0.05)
     being, tries = begin(store), []
     real = being._client.log_batch
 
@@ -383,7 +401,7 @@ def test_an_offline_run_that_was_killed_is_sent_with_its_true_status(store, othe
     left_alone(local, "dead", [["metric", "train/loss", 1.0, 1_700_000_000_000, 7]])
     alive, far = begin(local, "alive"), begin(local, "far")
     far.close()
-    local.client.log_batch(far.id, tags=[writer.RunTag("aelab.process", "elsewhere 1 1")])
+    local.client.log_batch(far.id, tags=[RunTag("aelab.process", "elsewhere 1 1")])
     said = []
     there = Store(other)
     assert push(local, there, said.append) == 1
@@ -475,7 +493,7 @@ READING = [
 @pytest.mark.parametrize("words", READING, ids=" ".join)
 def test_verbs_that_read_create_no_store(words, cli, here):
     answer = cli(*words)
-    assert answer.code == 2 and "runs are kept per folder" in answer.err and not list(here.iterdir())
+    assert answer.code == 2 and "each folder keeps its own" in answer.err and not list(here.iterdir())
     answer = cli(*words, "--tracking-uri", f"sqlite:///{here}/new/mlflow.db")
     assert answer.code == 2 and "there is no store at" in answer.err and not list(here.iterdir())
     assert len(answer.err.splitlines()) <= 3
@@ -483,7 +501,7 @@ def test_verbs_that_read_create_no_store(words, cli, here):
 
 def test_a_list_of_no_runs_creates_no_store(cli, here):
     answer = cli("runs")
-    assert answer.code == 0 and "runs are kept per folder" in answer.err
+    assert answer.code == 0 and "each folder keeps its own" in answer.err
     assert cli("runs", "--json").json == {"runs": []}
     assert cli("runs", "--tracking-uri", "sqlite:///x.db").code == 2 and not list(here.iterdir())
 
@@ -496,7 +514,7 @@ def newer(database):
 
 BROKEN = {
     "a folder": (lambda path: (path.unlink(), path.mkdir()), 2, "is a folder"),
-    "garbage": (lambda path: path.write_bytes(b"garbage" * 500), 1, "damaged, or no database"),
+    "garbage": (lambda path: path.write_bytes(b"garbage" * 500), 1, "damaged, or not a database"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:5000]), 1, "damaged"),
     "of another MLflow": (newer, 1, "another version of MLflow"),
     "empty": (lambda path: path.write_bytes(b""), 2, "there is no store"),
@@ -538,7 +556,7 @@ def test_what_can_be_no_address(address, cli, here):
         ("(sqlite3.OperationalError) database is locked\n[SQL: x]", "locked by another program"),
         ("(sqlite3.OperationalError) database or disk is full\n[SQL: x]", "disk is full"),
         ("[Errno 28] No space left on device", "disk is full"),
-        ("(sqlite3.OperationalError) attempt to write a readonly database", "read only"),
+        ("(sqlite3.OperationalError) attempt to write a readonly database", "read-only"),
         ("API request to x failed with timeout exception HTTPConnectionPool: Read timed out.", "not answer in time"),
         (
             "failed with exception Max retries exceeded (Caused by NewConnectionError: Connection refused)",
@@ -565,7 +583,7 @@ def test_a_database_of_another_program_is_left_as_it_is(cli, here):
         connection.commit()
     for words in (("runs",), ("train", "linear", "--data", "digits", "--max-steps", 1)):
         answer = cli(*words, "--tracking-uri", f"sqlite:///{here}/other.db")
-        assert answer.code == 2 and "is a database of another program" in answer.err, answer.err
+        assert answer.code == 2 and "belongs to another program" in answer.err, answer.err
     with closing(sqlite3.connect(here / "other.db")) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
 

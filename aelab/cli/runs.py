@@ -123,7 +123,7 @@ def rm(
     for info in wanted.values():
         store.remove(info)
         console.result(f"removed {info.name}")
-        console.note(f"back again with: {store.restoring(info)}")
+        console.note(f"back again with: {store.restore_command(info)}")
 
 
 @group.command()

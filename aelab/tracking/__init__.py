@@ -1,25 +1,25 @@
-"""The door to MLflow, and the only one: `store` finds and starts runs, `run` writes one, `server` shows them."""
+"""All access to MLflow: `Store` finds and starts runs, `RunWriter` writes one, `served` shows them in a browser."""
 
 from aelab.tracking import start_up  # noqa: F401  # first: how MLflow is imported
 from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.opening import NoStoreError
-from aelab.tracking.owner import WITHOUT_A_WORD
+from aelab.tracking.owner import PROCESS_DIED
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
-from aelab.tracking.trouble import named_well
+from aelab.tracking.trouble import valid_metric_name
 from aelab.tracking.writer import RunWriter, Status
 
 __all__ = [
-    "WITHOUT_A_WORD",
+    "PROCESS_DIED",
     "NoStoreError",
     "RunInfo",
     "RunWriter",
     "Status",
     "Store",
     "cache_folder",
-    "named_well",
     "push",
     "replay",
     "served",
+    "valid_metric_name",
 ]

@@ -1,4 +1,4 @@
-"""Copies, on this machine, of the files of a run that a server keeps."""
+"""Copies on this machine of run files that a server keeps."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from aelab.tracking.trouble import reason_of
 
 
 def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
-    """The folder with config.json, the newest checkpoints and `parts`; what is there already is not fetched again."""
+    """A folder with config.json, the newest checkpoints and `parts`; what it already holds is not fetched again."""
     cache = cache_folder(info.id)
     for part in ("config.json", *parts):
         if not (cache / part).exists():
@@ -32,7 +32,7 @@ def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
 
 
 def _fetch(client: MlflowClient, info: RunInfo, part: str) -> None:
-    """Downloads a part of a run's files, whole or not at all. Raises UserError for a link or a path that leads elsewhere."""
+    """Downloads a part of a run's files, whole or not at all. Raises UserError for a link and for a path out of the folder."""
     cache = cache_folder(info.id)
     try:
         cache.mkdir(parents=True, exist_ok=True)

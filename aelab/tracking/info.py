@@ -16,8 +16,9 @@ import platformdirs
 
 from aelab import aliases
 from aelab.errors import UserError
+from aelab.tracking.owner import PROCESS_DIED
 
-LATEST = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
+LATEST_TIME = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class RunInfo:
     name: str
     status: str
     experiment_id: str
-    started: float | None  # seconds since 1970; None where the store has no such time
+    started: float | None  # seconds since 1970; None if the store has no valid time
     ended: float | None
-    params: Mapping[str, str]  # with the epochs that it has now
+    params: Mapping[str, str]  # `epochs` is the present number, also of a run that was lengthened
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: str  # URI
@@ -41,8 +42,8 @@ class RunInfo:
 
     @property
     def seconds(self) -> float | None:
-        """What the training took, or from start to end where it did not say; None as long as it runs."""
-        with suppress(KeyError, ValueError):  # anyone may have written it
+        """The seconds of training, or from start to end if the run does not say; None while it is running."""
+        with suppress(KeyError, ValueError):  # the tag may hold anything
             if math.isfinite(seconds := float(self.tags["aelab.seconds"])):
                 return seconds
         return round(self.ended - self.started, 1) if self.ended and self.started is not None else None
@@ -56,16 +57,24 @@ class RunInfo:
         return {}
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped from outside: by a signal, or because its process died."""
+        return self.status == "KILLED" or self.tags.get("aelab.reason", "").startswith(PROCESS_DIED)
+
+    @property
     def parent(self) -> str | None:
         return self.tags.get("mlflow.parentRunId")
 
 
 def run_info(run: Any) -> RunInfo:
+    """What MLflow's run entity says, under the present names of metrics and tags."""
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
     metrics = aliases.renamed(data.metrics, {key: aliases.metric(key) for key in data.metrics})
     tags = aliases.renamed(data.tags, aliases.TAGS)
+    if "aelab.reason" in tags:
+        tags["aelab.reason"] = aliases.reason(tags["aelab.reason"])
     return RunInfo(
         info.run_id, info.run_name or "", info.status, info.experiment_id, _time(info.start_time), _time(info.end_time),
         params, tags, metrics, info.artifact_uri,
@@ -73,22 +82,24 @@ def run_info(run: Any) -> RunInfo:
 
 
 def _time(milliseconds: object) -> float | None:
-    """A time of the store in seconds since 1970; None where there is none, or none before the year 9999."""
-    whole = isinstance(milliseconds, int) and 0 <= milliseconds < LATEST
+    """A time of the store in seconds since 1970; None if it is missing, negative or after the year 9999."""
+    whole = isinstance(milliseconds, int) and 0 <= milliseconds < LATEST_TIME
     return milliseconds / 1000 if whole else None  # type: ignore[operator]
 
 
 def local_path(info: RunInfo) -> Path | None:
-    """The folder of a run's artifacts on this machine, or None where a server keeps them.
+    """The folder of a run's artifacts on this machine, or None if a server keeps them.
 
-    Raises UserError where it is not named after the run, as MLflow names it: a store may come from anyone.
+    Raises UserError if it is not named after the run, as MLflow does: a store may come from anyone.
     """
     parts = urllib.parse.urlsplit(info.artifacts)
     if parts.scheme not in ("file", ""):
         return None
     path = Path(urllib.request.url2pathname(parts.path)) if parts.scheme else Path(info.artifacts)
     if path.parts[-2:] != (_checked(info.id), "artifacts") or ".." in path.parts:
-        raise UserError(f"the store says that a run keeps its files in {path}; that is no folder of MLflow's.")
+        raise UserError(
+            f"the store says that a run keeps its files in {path}; MLflow would not have chosen that folder."
+        )
     return path
 
 
@@ -98,17 +109,17 @@ def cache_folder(run_id: str) -> Path:
 
 
 def _checked(run_id: str) -> str:
-    """The id. Raises UserError where it is none of MLflow's: it becomes the name of a folder."""
+    """The id. Raises UserError if it does not look like MLflow's: it becomes the name of a folder."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
-        raise UserError(f"the store says that a run has the id {run_id[:60]}; that is no id of MLflow's.")
+        raise UserError(f"the store says that a run has the id {run_id[:60]}; that is not an id of MLflow's.")
     return run_id
 
 
 def run_folder(info: RunInfo) -> Path:
-    """Where a run's files are on this machine, to be read and written.
+    """The folder of a run's files on this machine, to read and write in.
 
-    Raises UserError where the folder is a link, or holds a link or anything else that is neither file nor folder: what is
-    read, sent, written or deleted there would be another file, or a pipe that nobody fills.
+    Raises UserError if the folder is a link, or holds a link or anything else that is neither file nor folder: what is read,
+    sent, written or deleted there would be another file, or a pipe that blocks.
     """
     local = local_path(info)
     folder = local or cache_folder(info.id)
@@ -134,7 +145,7 @@ def run_folder(info: RunInfo) -> Path:
 
 
 def _refused(path: Path, info: RunInfo) -> UserError:
-    kind = "a link; links are refused" if path.is_symlink() else "neither a file nor a folder; such are refused"
+    kind = "a link; links are refused" if path.is_symlink() else "neither a file nor a folder; it is refused"
     return UserError(
         f"{path} is {kind}.",
         f"Nothing was read or written in the folder of {info.name}. Delete it there and try again.",

@@ -1,4 +1,4 @@
-"""Whether a store can be opened: its address, its server, its database; and a new database, made whole or not at all."""
+"""Checks before a store is opened: its address, its server, its database. A new database is created whole or not at all."""
 
 import http.client
 import os
@@ -18,17 +18,17 @@ from aelab.errors import UserError, redacted
 from aelab.tracking.start_up import no_collection
 from aelab.tracking.trouble import reason_of
 
-LOCKED_SECONDS = 10.0  # what a database that another program has locked gets to be free
-KNOCK_SECONDS = 5.0  # what a server gets to answer at all
+LOCKED_SECONDS = 10.0  # how long a database may stay locked by another program
+PING_SECONDS = 5.0  # how long a server may take to answer at all
 ATTEMPTS = 3  # at connecting to a database; MLflow's own ten take 100 seconds
 
 
 class NoStoreError(UserError):
-    """There is no store at this address, and what was typed only reads."""
+    """There is no store at this address, and the command only reads."""
 
 
 def checked(uri: str) -> str:
-    """An address that MLflow understands, its scheme in small letters. Raises UserError where it can be none."""
+    """The address, its scheme in lower case. Raises UserError if MLflow cannot understand it."""
     scheme, colon, rest = uri.strip().partition(":")
     uri = scheme.lower() + colon + rest
     shown = redacted(uri)
@@ -39,29 +39,31 @@ def checked(uri: str) -> str:
         except ValueError:
             good = False
         if not good:
-            raise UserError(f"'{shown}' is no address of a server.", "Write it as in http://127.0.0.1:5000", code=2)
+            raise UserError(
+                f"'{shown}' is not the address of a server.", "Write it as in http://127.0.0.1:5000", code=2
+            )
     database = database_of(uri)
     if scheme.lower().startswith("sqlite") and (database is None or str(database) in (".", ":memory:")):
         raise UserError(f"'{shown}' names no file.", "Write it as in sqlite:////home/me/runs/mlflow.db", code=2)
     if database and any(sign in str(database) for sign in "?%'\""):
         raise UserError(
-            f"MLflow cannot keep a database at {database}: a path with any of ? % ' \" is no address to it.",
+            f"MLflow cannot keep a database at {database}: its address may not contain ? % ' or \".",
             "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
             code=2,
         )
     if database and os.path.isdir(database):  # noqa: PTH112  # Path's raises where it may not look
         raise UserError(
-            f"{database} is a folder, no database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
+            f"{database} is a folder, not a database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
         )
     if database and os.path.exists(database) and not os.path.isfile(database):  # noqa: PTH110, PTH113
-        raise UserError(f"{database} is no file.", "Name another place for the database: --tracking-uri", code=2)
+        raise UserError(f"{database} is not a file.", "Name another place for the database: --tracking-uri", code=2)
     if "://" not in uri and not uri.startswith(("file:", "databricks")):
-        raise UserError(f"'{shown}' is no address of a store.", f"Of a database: sqlite:///{shown}", code=2)
+        raise UserError(f"'{shown}' is not the address of a store.", f"A database would be: sqlite:///{shown}", code=2)
     return uri
 
 
 def holds_something(database: Path) -> bool:
-    """Whether a file is there that is not empty: MLflow would make a database of an empty one. Raises UserError."""
+    """Whether there is a file that is not empty: MLflow would make an empty one a database. Raises UserError."""
     try:
         return database.stat().st_size > 0
     except (FileNotFoundError, NotADirectoryError):
@@ -80,21 +82,21 @@ def database_of(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def knock(uri: str) -> None:
-    """Raises UserError where no server answers in a few seconds."""
+def ping(uri: str) -> None:
+    """Raises UserError if no server answers in a few seconds."""
     try:
-        with urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=KNOCK_SECONDS):
+        with urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=PING_SECONDS):
             return
     except urllib.error.HTTPError:
-        return  # someone answers; MLflow will say what is wrong
+        return  # it answers; MLflow will say what is wrong
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
-            reason = "what answers there is no web server"
+            reason = "what answers there is not a web server"
         raise UserError(
             f"no MLflow server answers at {redacted(uri)}: {reason}",
             "Start it, or correct MLFLOW_TRACKING_URI or --tracking-uri.",
-            "Or train with --offline, into ./mlflow.db; aelab sync sends it later.",
+            "Or train with --offline, into ./mlflow.db; aelab sync sends the runs later.",
         ) from error
 
 
@@ -107,31 +109,31 @@ def prepare_database_access() -> None:
     utils.MAX_RETRY_COUNT = ATTEMPTS
 
 
-def look_into(database: Path) -> None:
-    """Raises UserError, in seconds, where a database cannot be read, which MLflow would try ten times, or is not MLflow's."""
+def check_database(database: Path) -> None:
+    """Raises UserError if a database cannot be read, or is not MLflow's. MLflow itself would try ten times, for 100 s."""
     try:
         address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise unopened(f"sqlite:///{database}", error) from error
-    if tables and "alembic_version" not in tables:  # MLflow would add its own to them
-        raise UserError(f"{database} is a database of another program.", "Name another store: --tracking-uri", code=2)
+        raise cannot_open(f"sqlite:///{database}", error) from error
+    if tables and "alembic_version" not in tables:  # MLflow would add its own tables
+        raise UserError(f"{database} belongs to another program.", "Name another store: --tracking-uri", code=2)
 
 
-def unopened(uri: str, error: BaseException) -> UserError:
-    """What is said of a store that cannot be opened."""
+def cannot_open(uri: str, error: BaseException) -> UserError:
+    """The error for a store that cannot be opened."""
     reason = reason_of(error)
     advice = []
     if database_of(uri) and "locked" in reason:
         advice = ["Wait for that program, or end it, and type the command again."]
     elif database_of(uri) and "damaged" in reason:
-        advice = ["Put a copy of it in its place, or name another one: --tracking-uri"]
+        advice = ["Restore it from a copy, or name another store: --tracking-uri"]
     return UserError(f"cannot open the store {redacted(uri)}: {reason}.", *advice)
 
 
 def create(database: Path) -> None:
-    """Makes a new database beside its place and renames it, since one that is half made cannot be opened any more."""
+    """Creates a database under another name and renames it: one that is half created could never be opened."""
     part = database.with_name(f"{database.name}.part")
     for left in database.parent.glob(f"{part.name}*"):
         left.unlink()
@@ -144,10 +146,10 @@ def create(database: Path) -> None:
         raise
 
 
-def creator(database: Path) -> AbstractContextManager[Any]:
-    """The lock of a database: processes that create one at once would break its migration.
+def creation_lock(database: Path) -> AbstractContextManager[Any]:
+    """The lock of a database: processes that create one at the same time would break it.
 
-    None where it is there and its folder cannot be written to, to read what is there.
+    No lock if the database exists and its folder cannot be written to: it can still be read.
     """
     read_only = database.exists() and not os.access(database.parent, os.W_OK)
     return nullcontext() if read_only else FileLock(f"{database}.lock", timeout=60)

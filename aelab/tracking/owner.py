@@ -1,4 +1,4 @@
-"""Who started a run, which process writes it, and whether that is still there."""
+"""Who started a run, which process writes it, and whether that process still exists."""
 
 import getpass
 import os
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from aelab.errors import UserError
 from aelab.files import small
 
-WITHOUT_A_WORD = "its process ended without a word"
+PROCESS_DIED = "its process ended unexpectedly"  # how the tag aelab.reason of such a run begins
 
 
 class HeldError(UserError):
@@ -20,12 +20,12 @@ class HeldError(UserError):
 
 
 def lock_path(folder: Path) -> Path:
-    """The lock of a run's folder, beside it."""
+    """The file that locks a run's folder; it lies beside it."""
     return folder.with_name(folder.name + ".lock")
 
 
 def hold(folder: Path, name: str, who: str = "") -> FileLock:
-    """Takes the lock of a run, which ends with this process however that ends. Raises HeldError if another one has it."""
+    """Locks a run until release, or until this process ends. Raises HeldError if another process has the lock."""
     lock = FileLock(lock_path(folder), timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -46,7 +46,7 @@ def this_process() -> str:
 
 
 def is_gone(process: str, folder: Path) -> bool:
-    """Whether the process of a run ended without a word: it was of this host, is not there, and nobody holds the lock."""
+    """Whether the process of a run has died: it ran on this host, does not exist any more, and nobody holds the lock."""
     host, _, rest = process.partition(" ")
     number, _, started = rest.partition(" ")
     if host != platform.node() or not number.isdigit():
@@ -64,7 +64,7 @@ def is_gone(process: str, folder: Path) -> bool:
 
 
 def _started(number: int) -> str | None:
-    """When a process began, in the kernel's ticks; empty where the system does not say; None if it is not there."""
+    """When a process began, in the kernel's ticks; empty if the system does not tell; None if there is no such process."""
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         return None if state == "Z" else fields[18]
@@ -91,10 +91,10 @@ def origin() -> dict[str, str]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that is checked out in a folder, read from git's files; None where there is none.
+    """The commit that is checked out in a folder, read from git's files; None if there is none.
 
-    git itself is not asked: it executes what the configuration in the folder names (core.fsmonitor, filters, hooks), and
-    the folder may be a stranger's. So whether files were changed since is not known; a run keeps its recipe's source.
+    git itself is not run: it executes what the configuration in the folder names (core.fsmonitor, filters, hooks), and the
+    folder may be a stranger's. Hence local changes go unnoticed; but a run keeps its recipe's source.
     """
     place = next((p for parent in (folder, *folder.parents) if (p := parent / ".git").exists()), folder / ".git")
     if place.is_file():  # of a worktree or submodule
@@ -109,7 +109,7 @@ def commit(folder: Path) -> str | None:
 
 
 def _text(path: Path) -> str:
-    """The text of a small regular file; nothing where there is none."""
+    """The text of a small regular file; empty if there is none."""
     with suppress(OSError, ValueError):
         return small(path).decode()
     return ""

@@ -17,7 +17,7 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
     Raises UserError for a name or an alias that MLflow does not accept.
     """
     try:
-        with suppress(MlflowException):  # it is there already
+        with suppress(MlflowException):  # it may exist already
             client.create_registered_model(name, tags={"aelab.recipe": info.recipe})
         version = client.create_model_version(name, info.artifacts, info.id).version
         client.set_registered_model_alias(name, alias, version)
@@ -35,7 +35,7 @@ def versions_of(client: MlflowClient, info: RunInfo) -> list[tuple[str, str]]:
 
 
 def run_of(client: MlflowClient, address: str) -> str:
-    """The id of the run behind models:/NAME@ALIAS or models:/NAME/VERSION. Raises UserError where there is none."""
+    """The id of the run behind models:/NAME@ALIAS or models:/NAME/VERSION. Raises UserError if there is none."""
     match = re.fullmatch(r"models:/([^@/]+)(?:@([^@/]+)|/(\d+))", address)
     if not match:
         raise UserError(f"'{address}': write models:/NAME@ALIAS or models:/NAME/VERSION.", code=2)

@@ -19,9 +19,10 @@ from aelab.tracking.store import Store
 
 @contextmanager
 def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """MLflow's web server for a store, on this machine alone, ready to answer; it ends with the block or with this process.
+    """Runs MLflow's web server for a store, on this machine only, until the block or this process ends.
 
-    One worker starts three times as fast as MLflow's four. Raises UserError if the port is taken or it does not come up.
+    It answers when the block begins. One worker starts three times as fast as MLflow's four. Raises UserError if the port is
+    taken or the server does not start.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,16 +48,16 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         yield server
     finally:
         assert server.stdin
-        server.stdin.close()  # its sign to end
+        server.stdin.close()  # which tells it to end
         server.wait()
-        with suppress(ProcessLookupError):  # where it was killed itself, what it had started
+        with suppress(ProcessLookupError):  # if it was killed, what it had started remains
             os.killpg(server.pid, signal.SIGKILL)
 
 
 def _command(port: int) -> list[str]:
-    """The server's command line: no module of the working folder is imported, and no name but this machine's answered.
+    """The server's command line: it imports no module from the working folder and answers only to this machine's names.
 
-    Its default accepts every Host that begins like a private address, 10.0.0.1.example.com too, which anyone can lead here.
+    By default it accepts every Host that begins like a private address, also 10.0.0.1.example.com, which anyone can point here.
     """
     hosts = ",".join(f"{name}{suffix}" for name in ("127.0.0.1", "localhost") for suffix in (f":{port}", ""))
     standard_library = Path(os.__file__).parent  # uvicorn would put the working folder there, before all others

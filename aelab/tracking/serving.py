@@ -1,7 +1,7 @@
 """Runs MLflow's server and ends it, and all that it started, when standard input is closed.
 
-Whoever starts this holds the other end of a pipe. The kernel closes it however that process ends, SIGKILL included. It is
-run as a script, in a session of its own, and imports nothing of aelab.
+The process that starts this holds the other end of a pipe, and the kernel closes it however that process ends, SIGKILL
+included. It runs as a script, in a session of its own, and imports nothing from aelab.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What a run has logged, line by line on this disk, until the store has all of it."""
+"""What a run has logged, line by line in a file on this disk, until the store has all of it."""
 
 import json
 import os
@@ -11,30 +11,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aelab.figures import Picture
 
-Entry = list[
-    Any
-]  # ["metric", key, value, ms, step], ["tags", {}], ["picture", key, step, file], ["file", path], ["end", ...]
-
-
-OWN = re.compile(r"[A-Za-z0-9.~-]*-\d+\.png")  # what `keep` calls a picture
+Entry = list[Any]
+"""A kind and its fields: metric, key, value, ms, step; tags, {...}; picture, key, step, file; file, path; end, status, ms."""
+PICTURE_FILE = re.compile(r"[A-Za-z0-9.~-]*-\d+\.png")  # the names that `keep` gives
 
 
 def open_to_append(path: Path) -> int:
-    """A file of the run's own, made if need be. Raises OSError for a link, and for a pipe that nobody reads."""
+    """Opens a file of the run, creating it if need be. Raises OSError for a link, and for a pipe that nobody reads."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 class Spool:
-    """A file of entries beside the pictures that they name.
+    """A file of entries, and beside it the pictures that they name.
 
-    Writing never raises: on a full disk the entry stays in memory alone, and `trouble` says so.
+    Writing never raises: on a full disk the entry stays in memory only, and `trouble` says so.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.pictures = path, path.with_suffix("")
         self.trouble = ""
         self._file: int | None = None
-        self._torn = path.exists()  # the last line may be half there
+        self._torn = path.exists()  # its last line may be incomplete
 
     def write(self, entry: Entry) -> None:
         line = json.dumps(entry) + "\n"
@@ -48,7 +45,7 @@ class Spool:
             self._torn, self.trouble = True, f"{error.strerror} ({self.path})"
 
     def keep(self, key: str, step: int, picture: "Picture") -> str:
-        """Writes a picture beside the spool and returns the name of its file, empty where the disk does not take it."""
+        """Writes a picture beside the spool; returns the name of its file, empty if that failed."""
         name = f"{re.sub(r'[^A-Za-z0-9.-]', '~', key)}-{step}.png"
         import PIL.Image
 
@@ -61,7 +58,7 @@ class Spool:
         return name
 
     def picture(self, name: str) -> "Picture | None":
-        """A kept picture; None where it is not whole."""
+        """A kept picture; None if its file is incomplete."""
         import numpy as np
         import PIL.Image
 
@@ -72,12 +69,12 @@ class Spool:
             return None
 
     def forget(self, name: str) -> None:
-        """Deletes a picture that the store has."""
+        """Deletes a picture: the store has it."""
         with suppress(OSError):
             (self.pictures / Path(name).name).unlink()
 
     def entries(self) -> Iterator[Entry]:
-        """What is written; a line that was cut by the death of its process is passed over."""
+        """The entries of the file; a line that its process did not finish is skipped."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -94,12 +91,12 @@ class Spool:
             self._file = None
 
     def remove(self) -> None:
-        """Deletes the file, its pictures and their folder: the store has everything. Never what is behind a link."""
+        """Deletes the file, its pictures and their folder: the store has everything. Links are not followed."""
         self.close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
             if self.pictures.is_dir() and not self.pictures.is_symlink():
                 for left in self.pictures.iterdir():
-                    if OWN.fullmatch(left.name):
+                    if PICTURE_FILE.fullmatch(left.name):
                         left.unlink()
                 self.pictures.rmdir()

@@ -1,9 +1,7 @@
 """The tracking store: opened, searched, and asked for runs."""
 
-import hashlib
 import os
 import platform
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,21 +15,21 @@ from mlflow.tracking import MlflowClient
 from aelab import aliases
 from aelab.errors import UserError, redacted
 from aelab.tracking import copies, opening, registry
+from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
+from aelab.tracking.naming import named
 from aelab.tracking.opening import NoStoreError
-from aelab.tracking.owner import WITHOUT_A_WORD, hold, is_gone, origin, this_process
+from aelab.tracking.owner import PROCESS_DIED, hold, is_gone, origin, this_process
+from aelab.tracking.sender import restore_command
 from aelab.tracking.trouble import reason_of, refused, waiting
-from aelab.tracking.writer import RunWriter, restoring
-
-EXPERIMENT = "aelab"
-LONGEST = 500  # name of an experiment that MLflow takes
+from aelab.tracking.writer import RunWriter
 
 
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    `offline` is that last one whatever the others say; its runs are marked for `aelab sync`. A database that is not there
-    is created, unless `create` is false: then NoStoreError is raised. `warn` hears of long waits and of outages.
+    `offline` means that last one, and marks its runs for `aelab sync`. A database that does not exist is created, unless
+    `create` is false: then NoStoreError is raised. `warn` is told of long waits and of outages.
     """
 
     def __init__(
@@ -49,12 +47,13 @@ class Store:
         if self.database and not create and not opening.holds_something(self.database):
             if typed:
                 raise NoStoreError(
-                    f"there is no store at {self.shown_uri}.", "It is made by the first training there: aelab train vae "
-                    f"--tracking-uri {self.shown_uri}", code=2,
-                )  # fmt: skip
+                    f"there is no store at {self.shown_uri}.",
+                    f"The first training creates it: aelab train vae --tracking-uri {self.shown_uri}",
+                    code=2,
+                )
             raise NoStoreError(
-                "there are no runs in this folder: runs are kept per folder, in its mlflow.db.",
-                "Go to the folder that you trained in, name its store with --tracking-uri, or start here: aelab train vae",
+                "there are no runs in this folder: each folder keeps its own, in its mlflow.db.",
+                "Go to the folder where you trained, name its store with --tracking-uri, or start here: aelab train vae",
                 code=2,
             )
         with waiting(f"the store {self.shown_uri}", warn):
@@ -62,24 +61,24 @@ class Store:
 
     def _open(self) -> None:
         if opening.served(self.uri):
-            opening.knock(self.uri)
+            opening.ping(self.uri)
         else:
             opening.prepare_database_access()
         try:
             if self.database:
-                with opening.creator(self.database):
+                with opening.creation_lock(self.database):
                     if not opening.holds_something(self.database):
                         opening.create(self.database)
-                    opening.look_into(self.database)
+                    opening.check_database(self.database)
                     self.client = self._connect()
             else:
                 self.client = self._connect()
         except UserError:
             raise
         except Timeout as error:
-            raise UserError(f"cannot open the store {self.shown_uri}: another process is making it.") from error
+            raise UserError(f"cannot open the store {self.shown_uri}: another process is creating it.") from error
         except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
-            raise opening.unopened(self.uri, error) from error
+            raise opening.cannot_open(self.uri, error) from error
 
     def _connect(self) -> MlflowClient:
         client = MlflowClient(self.uri)
@@ -93,7 +92,7 @@ class Store:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """What the store raises as a UserError; a line where it takes long."""
+        """Turns what the store raises into a UserError, and warns if it takes long."""
         if self._asking:
             yield
             return
@@ -109,31 +108,8 @@ class Store:
             self._asking = False
 
     def experiment(self, name: str | None) -> str:
-        """The id of an experiment, created if need be with its artifacts beside the database.
-
-        Raises UserError for a name that is none.
-        """
-        if name is None:
-            name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            root = self.database.parent if self.database else Path.cwd()
-            served = opening.served(self.uri)
-            folder = _folder_of(name)
-            place = None if served else (root.resolve() / "mlruns" / folder).as_uri()
-            try:
-                return str(self.client.create_experiment(name, artifact_location=place))
-            except MlflowException:  # another process was faster
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage != "active":
-            raise UserError(
-                f"the experiment '{name}' has been deleted in MLflow; restore it or name another: --experiment"
-            )
-        if self.database and found.artifact_location.startswith("mlflow-artifacts:"):
-            raise UserError(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
-        return str(found.experiment_id)
+        """The id of an experiment, created if need be. Raises UserError for an invalid name."""
+        return experiment_id(self.client, name, self.database, opening.served(self.uri))
 
     def create(
         self,
@@ -145,7 +121,7 @@ class Store:
         dataset: Mapping[str, str] | None = None,
         parent: str | None = None,
     ) -> RunWriter:
-        """Starts a run. Its name is `name`-xxxxxx with the first digits of its id if `name` ends in a dash."""
+        """Starts a run. If `name` ends in a dash, the first six digits of the run's id are added to it."""
         every = {
             **tags, **origin(), "aelab.process": this_process(),
             **({"mlflow.parentRunId": parent} if parent else {}), **({"aelab.offline": "yes"} if self.offline else {}),
@@ -162,13 +138,13 @@ class Store:
                     self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
                 return RunWriter(self.client, self.get(run_id), warn=self.warn)
             except BaseException as error:
-                if self.database or isinstance(error, UserError) or refused(error):  # else it does not answer
+                if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
                     with suppress(Exception):
                         self.client.set_terminated(run_id, "FAILED")
                 raise
 
     def reopen(self, info: RunInfo, begin: bool = True) -> RunWriter:
-        """Goes on with a run: it is RUNNING again (unless `begin` comes later), and what it has logged is not logged twice.
+        """Continues a run: what it has logged is not logged again. It is RUNNING at once, or with a later `begin`.
 
         Raises UserError if another process is writing it.
         """
@@ -179,7 +155,7 @@ class Store:
             return run
 
     def begin(self, run: RunWriter) -> None:
-        """Marks a run that was opened again as running, in this process."""
+        """Marks a reopened run as running, in this process."""
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
             tags = {"aelab.process": this_process(), "aelab.reason": "", **offline}
@@ -188,10 +164,10 @@ class Store:
 
     @contextmanager
     def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:
-        """A run that no other process can write while the block lasts, as it is now.
+        """Locks a run for the block, so that no other process writes it; yields it as the store has it now.
 
-        Raises UserError if one does: on this machine its lock says so, of another machine only the status tells; `force` goes on
-        there.
+        Raises UserError if another process is writing it. On this machine the run's lock tells, on another one only the status
+        RUNNING, which `force` overrides.
         """
         process = info.tags.get("aelab.process", "")
         held = hold(run_folder(info), info.name, process)
@@ -200,40 +176,40 @@ class Store:
             host = process.partition(" ")[0]
             if info.status == "RUNNING" and not local_path(info) and host != platform.node() and not force:
                 raise UserError(
-                    f"{info.name} is running on {host or 'another machine'}, by what the store says.",
-                    f"If that has died: aelab resume {info.id[:8]} --force",
+                    f"{info.name} is running on {host or 'another machine'}, according to the store.",
+                    f"If that process is dead: aelab resume {info.id[:8]} --force",
                 )
             yield info
         finally:
             held.release()
 
     def mark_dead(self) -> list[RunInfo]:
-        """Marks the runs as FAILED whose process on this machine ended without a word, and returns them."""
+        """Marks the runs as FAILED whose process on this machine died, and returns them."""
         dead = []
         for info in self.runs("attributes.status = 'RUNNING'"):
             try:
-                folder = local_path(info) or cache_folder(info.id)  # nothing is read in it; the lock is beside it
-            except UserError as problem:  # of one run: the others are listed
+                folder = local_path(info) or cache_folder(info.id)  # only its name is used: the lock is beside it
+            except UserError as problem:  # with one run: the others are still checked
                 self.warn(f"{info.name or info.id[:8]}: {problem}")
                 continue
             if not is_gone(info.tags.get("aelab.process", ""), folder):
                 continue
-            if self.get(info.id).status == "RUNNING":  # still: it may have ended well since it was listed
-                reason = f"{WITHOUT_A_WORD}: killed, out of memory, or the machine went down"
-                with suppress(MlflowException):  # a store that is read only
+            if self.get(info.id).status == "RUNNING":  # it may have ended since it was listed
+                reason = f"{PROCESS_DIED}: killed, out of memory, or the machine went down"
+                with suppress(MlflowException):  # the store may be read-only
                     self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
                     self.client.set_terminated(info.id, "FAILED")
                     dead.append(info)
         return dead
 
     def annotate(self, info: RunInfo) -> RunWriter:
-        """Opens a run to add figures and pictures to it; its status stays what it is."""
+        """Opens a run to add metrics and pictures to it; its status does not change."""
         return RunWriter(self.client, info, training=False, warn=self.warn)
 
-    def add_metrics(self, info: RunInfo, figures: Mapping[str, float]) -> None:
-        """Logs figures of a finished run at step 0, only those that it does not have."""
+    def add_metrics(self, info: RunInfo, metrics: Mapping[str, float]) -> None:
+        """Logs metrics of a finished run at step 0, only those that it does not have."""
         run = self.annotate(info)
-        run.metrics({key: value for key, value in figures.items() if info.metrics.get(key) != value}, 0)
+        run.metrics({key: value for key, value in metrics.items() if info.metrics.get(key) != value}, 0)
         run.close()
 
     def get(self, run_id: str) -> RunInfo:
@@ -241,12 +217,12 @@ class Store:
             return run_info(self.client.get_run(run_id))
 
     def newest(self, **tags: str) -> RunInfo | None:
-        """The newest run with these of aelab's tags, such as identity="...", whatever became of it."""
+        """The newest run with these of aelab's tags, such as identity="...", whatever its status."""
         wanted = " and ".join(f"tags.`aelab.{name}` = '{value}'" for name, value in tags.items())
         return next(iter(self.runs(wanted)), None)
 
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
-        """All points (step, value) of a figure in the order of its steps."""
+        """All points (step, value) of a metric, by step."""
         with self.asking():
             names = [metric, *aliases.old_metrics(metric)]
             points = [point for name in names for point in self.client.get_metric_history(info.id, name)]
@@ -255,7 +231,7 @@ class Store:
     def runs(
         self, filter_string: str = "", experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY
     ) -> list[RunInfo]:
-        """The store's aelab runs, newest first; the deleted ones in another `view`.
+        """The store's runs of aelab, newest first; `view` can ask for deleted ones.
 
         Raises UserError where MLflow does not understand the filter.
         """
@@ -279,33 +255,16 @@ class Store:
         return [run for run in found if run.recipe]
 
     def find(self, name: str) -> RunInfo:
-        """A run by id, prefix of an id, name, recipe (its newest finished run), path of its folder, or models:/NAME@ALIAS."""
+        """A run by id, start of an id, name, recipe (its newest finished run), path of its folder, or models:/NAME@ALIAS.
+
+        Raises UserError if there is none, or more than one.
+        """
         if name.startswith("models:"):
             return self.get(registry.run_of(self.client, name))
-        runs = self.runs()
-        in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
-        wanted = in_path[-1] if in_path else name
-        exact = [run for run in runs if wanted in (run.id, run.name)]
-        trained = [run for run in runs if run.recipe == wanted and run.tags.get("aelab.kind") == "run"]
-        finished = [run for run in trained if run.status == "FINISHED"]
-        finished = [run for run in finished if not run.parent] or finished  # those of a sweep come last
-        prefixed = [run for run in runs if len(wanted) > 1 and run.id.startswith(wanted.lower())]
-        for matches in (exact, finished[:1], prefixed):
-            if len(matches) == 1:
-                return matches[0]
-            if matches:
-                listed = ", ".join(f"{run.id[:12]} ({run.name})" for run in matches[:4])
-                raise UserError(
-                    f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}",
-                    "Name one by its id.",
-                    code=2,
-                )
-        if trained:
-            raise UserError(f"no run of {name} has finished; give the run's id: aelab runs", code=2)
-        raise UserError(f"there is no run '{name}' in {self.shown_uri}.", "See what is there: aelab runs", code=2)
+        return named(name, self.runs(), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
-        """Takes a run from the lists, and what it is registered as. MLflow keeps its files until its garbage is collected."""
+        """Deletes a run and its registrations from the lists. MLflow keeps its files until `mlflow gc`."""
         with self.asking():
             for name, version in registry.versions_of(self.client, info):
                 self.client.delete_model_version(name, version)
@@ -324,31 +283,14 @@ class Store:
         return registry.register(self.client, info, name, alias)
 
     def folder(self, info: RunInfo, *parts: str) -> Path:
-        """The run's files on this machine: its artifact folder or, of a server, a copy of what is needed and of `parts`."""
+        """The run's files on this machine: its artifact folder, or, from a server, a copy of what is needed and `parts`."""
         folder = run_folder(info)
         return folder if local_path(info) else copies.copy(self.client, info, parts)
 
     def page(self, experiment_id: str, base: str) -> str:
-        """The address of an experiment in the UI, in the mode for model training."""
+        """The address of an experiment in MLflow's pages, in the mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
-    def restoring(self, info: RunInfo) -> str:
-        """The command that brings a removed run back."""
-        return restoring(self.client, info.id)
-
-
-def _folder_of(experiment: str) -> str:
-    """The name of an experiment's folder: its own name, or one made of it with a digest, so that no two share a folder.
-
-    Raises UserError for a name that would lead elsewhere.
-    """
-    bare = experiment.strip(" .")
-    if not bare or not experiment.isprintable() or set(experiment) & set("/\\") or len(experiment) > LONGEST:
-        raise UserError(
-            f"'{experiment[:60]}' is no name for an experiment (--experiment, MLFLOW_EXPERIMENT_NAME).",
-            f"Give it letters or digits, at most {LONGEST} signs, no / and no \\", code=2,
-        )  # fmt: skip
-    plain = re.sub(r"[^\w.-]+", "-", experiment)
-    if plain == experiment and len(plain) <= 60 and not plain.startswith("."):
-        return plain
-    return f"{plain.lstrip('.')[:60]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"
+    def restore_command(self, info: RunInfo) -> str:
+        """The command that restores a removed run."""
+        return restore_command(self.client, info.id)

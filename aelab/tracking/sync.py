@@ -1,4 +1,4 @@
-"""What a store has not had yet: spools that an outage left, and runs that were trained offline."""
+"""Sending what a store does not have yet: spools that an outage left, and runs that were trained offline."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -11,18 +11,19 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 from aelab.errors import UserError
 from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
+from aelab.tracking.sender import METRICS_PER_REQUEST
 from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
 from aelab.tracking.trouble import deliver
-from aelab.tracking.writer import MOST_METRICS, RunWriter
+from aelab.tracking.writer import RunWriter
 
-MADE: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
+ENTITIES: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 
 
 def replay(store: Store, note: Callable[[str], None]) -> int:
-    """Sends the spools of the store's runs that no process is writing; what the store has already is left out.
+    """Sends the spools of the store's runs that no process is writing, without what the store already has.
 
-    Returns how many runs were sent. Raises UserError, after all have been tried, if one was not taken.
+    Returns how many runs were sent. Raises UserError, after all have been tried, if the store did not take one.
     """
     sent, failed = 0, []
     store.mark_dead()
@@ -30,7 +31,7 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
         try:
             folder = run_folder(info)
         except UserError as problem:
-            store.warn(f"nothing of {info.name} is sent: {problem}")  # it does not keep the others from being sent
+            store.warn(f"nothing of {info.name} is sent: {problem}")
             continue
         for spool in sorted(folder.glob("unsent*.jsonl")):
             training = spool.name == "unsent.jsonl"
@@ -41,7 +42,7 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
                     run = RunWriter(store.client, info, training, again=True, spool=spool, ended=True, warn=store.warn)
                     run.close()
             except HeldError:
-                note(f"{info.name}  is being written: what it has to send is left to that process")
+                note(f"{info.name}  is being written: that process sends it")
             except UserError as problem:
                 failed.append(f"{info.name}: {problem}")
             else:
@@ -50,17 +51,17 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
     for info in store.runs(view=ViewType.DELETED_ONLY):
         with suppress(UserError):  # nothing of it is sent
             if list(run_folder(info).glob("unsent*.jsonl")):
-                restoring = store.restoring(info)
-                note(f"{info.name}  is deleted in MLflow; what it has not had waits. To restore it: {restoring}")
+                restore = store.restore_command(info)
+                note(f"{info.name}  is deleted in MLflow; what is unsent is kept. To restore it: {restore}")
     _raise(failed)
     return sent
 
 
 def push(local: Store, store: Store, note: Callable[[str], None]) -> int:
-    """Copies the runs that were trained offline to another store, and what is new of those copied before.
+    """Copies the runs that were trained offline to another store; of runs copied before, only what is new.
 
-    A run keeps its name, times, status, figures, tags and files, and gets a new id. Returns how many were sent; one that is
-    still being trained is not. Raises UserError where another process is doing the same.
+    A run keeps its name, times, status, metrics, tags and files, and gets a new id. A run that is still being trained is not
+    sent. Returns how many were sent. Raises UserError if another process is doing the same.
     """
     assert local.database
     only = FileLock(f"{local.database}.sync.lock", timeout=0)
@@ -88,8 +89,8 @@ def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
             copies[info.id] = info.tags["aelab.offline"].split()[-1]
         elif info.status == "RUNNING":
             host = info.tags.get("aelab.process", "").partition(" ")[0]
-            where = "" if host == platform.node() else f" on {host or 'another machine'}, by what the store says"
-            note(f"{info.name}  is running{where}: it is sent by a later aelab sync")
+            where = "" if host == platform.node() else f" on {host or 'another machine'}, according to the store"
+            note(f"{info.name}  is running{where}: a later aelab sync sends it")
         else:
             try:
                 copies[info.id] = _copy(local, store, info, copies)
@@ -129,7 +130,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
                 store.experiment(name),
                 start_time=None if info.started is None else int(info.started * 1000),
                 run_name=info.name,
-                tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # what it is found by
+                tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # by which a later sync finds it
             )
             target = created.info.run_id
 
@@ -138,10 +139,10 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
                 path = batch[0][1]
                 client.log_artifact(target, str(folder / path), path.rpartition("/")[0] or None)
                 return
-            made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in MADE.items()}
+            made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in ENTITIES.items()}
             client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
 
-        def send(batch: list[Entry], at_once: int = MOST_METRICS) -> None:
+        def send(batch: list[Entry], at_once: int = METRICS_PER_REQUEST) -> None:
             for start in range(0, len(batch), at_once):
                 deliver(batch[start : start + at_once], post, lambda: client.get_run(target),
                         lambda entry, why: refused.setdefault(entry[1], why), refused)  # fmt: skip

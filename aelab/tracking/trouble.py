@@ -1,4 +1,4 @@
-"""What a store raises: in our own words, and whether it refuses what it was given or is away."""
+"""What a store raises: in plain words, and whether it refuses what it was given or does not answer."""
 
 import errno
 import re
@@ -10,23 +10,23 @@ from typing import Any
 from aelab.errors import redacted
 from aelab.tracking.spool import Entry
 
-SILENCE_SECONDS = 5.0  # of waiting before a line says so
-WORDS = [  # what libraries say, and what is said instead
+SILENCE_SECONDS = 5.0  # of waiting before a line tells of it
+PLAIN_REASONS = [  # what libraries say, and what the user is told
     (r"database( table)? is locked", "it is locked by another program"),
     (r"database or disk is full|No space left|Errno 28", "its disk is full"),
-    (r"readonly database|Read-only file system", "it cannot be written to, it is read only"),
+    (r"readonly database|Read-only file system", "it is read-only"),
     (r"Can't locate revision", "a newer MLflow has written it; update MLflow"),
     (
         r"out-of-date database schema",
-        "it is of another version of MLflow; of an older one, copy it, then: mlflow db upgrade URI",
+        "another version of MLflow wrote it; if an older one, make a copy, then: mlflow db upgrade URI",
     ),
-    (r"not a database|malformed|disk I/O error", "it is damaged, or no database"),
+    (r"not a database|malformed|disk I/O error", "it is damaged, or not a database"),
     (r"start_time cannot be None", "a run in it has no start time"),
-    (r"no such table", "it is no database of MLflow's, or damaged"),
+    (r"no such table", "it is not a database of MLflow's, or damaged"),
     (r"unable to open database file", "the file cannot be opened"),
     (r"too many (\d+) error responses", r"it answers with HTTP error \1"),
     (r"failed with error code (\d+)", r"it answers with HTTP error \1"),
-    (r"not in a valid JSON format|Failed to parse", "what answers there is no MLflow server"),
+    (r"not in a valid JSON format|Failed to parse", "what answers there is not an MLflow server"),
     (r"timed out|timeout exception", "it does not answer in time"),
     (r"Names may only contain", "a name may hold letters, digits, spaces and _ - . : / only"),
     (r"Connection refused", "nothing listens there"),
@@ -36,27 +36,27 @@ WORDS = [  # what libraries say, and what is said instead
         "the connection breaks",
     ),
 ]
-MOST_LETTERS = 250  # of a name
-TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses that may be another one tomorrow
+LONGEST_METRIC_NAME = 250  # letters
+TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses that may change when it is tried again
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library raised in one line: in our words where we have some, else its first line, without passwords."""
+    """An exception in one line: in plain words if we have some, else its first line; without passwords."""
     text = str(error).strip()
-    for pattern, words in WORDS:
+    for pattern, words in PLAIN_REASONS:
         if match := re.search(pattern, text):
             return match.expand(words)
     return redacted((text or type(error).__name__).splitlines()[0])[:200].rstrip(".")
 
 
-def named_well(name: str) -> bool:
-    """Whether MLflow takes this as the name of a figure."""
-    plain = re.fullmatch(r"[\w.\- :]+(/[\w.\- :]+)*", name) and len(name) <= MOST_LETTERS
+def valid_metric_name(name: str) -> bool:
+    """Whether MLflow accepts this name for a metric."""
+    plain = re.fullmatch(r"[\w.\- :]+(/[\w.\- :]+)*", name) and len(name) <= LONGEST_METRIC_NAME
     return bool(plain) and not name.startswith("..") and not {".", ".."} & set(name.split("/"))
 
 
 def refused(error: BaseException) -> bool:
-    """Whether what was sent is at fault, and not the store or the way to it: the same would be refused again."""
+    """Whether the store refuses what was sent, now and always; false if it, or the way to it, is at fault."""
     if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
@@ -83,14 +83,14 @@ def deliver(
     refuse: Callable[[Entry, str], Any],
     refused_names: Container[str] = (),
 ) -> None:
-    """Posts a batch, or in halves what the store takes of it; `refuse` hears of each entry that it refuses, and why.
+    """Posts a batch; if the store refuses it, its halves, and so on. `refuse` is called with each refused entry and the reason.
 
-    More figures of a bad name that it has refused are not posted. `check` is asked after each refusal; it and `post` raise
-    where the store is away.
+    Further metrics under a bad name that was refused are not posted. `check` is called after each refusal; it and `post` raise
+    if the store is away.
     """
     rest = []
     for entry in batch:
-        if entry[0] == "metric" and entry[1] in refused_names and not named_well(entry[1]):
+        if entry[0] == "metric" and entry[1] in refused_names and not valid_metric_name(entry[1]):
             refuse(entry, "its name")
         else:
             rest.append(entry)
@@ -110,7 +110,7 @@ def deliver(
 
 @contextmanager
 def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Says after five seconds what is still waited for."""
+    """Tells after five seconds what the block is waiting for."""
     timer = threading.Timer(SILENCE_SECONDS, say, [f"still waiting for {what}; Ctrl-C ends it."])
     timer.daemon = True
     timer.start()

@@ -21,7 +21,7 @@ from aelab.errors import UserError
 from aelab.evaluation import eval_mode
 from aelab.recipe import Recipe
 from aelab.recipe_files import RecipeFile
-from aelab.tracking import named_well
+from aelab.tracking import valid_metric_name
 from aelab.training import LARGEST_SEED, Settings, device_name, made, pick_device
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
 def check_names(metrics: Iterable[str], of: str) -> None:
     """Raises UserError where the store would refuse the name of a recipe's metric."""
     for name in metrics:
-        if not named_well(f"train/{name}"):
+        if not valid_metric_name(f"train/{name}"):
             raise UserError(
                 f"{of}: a metric cannot be called '{name}'.",
                 "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",

@@ -10,7 +10,7 @@ from typing import Any
 
 from aelab.errors import UserError
 from aelab.files import small
-from aelab.tracking import WITHOUT_A_WORD, RunInfo, RunWriter, Store
+from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Trainer, newest, present, restore
 from aelab.workflows.following import complete, finished
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
@@ -207,9 +207,7 @@ def _can_continue(info: RunInfo, store: Store) -> bool:
         return False
     folder = store.folder(info)
     saved = present(folder / "checkpoints", "last")
-    reason = info.tags.get("aelab.reason", "")
-    cut = info.status == "KILLED" or reason.startswith(WITHOUT_A_WORD)
-    return bool(saved) or (cut and (folder / "config.json").exists())
+    return bool(saved) or (info.interrupted and (folder / "config.json").exists())
 
 
 def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:

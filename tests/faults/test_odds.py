@@ -124,13 +124,13 @@ def test_a_run_whose_process_is_dead_is_marked(aelab, here, tally):
     assert Store().find("dead").status == "RUNNING"
     assert "failed" in aelab.run("runs").stdout
     info = Store().find("dead")
-    assert info.status == "FAILED" and "without a word" in info.tags["aelab.reason"]
+    assert info.status == "FAILED" and "ended unexpectedly" in info.tags["aelab.reason"]
     assert Store().find("alive").status == "RUNNING"
     alive.kill()
     alive.wait()
     aelab.run("train", "linear", *DIGITS, "--epochs", 1)  # the next start does it too
     assert Store().find("alive").status == "FAILED"
-    tally("process dead without a word", 2)
+    tally("process that died", 2)
 
 
 def test_a_run_of_another_machine_is_left_alone(aelab, here):

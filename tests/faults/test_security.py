@@ -211,7 +211,7 @@ def test_a_tracker_does_not_choose_where_a_run_is_written(aelab, here, tally):
     target.mkdir()
     with crafted(target.as_uri(), "config.json") as uri:
         process = aelab.run("resume", "r", "--tracking-uri", uri, code=1)
-    assert "that is no folder of MLflow's" in process.err
+    assert "MLflow would not have chosen that folder" in process.err
     assert not list(target.iterdir())
     tally("run in a folder that is none of MLflow's")
 
@@ -221,7 +221,7 @@ def test_nor_by_the_id_of_a_run(aelab, here, tally):
     with crafted("mlflow-artifacts:/1/" + "a" * 32 + "/artifacts", "config.json", "../../../precious") as uri:
         for verb in ("eval", "resume", "sample"):
             process = aelab.run(verb, "r", "--tracking-uri", uri, code=1)
-            assert "that is no id of MLflow's" in process.err and len(process.err.splitlines()) == 1
+            assert "that is not an id of MLflow's" in process.err and len(process.err.splitlines()) == 1
     assert not list(here.rglob("*precious*"))
     tally("run with an id that leads out")
 
@@ -577,7 +577,7 @@ def test_nor_is_the_folder_of_one_run_that_of_another(cli, here, theirs, tally):
     before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
     altered("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", other.as_uri(), theirs.folder.parent.name)
     answer = cli("resume", "theirs", "--epochs", 90)
-    assert answer.code == 1 and "that is no folder of MLflow's" in answer.err
+    assert answer.code == 1 and "MLflow would not have chosen that folder" in answer.err
     assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
     tally("run in a folder that is none of MLflow's")
 

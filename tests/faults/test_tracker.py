@@ -210,7 +210,7 @@ def test_away_to_the_end_it_is_sent_by_sync(aelab, here, server, tally):
 @pytest.mark.parametrize("mode", ["frozen", "429"])
 def test_a_tracker_that_is_lost_at_the_end_is_waited_for_and_given_up(aelab, here, server, tally, mode):
     middle = Middle(server.port)
-    short = PACED + "\naelab.tracking.writer.END_SECONDS = 8"
+    short = PACED + "\naelab.tracking.sender.END_SECONDS = 8"
     url = f"http://127.0.0.1:{middle.server_address[1]}"
     process = aelab.start(*WORDS, "--name", "run", patch=short, MLFLOW_TRACKING_URI=url)
     in_its_third_epoch(process, here / "cache")
@@ -222,7 +222,7 @@ def test_a_tracker_that_is_lost_at_the_end_is_waited_for_and_given_up(aelab, her
     begun = time.monotonic()
     assert process.wait() == 1
     assert time.monotonic() - begun < 40
-    assert "waiting for the store to take the last" in process.err and "aelab sync" in process.err
+    assert "waiting for the store to take the rest" in process.err and "aelab sync" in process.err
     server.signal(signal.SIGCONT)
     middle.mode = "pass"
     assert "1 run sent" in aelab.run("sync", MLFLOW_TRACKING_URI=url).stdout
@@ -257,7 +257,7 @@ def more(self, title):
 aelab.training.trainer.Training._end_epoch = more
 """
     process = aelab.run(*WORDS, "--name", "run", patch=bad)
-    assert process.err.count("refuses the figure 'KL(q||p)'") == 1
+    assert process.err.count("refuses the metric 'KL(q||p)'") == 1
     assert complete("run").status == "FINISHED"
     assert not list(here.glob("cache/aelab/runs/*/unsent*"))
     assert "0 runs sent" in aelab.run("sync").stdout

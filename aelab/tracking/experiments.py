@@ -1,0 +1,59 @@
+"""MLflow's experiments: found by name, or created with their artifacts beside the database."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from aelab.errors import UserError
+
+DEFAULT_EXPERIMENT = "aelab"
+LONGEST_NAME = 500  # that MLflow takes
+
+
+def experiment_id(client: MlflowClient, name: str | None, database: Path | None, served: bool) -> str:
+    """The id of an experiment, created if need be; no name means MLFLOW_EXPERIMENT_NAME, else "aelab".
+
+    Its artifacts go into mlruns/ beside the `database`, or into the working directory for a store of another kind; if the store
+    is `served`, its server decides. Raises UserError for an invalid name, and for an experiment that was deleted or belongs to
+    a server.
+    """
+    if name is None:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        root = database.parent if database else Path.cwd()
+        folder = folder_name(name)
+        location = None if served else (root.resolve() / "mlruns" / folder).as_uri()
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException:  # another process may just have created it
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise UserError(f"the experiment '{name}' has been deleted in MLflow; restore it or name another: --experiment")
+    if database and found.artifact_location.startswith("mlflow-artifacts:"):
+        raise UserError(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
+    return str(found.experiment_id)
+
+
+def folder_name(experiment: str) -> str:
+    """The name of an experiment's folder: its own name, or one made of it with a digest, so that no two share a folder.
+
+    Raises UserError for a name that would lead elsewhere.
+    """
+    bare = experiment.strip(" .")
+    if not bare or not experiment.isprintable() or set(experiment) & set("/\\") or len(experiment) > LONGEST_NAME:
+        raise UserError(
+            f"'{experiment[:60]}' cannot be the name of an experiment (--experiment, MLFLOW_EXPERIMENT_NAME).",
+            f"Use letters or digits, at most {LONGEST_NAME} characters, no / and no \\",
+            code=2,
+        )
+    plain = re.sub(r"[^\w.-]+", "-", experiment)
+    if plain == experiment and len(plain) <= 60 and not plain.startswith("."):
+        return plain
+    return f"{plain.lstrip('.')[:60]}-{hashlib.sha256(experiment.encode()).hexdigest()[:8]}"

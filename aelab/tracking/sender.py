@@ -1,0 +1,233 @@
+"""The thread that sends what a run has logged: in batches, each entry once, and on through outages of the store."""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from aelab.errors import UserError, redacted
+from aelab.tracking.info import RunInfo
+from aelab.tracking.spool import Entry, Spool, open_to_append
+from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
+
+FLUSH_SECONDS = 2.0  # between two sendings; up to 16 times that while the store is away
+END_SECONDS = 20.0  # how long a store may take nothing at the end of a run
+RETRY_SECONDS = 0.5  # between two attempts then
+HURRY_SECONDS = 5.0  # how long it may once the process was told to stop
+SLOWEST_UPLOAD = 250_000.0  # bytes per second: a large file is given this much time
+METRICS_PER_REQUEST = 1000  # the most that MLflow's log_batch takes
+KIND_NAMES = {"metric": "metric", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}  # of entries
+
+
+class Sender:
+    """Sends a run's entries to the store, from a thread of its own that never raises.
+
+    What fails stays queued and is tried again; what the store refuses is set aside in `refused.jsonl` in the run's folder.
+    Entries with text only are in the `spool` too, which is deleted once the store has everything. `upload` is whether a server
+    keeps the files. `warn` is told when the store goes away, comes back or refuses something.
+    """
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        info: RunInfo,
+        folder: Path,
+        spool: Spool,
+        upload: bool,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.trouble = ""  # why the last attempt to send failed
+        self.deleted = ""  # what can be done about it if the run was deleted in MLflow
+        self.sent = False  # everything, after the end
+        self._client, self._id, self._name, self._folder = client, info.id, info.name, folder
+        self._spool, self._upload, self._warn = spool, upload, warn
+        self._queue: list[Entry] = []
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._stopping = self._given_up = False
+        self._last_success = time.monotonic()
+        self._patience = END_SECONDS  # how long what is being sent may take
+        self._refused: set[str] = set()  # the names of what was set aside
+        self._refused_lines: set[str] = set()  # and all of it
+        self._thread = threading.Thread(target=self._work, daemon=True, name="aelab-tracking")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, entry: Entry) -> None:
+        """Queues an entry; it is sent within seconds."""
+        with self._lock:
+            self._queue.append(entry)
+
+    def finish(self, hurry: Callable[[], bool]) -> None:
+        """Sends what is left. A store that takes nothing for END_SECONDS is given up, earlier once `hurry` says so."""
+        begun = time.monotonic()
+        self._last_success = begun
+        self._stopping = True
+        self._wake.set()
+        left, said = HURRY_SECONDS, False
+        while self._thread.is_alive() and left > 0 and time.monotonic() - self._last_success < self._patience:
+            self._thread.join(0.1)
+            left -= 0.1 * hurry()
+            if not said and time.monotonic() - begun > SILENCE_SECONDS:
+                said = True
+                self._warn(
+                    f"waiting for the store to take the rest of {self._name}; after {self._patience:.0f} s without an answer "
+                    "it is kept for aelab sync."
+                )
+        self._given_up = True
+
+    def _work(self) -> None:
+        failed = 0
+        while not self._stopping:
+            self._wake.wait(FLUSH_SECONDS * 2 ** min(failed, 4))
+            failed = 0 if self._send() else failed + 1
+        status_sent = False
+        while not (self._given_up or self.sent):
+            self.sent = self._send()
+            if self.deleted:
+                break
+            if not (self.sent or status_sent):  # an entry that cannot be sent does not hold back the status
+                status_sent = True
+                for entry in self._queue:
+                    if entry[0] == "end":
+                        with suppress(Exception):
+                            self._client.set_terminated(self._id, *entry[1:])
+            if not self.sent:
+                time.sleep(RETRY_SECONDS)
+        if self.sent:
+            self._spool.remove()
+
+    def _send(self) -> bool:
+        """Sends all that is queued; what fails stays queued. True if nothing is left."""
+        while not self._given_up:
+            with self._lock:
+                metrics = list(
+                    itertools.takewhile(lambda entry: entry[0] == "metric", self._queue[:METRICS_PER_REQUEST])
+                )
+                batch = metrics or self._queue[:1]
+            try:
+                if not batch:
+                    self._report("")
+                    return True
+                self._deliver(batch)
+            except Exception as error:  # noqa: BLE001  # whatever the store, the network or the disk raises: later, then
+                self._report(str(error) if isinstance(error, UserError) else reason_of(error))
+                return False
+            with self._lock:
+                del self._queue[: len(batch)]
+        return False
+
+    def _deliver(self, batch: list[Entry]) -> None:
+        """Sends a batch, or what the store takes of it; what it refuses is set aside."""
+        if batch[0][0] == "tags":
+            batch = [["tags", {key: value}] for key, value in batch[0][1].items()]
+        deliver(batch, self._log, self._check_run, self._set_aside, self._refused)
+
+    def _check_run(self) -> None:
+        """Raises if the store is away or no longer has the run: then it has not refused what was sent."""
+        try:
+            if self._client.get_run(self._id).info.lifecycle_stage != "deleted":
+                return
+            self.deleted = f"Restore it with: {restore_command(self._client, self._id)}; then: aelab sync"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self.deleted = "MLflow cannot restore it."
+        raise UserError(f"{self._name} has been deleted in MLflow")
+
+    def _set_aside(self, entry: Entry, why: str) -> None:
+        """Writes what the store refuses beside the run's files, and warns once for each name."""
+        kind, name = entry[0], next(iter(entry[1])) if entry[0] == "tags" else str(entry[1])
+        path, line = self._folder / "refused.jsonl", json.dumps({"entry": entry, "why": why})
+        with suppress(OSError):
+            if line not in self._refused_lines:  # an entry may be refused twice if the store went away in between
+                self._refused_lines.add(line)
+                file = open_to_append(path)
+                try:
+                    os.write(file, f"{line}\n".encode())
+                finally:
+                    os.close(file)
+            if kind == "picture" and isinstance(entry[3], str):
+                kept = self._spool.pictures / Path(entry[3]).name
+                kept.rename(self._folder / f"refused-{kept.name}")
+        self._last_success = time.monotonic()
+        if name not in self._refused:
+            self._refused.add(name)
+            self._warn(
+                f"the store refuses the {KIND_NAMES[kind]} '{name}' of {self._name}: {why}. It is kept in {path}."
+            )
+
+    def _report(self, trouble: str) -> None:
+        """Warns when the store goes away and when it is back."""
+        before, self.trouble = self.trouble, trouble
+        if not trouble:
+            self.deleted = ""
+        if self.deleted and trouble != before:
+            self._warn(f"{trouble}; what is logged is kept. {self.deleted}")
+        elif trouble and not before:
+            self._warn(f"the store does not answer: {trouble}. What is logged is kept and sent later.")
+        elif before and not trouble and not self._stopping:
+            self._warn("the store answers again and has what was kept for it.")
+
+    def _log(self, batch: list[Entry]) -> None:
+        """Logs entries of one kind with MLflow. Raises whatever MLflow, the network or the disk raises."""
+        match batch[0]:
+            case ["metric", *_]:
+                self._client.log_batch(self._id, metrics=[Metric(*entry[1:]) for entry in batch])
+            case ["tags", _]:
+                tags = [RunTag(key, value) for _, each in batch for key, value in each.items()]
+                self._client.log_batch(self._id, tags=tags)
+            case ["file", path]:
+                if (source := self._inside(path)).exists():
+                    self._patience = END_SECONDS + source.stat().st_size / SLOWEST_UPLOAD
+                    self._client.log_artifact(self._id, str(source), path.rpartition("/")[0] or None)
+            case ["picture", key, step, kept]:
+                if self.trouble and (key, step) in stored_pictures(self._client, self._id):
+                    return  # it arrived, the answer did not
+                self._log_picture(key, step, kept)
+            case ["end", status, stamp]:
+                for path in sorted(self._folder.glob("checkpoints/*/*")) if self._upload else []:
+                    file = str(path.relative_to(self._folder))
+                    deliver([["file", file]], self._log, self._check_run, self._set_aside)
+                self._client.set_terminated(self._id, status, stamp)
+        self._last_success, self._patience = time.monotonic(), END_SECONDS
+
+    def _log_picture(self, key: str, step: int, kept: Any) -> None:
+        """Logs a picture, an array or the name of its file in the spool, and deletes that file."""
+        picture = self._spool.picture(kept) if isinstance(kept, str) else kept
+        if picture is not None:
+            self._client.log_image(self._id, picture, key=key, step=step, synchronous=True)
+        if isinstance(kept, str):
+            self._spool.forget(kept)
+
+    def _inside(self, path: str) -> Path:
+        """A file of the run's folder. Raises UserError for a path that leads out of it."""
+        target = (self._folder / path).resolve()
+        if not target.is_relative_to(self._folder.resolve()):
+            raise UserError(f"{path} is not in {self._folder}.")
+        return target
+
+
+def stored_pictures(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
+    """The pictures that the store has of a run, by key and step."""
+    found = set()
+    for entry in client.list_artifacts(run_id, "images"):
+        if match := re.match(r"(.+)[%+]step[%+](\d+)[%+].*\.webp$", Path(entry.path).name):  # it is written last
+            found.add((match[1].replace("~", "/"), int(match[2])))
+    return found
+
+
+def restore_command(client: MlflowClient, run_id: str) -> str:
+    """The command that restores a deleted run."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(redacted(client.tracking_uri))} mlflow runs restore --run-id {run_id}"
