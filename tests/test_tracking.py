@@ -186,7 +186,7 @@ class Mine(Recipe):
 
 def test_the_value_of_an_option_is_part_of_a_name():
     values = (1e16, 1e-16, -1.0, 0.5, (400, 200), "a b/(c)")
-    names = [next(iter(report.Report({"test/loss": 1.0}).under({"beta": value}).figures)) for value in values]
+    names = [next(iter(report.Report({"test/loss": 1.0}).under({"beta": value}).metrics)) for value in values]
     assert all(map(valid_metric_name, names)) and len(set(names)) == len(names), names
     assert names[0] == "test/beta-1e16/loss" and names[3] == "test/beta-0.5/loss"
 
