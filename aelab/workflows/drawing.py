@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ KINDS = ("linear", "spherical")  # paths from code to code
 class Drawing:
     """Images (N, C, H, W) with pixels in [0, 1], on the CPU, and the file of their picture on this machine."""
 
-    images: Tensor
+    images: Tensor = field(repr=False)
     path: Path
 
 

@@ -67,7 +67,7 @@ class Point:
 def sweep(
     recipe: str = "stacked",
     *,
-    latent_dim: Iterable[int],
+    latent_dim: int | Iterable[int],
     seed: int | Iterable[int] = 0,
     jobs: int = 1,
     experiment: str | None = None,
@@ -83,12 +83,9 @@ def sweep(
     its parent run. A point that fails is named, and the others go on; `jobs` of them run at once. Raises UserError where
     the recipe has no latent_dim or does not reconstruct.
     """
-    dimensions = list(dict.fromkeys(latent_dim))
-    seeds = [seed] if isinstance(seed, int) else list(dict.fromkeys(seed))
-    if not dimensions or not seeds:
-        raise UserError("a sweep needs a latent dimension and a seed at least.", code=2)
-    if max(seeds) > LARGEST_SEED:
-        raise UserError(f"the seed {max(seeds)} is too large; {LARGEST_SEED} is the largest.", code=2)
+    dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
+    if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
+        raise UserError(f"seeds lie between 0 and {LARGEST_SEED}, not at {min(seeds)} and {max(seeds)}.", code=2)
     planned = plan(recipe, seed=seeds[0], data_dir=data_dir, **options)
     points = _points(planned, dimensions, seeds)
     store = Store(tracking_uri, offline, warn=log.warning)
@@ -116,6 +113,14 @@ def sweep(
     failed = [f"{point}: {reason}" for point, reason in zip(points, reasons, strict=True) if reason]
     parent.close("FAILED" if failed else "FINISHED")
     return Sweep(store.get(parent.id), rows, pictures, failed)
+
+
+def _numbers(name: str, values: int | Iterable[int]) -> list[int]:
+    """One whole number or several, each once. Raises UserError for anything else."""
+    numbers = list(dict.fromkeys([values] if isinstance(values, (int, str)) else values))
+    if not numbers or not all(type(number) is int for number in numbers):
+        raise UserError(f"{name} of a sweep is a whole number or several, not {values!r:.60}.", code=2)
+    return numbers
 
 
 def _points(planned: Plan, dimensions: Sequence[int], seeds: Sequence[int]) -> list[Point]:
