@@ -107,12 +107,12 @@ def test_listing_runs_imports_nothing_that_trains_or_draws(words, here):
     run.metrics({"best/loss": 0.5}, 0)
     run.close("FINISHED")
     code = (
-        f"import gc, sys, aelab.cli; sys.argv = ['aelab', *{words}]\n"
+        f"import gc, sys, aelab.cli; frozen = gc.get_freeze_count(); sys.argv = ['aelab', *{words}]\n"
         "try: aelab.cli.main()\n"
         "except SystemExit as end: assert not end.code\n"
         "heavy = {'torch', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "assert 'mlflow' in sys.modules and gc.isenabled() and gc.get_freeze_count() == 0\n"
+        "assert 'mlflow' in sys.modules and gc.isenabled() and gc.get_freeze_count() <= frozen\n"
         "assert gc.get_stats()[2]['collections'] < 3, 'MLflow was imported with garbage collection'"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
