@@ -19,7 +19,7 @@ from aelab.errors import UserError
 from aelab.training import checkpoint
 from aelab.training.checkpoint import Checkpoint
 from aelab.training.settings import Progress, Settings, made
-from aelab.workflows import run as opening
+from aelab.workflows import loading as opening
 
 NAN, INF = float("nan"), float("inf")
 CUT = 7  # an epoch has 3 steps: the two of the first phase are over, and the first step of the second phase is done

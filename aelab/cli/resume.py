@@ -45,7 +45,6 @@ def resume(
 def show_trained(run: "Run", console: "Console") -> None:
     """What a training ends with: its metrics, where its pictures are, and what to type next."""
     from aelab.metrics import number
-    from aelab.recipe import Autoencodes, Generates
 
     alone = sum(other.name == run.name for other in run.store.runs()) == 1
     known_as = shlex.quote(run.name) if alone else run.id[:8]
@@ -53,6 +52,4 @@ def show_trained(run: "Run", console: "Console") -> None:
     console.result(f"{run.name} finished  {metrics}")
     for path in run.pictures:
         console.result(f"picture  {short(path)}")
-    verbs = ["eval", *["sample"] * isinstance(run.recipe, Generates)]
-    verbs += ["interpolate"] * isinstance(run.recipe, (Autoencodes, Generates))
-    console.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in verbs), "aelab ui"]))
+    console.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in run.verbs), "aelab ui"]))

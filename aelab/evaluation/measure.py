@@ -4,19 +4,14 @@ Each function asks for one capability and adds to the report: metrics of the mod
 computed by the same functions from equally many images.
 """
 
-import functools
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from aelab.data import Dataset, Split
 from aelab.evaluation import generation
-from aelab.evaluation.baselines import Rows, pixel_figures, pixel_rows, pixel_work, references
-from aelab.evaluation.classifier import STEPS, Classifier, class_figures, classifier_of, shares
 from aelab.evaluation.codes import code_figures, random_projection
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
@@ -30,8 +25,9 @@ from aelab.evaluation.reconstruction import (
     reconstruction_figures,
 )
 from aelab.evaluation.report import Report
-from aelab.figures import bars, descending, pairs, reconstructions
-from aelab.progress_bar import Advance, Bar, progress_bar
+from aelab.evaluation.samples import samples
+from aelab.figures import descending, reconstructions
+from aelab.progress_bar import Bar, progress_bar
 from aelab.recipe import (
     Autoencodes,
     Classifies,
@@ -203,90 +199,6 @@ def spread(split: Split, n: int) -> Split:
         return split
     chosen = torch.linspace(0, len(split) - 1, n).long().to(split.images.device)
     return replace(split, images=split.images[chosen], labels=split.labels[chosen])
-
-
-def samples(
-    report: Report,
-    recipe: Generates,
-    data: Dataset,
-    extractor: Extractor | None = None,
-    folder: Path | None = None,
-) -> None:
-    """How samples are told from test images, beside training images and Gaussian ones: as many of each, in every figure.
-
-    Distances are in the features of the data's own classifier, where they have classes, and in those of another
-    `extractor` too. What does not depend on the model is kept in the user's cache folder.
-    """
-    assert isinstance(recipe, Recipe)
-    n = min(generation.MOST, len(data.test), len(data.train))
-    drawn = _drawn(recipe, n)
-    classifier = _classifier(data)
-    extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
-    extractors += [extractor] if extractor else []
-    work = pixel_work(data)
-    with progress_bar("samples against test images", work, estimate=True) as bar:
-        report.add(pixel_figures(drawn, data, advance=bar.advance))
-    with progress_bar("training and Gaussian images, once", 2 * work, estimate=True) as bar:
-        _add(report, pixel_rows(data, n, folder, lambda: _once(data, n, "in pixels", bar)))
-    for each in extractors:
-        own = classifier if each.name == "lenet" else None
-        with progress_bar(f"training and Gaussian images by {each.name}, once", 3 * n, estimate=True) as bar:
-            begin = functools.partial(_once, data, n, f"by {each.name}", bar)
-            real, rows = references(each, data, n, own, folder, begin)
-        with progress_bar(f"samples against test images, by {each.name}", n, estimate=True) as bar:
-            features = each(drawn, bar.advance)
-            report.add(generation.distances(features, real, each.name))
-        if own:
-            logits = own.logits(features)
-            report.add(class_figures(logits))
-            heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
-            report.pictures["test-classes"] = bars(heights, "share of the samples")
-        _add(report, rows)
-        report.tags[f"aelab.{each.name}_sha256"] = each.sha256
-    report.tags["aelab.compared_samples"] = str(n)
-    report.notes.append(f"{n:,} samples, as many training images (real) and as many Gaussian ones")
-    which = generation.nearest(drawn[: 2 * SHOWN], data.train)[1]
-    copies = data.train.batch(which.to(data.train.images.device))[0].cpu()
-    report.pictures["test-nearest"] = pairs(drawn[: 2 * SHOWN], copies, SHOWN)
-
-
-def _drawn(recipe: Generates, n: int) -> Tensor:
-    """n samples (n, C, H, W) of a model, on the CPU; BATCH codes at a time, so that the first are the same whatever n is."""
-    assert isinstance(recipe, Recipe)
-    parts: list[Tensor] = []
-    with eval_mode(recipe), progress_bar("samples", n, estimate=True) as bar:
-        for _ in range(0, n, BATCH):
-            parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
-            bar.advance(BATCH)
-    return torch.cat(parts)[:n]
-
-
-def _add(report: Report, rows: Rows) -> None:
-    for of, figures in rows.items():
-        report.add(figures, of)
-
-
-def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:
-    """Says what is computed for the first time for a data set, and returns what counts it."""
-    log.info(f"first evaluation of samples on {data.name}: {n:,} training and Gaussian images {how}, once")
-    return bar.advance
-
-
-def _classifier(data: Dataset) -> Classifier | None:
-    """The classifier of data with classes."""
-    if len(data.classes) < 2:
-        return None
-    with progress_bar(f"training the classifier of {data.name}, once", STEPS, estimate=True) as bar:
-
-        @functools.cache
-        def say() -> None:
-            log.info(f"first evaluation of samples on {data.name}: its classifier is trained, once, and kept")
-
-        def advance(done: int) -> None:
-            say()
-            bar.update(done)
-
-        return classifier_of(data, advance)
 
 
 def measure(

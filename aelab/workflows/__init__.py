@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from aelab.workflows.listing import compared as compared
     from aelab.workflows.listing import listed as listed
     from aelab.workflows.listing import runs as runs
+    from aelab.workflows.loading import configuration as configuration
+    from aelab.workflows.loading import load as load
+    from aelab.workflows.loading import open_run as open_run
     from aelab.workflows.planning import Config as Config
     from aelab.workflows.planning import Plan as Plan
     from aelab.workflows.planning import plan as plan
     from aelab.workflows.resuming import resume as resume
     from aelab.workflows.run import Run as Run
-    from aelab.workflows.run import configuration as configuration
-    from aelab.workflows.run import load as load
-    from aelab.workflows.run import open_run as open_run
     from aelab.workflows.signals import Stopped as Stopped
     from aelab.workflows.starting import train as train
     from aelab.workflows.sweeping import Sweep as Sweep
@@ -47,15 +47,15 @@ _MODULES = {
     "choose": "listing",
     "compare": "listing",
     "compared": "listing",
-    "configuration": "run",
+    "configuration": "loading",
     "draw_curve": "comparing",
     "draw_sheets": "comparing",
     "evaluate": "evaluating",
     "export": "exporting",
     "interpolate": "drawing",
     "listed": "listing",
-    "load": "run",
-    "open_run": "run",
+    "load": "loading",
+    "open_run": "loading",
     "plan": "planning",
     "reconstruct": "drawing",
     "resume": "resuming",

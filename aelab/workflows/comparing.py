@@ -9,7 +9,7 @@ from aelab.recipe import Autoencodes, Generates
 from aelab.results import comparison, labels
 from aelab.tracking import Store
 from aelab.workflows.listing import Comparison
-from aelab.workflows.run import open_run
+from aelab.workflows.loading import open_run
 
 SHEET_IMAGES = 20  # test images on a contact sheet
 

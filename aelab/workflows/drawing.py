@@ -13,7 +13,8 @@ from aelab.errors import UserError
 from aelab.evaluation import eval_mode
 from aelab.figures import PATHS, Picture, grid, pairs, picture_figure, write
 from aelab.recipe import Autoencodes, Generates
-from aelab.workflows.run import Run, load
+from aelab.workflows.loading import load
+from aelab.workflows.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

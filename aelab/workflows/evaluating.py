@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aelab.data import Dataset
 from aelab.evaluation import Report, inception, measure, said_by_test
 from aelab.training import pick_device
-from aelab.workflows.run import Run, load
+from aelab.workflows.loading import load
+from aelab.workflows.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,8 +19,9 @@ from aelab.figures import Picture, grid, reconstructions, write
 from aelab.metrics import against, number
 from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, Recipe
 from aelab.workflows.card import unit
+from aelab.workflows.loading import load
 from aelab.workflows.planning import all_options
-from aelab.workflows.run import Run, load
+from aelab.workflows.run import Run
 
 EXAMPLES = 32  # images in the example picture
 

@@ -13,8 +13,9 @@ from aelab.files import small
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Trainer, newest, present, restore
 from aelab.workflows.following import complete, finished
+from aelab.workflows.loading import configuration, start_weights
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
-from aelab.workflows.run import Run, configuration, start_weights
+from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)

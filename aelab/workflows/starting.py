@@ -15,9 +15,10 @@ from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
 from aelab.workflows.card import environment
 from aelab.workflows.following import complete, finished
+from aelab.workflows.loading import start_weights, warn_of_shadowing
 from aelab.workflows.planning import Plan, given, plan
 from aelab.workflows.resuming import resume_run, stopped_run
-from aelab.workflows.run import Run, start_weights, warn_of_shadowing
+from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from aelab.training import LARGEST_SEED
 from aelab.workflows import launching
 from aelab.workflows.evaluating import measure_plainly
 from aelab.workflows.launching import Job
+from aelab.workflows.loading import open_run
 from aelab.workflows.planning import Config, Plan, given, plan
-from aelab.workflows.run import open_run
 
 if TYPE_CHECKING:
     import pandas as pd

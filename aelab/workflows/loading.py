@@ -1,0 +1,120 @@
+"""A run opened from the store: its configuration, its recipe file, its kept weights."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aelab import recipe_files
+from aelab.errors import UserError
+from aelab.files import small
+from aelab.recipe import ImageShape, Recipe
+from aelab.recipe_files import RecipeFile
+from aelab.tracking import RunInfo, Store
+from aelab.training import Checkpoint, load_weights, newest, pick_device
+from aelab.workflows.planning import LARGEST_SIDE, Config, Plan
+from aelab.workflows.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def load(
+    run: str | Run,
+    *,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Run:
+    """A run by its id, the start of it, its name, a recipe's name (its newest finished run), its folder, or models:/NAME@ALIAS.
+
+    `options` are options of the recipe that are to differ from those of the training. Raises UserError where there is no
+    such run, where it has no checkpoint, or where its weights do not fit the recipe any more.
+    """
+    if isinstance(run, Run):
+        return run if not options else open_run(run.info, run.store, device, run.data_dir, options)
+    store = Store(tracking_uri, create=False, warn=log.warning)
+    return open_run(store.find(run), store, device, Path(data_dir) if data_dir else None, options)
+
+
+def open_run(
+    info: RunInfo,
+    store: Store,
+    device: str = "auto",
+    data_dir: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Run:
+    """The run that the store knows as `info`, its weights loaded; see `load`."""
+    config, recipe_file = configuration(info, store)
+    folder = store.folder(info) / "checkpoints"
+    found = newest(folder, "best") or newest(folder, "last")
+    if found is None:
+        raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    if recipe_file.sha256 != info.tags.get("aelab.recipe_sha256"):
+        log.warning(f"{recipe_file.path.name} has changed since {info.name} was trained.")
+    image, classes = _shape(info, found)
+    recipe = recipe_files.build(recipe_file, image, {**config.options, **(options or {})}, classes)
+    recipe = recipe.to(pick_device(device))
+    try:
+        load_weights(recipe, found.weights)
+    except ValueError as error:
+        if options:
+            raise UserError(f"the weights of {info.name} do not fit these options: {error}.", code=2) from error
+        raise UserError(
+            f"the weights of {info.name} do not fit {recipe_file.path.name} as it is now: {error}."
+        ) from error
+    return Run(info, config, recipe_file, recipe.eval(), image, classes, store, data_dir, info.validation)
+
+
+def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
+    """The configuration of a run, and the file of its recipe as it is on this machine today.
+
+    Raises UserError where that is not the user's own (`recipe_files.of_run`): a configuration may come from anyone.
+    """
+    if info.tags.get("aelab.kind") != "run":
+        raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
+    try:
+        config = Config.from_json(json.loads(small(store.folder(info) / "config.json")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"the configuration of run {info.name} cannot be read: {error}") from error
+    recipe_file = recipe_files.of_run(config.recipe, info.recipe)
+    warn_of_shadowing(recipe_file)
+    return config, recipe_file
+
+
+def warn_of_shadowing(recipe_file: RecipeFile) -> None:
+    """Warns, once, where ./recipes takes the place of a built-in recipe."""
+    if recipe_file.shadows:
+        text = f"recipes/{recipe_file.path.name} is used instead of the built-in recipe {recipe_file.name}."
+        log.warning(text, extra={"once": True})
+
+
+def start_weights(recipe: Recipe, plan: Plan, store: Store) -> None:
+    """Loads the weights of the run that a plan starts from. Raises UserError where they do not fit."""
+    assert plan.config.start
+    other = open_run(store.find(plan.config.start), store, plan.config.settings.device)
+    if other.recipe_file.name != plan.recipe_file.name:
+        raise UserError(
+            f"--start {other.name}: it is a run of {other.recipe_file.name}, not of {plan.recipe_file.name}.", code=2
+        )
+    try:
+        load_weights(recipe, other.recipe.state_dict())
+    except ValueError as error:
+        raise UserError(f"--start {other.name}: its weights do not fit these options: {error}.", code=2) from error
+
+
+def _shape(info: RunInfo, found: Checkpoint) -> tuple[ImageShape, int]:
+    """The shape of an image and the number of classes of a checkpoint. Raises UserError where they are not this run's."""
+    image: Any = found.manifest.get("image")
+    classes: Any = found.manifest.get("classes")
+    sides = image if isinstance(image, list) and len(image) == 3 else [None]
+    plain = all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in sides)
+    if not plain or "x".join(map(str, image)) != info.params.get("image_size"):
+        raise UserError(
+            f"checkpoint {found.path} is of images {image!r:.60}, {info.name} of {info.params.get('image_size')}."
+        )
+    if type(classes) is not int or not 0 <= classes <= LARGEST_SIDE:
+        raise UserError(f"checkpoint {found.path} has {classes!r:.60} classes.")
+    channels, height, width = image
+    return (channels, height, width), classes
