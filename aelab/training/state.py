@@ -39,7 +39,7 @@ def load(
     trainer: "Trainer", values: Mapping[str, Any], weights: Mapping[str, Tensor], best: Mapping[str, Tensor] | None
 ) -> None:
     """Brings a trainer to where another one stood. Raises ValueError where it was none of this recipe and these settings."""
-    values = {"rng_mps": None, **aliases.renamed(values, aliases.STATE)}
+    values = deepcopy({"rng_mps": None, **aliases.renamed(values, aliases.STATE)})  # optimizers would share the tensors
     try:
         progress = _checked(trainer, values)
         if best:
