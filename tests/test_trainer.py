@@ -42,7 +42,7 @@ events = list(aelab.Trainer(Line(data.image), data, aelab.Settings(epochs=2, bat
 epochs = [event for event in events if isinstance(event, EpochDone)]
 assert len(epochs) == 2 and epochs[1].val["loss"] < epochs[0].val["loss"]
 assert not written, written
-assert not {"mlflow", "rich", "typer", "matplotlib"} & set(sys.modules)
+assert not {"mlflow", "matplotlib", "aelab.tracking", "aelab.workflows", "aelab.cli"} & set(sys.modules)
 """
 
 
