@@ -9,12 +9,6 @@ from typing import TypeVar
 T = TypeVar("T")
 
 METRICS = {  # without split, baseline or control
-    "forger": "g_loss",
-    "critic": "d_loss",
-    "grad_d": "d_grad_norm",
-    "grad_g": "g_grad_norm",
-    "grad_e": "e_grad_norm",
-    "like": "feature_loss",
     "judge_error": "classifier_error",
     "class_score": "inception_score_lenet",
     "frechet_lenet": "fd_lenet",
@@ -22,6 +16,15 @@ METRICS = {  # without split, baseline or control
     "kernel_lenet": "kid_lenet",
     "kernel_inception": "kid_inception",
 }
+GAME_METRICS = {  # of the built-in recipes gan and vaegan alone: another recipe's metrics are called as it says
+    "forger": "g_loss",
+    "critic": "d_loss",
+    "like": "feature_loss",
+    "grad_d": "d_grad_norm",
+    "grad_g": "g_grad_norm",
+    "grad_e": "e_grad_norm",
+}
+GAMES = ("gan", "vaegan")
 SPLITS = {"kept": "best"}  # the validation of the weights that are kept
 TAGS = {"aelab.health": "aelab.diagnostics"}
 REASONS = {"its process ended without a word": "its process ended unexpectedly"}  # how aelab.reason begins
@@ -37,27 +40,29 @@ STATE = {"position": "progress"}  # keys of a checkpoint's training state
 OPTIONS: dict[str, str] = {}  # of the command line, of aelab's own or of a recipe
 
 
-def metric(name: str) -> str:
-    """The present name of a metric such as kept/forger or test/real_frechet_lenet."""
+def metric(name: str, recipe: str) -> str:
+    """The present name of a metric of a recipe's run, such as kept/forger of gan or test/real_frechet_lenet of any."""
     split, slash, rest = name.rpartition("/")
     first, further, others = split.partition("/")
-    for old, new in METRICS.items():
+    for old, new in _metrics_of(recipe).items():
         if rest == old or rest.endswith(f"_{old}"):
             rest = rest.removesuffix(old) + new
             break
     return SPLITS.get(first, first) + further + others + slash + rest
 
 
-def old_metrics(name: str) -> list[str]:
+def old_metrics(name: str, recipe: str) -> list[str]:
     """The names under which version 0.1.0 may have logged a metric that is called `name` now."""
     split, slash, rest = name.rpartition("/")
     first, further, others = split.partition("/")
     firsts = [first, *(old for old, new in SPLITS.items() if new == first)]
-    rests = [
-        rest,
-        *(rest.removesuffix(new) + old for old, new in METRICS.items() if rest == new or rest.endswith(f"_{new}")),
-    ]
-    return [before for f in firsts for r in rests if (before := f + further + others + slash + r) != name]
+    ends = {new: old for old, new in _metrics_of(recipe).items() if rest == new or rest.endswith(f"_{new}")}
+    rests = [rest, *(rest.removesuffix(new) + old for new, old in ends.items())]
+    return [old for f in firsts for r in rests if (old := f + further + others + slash + r) != name]
+
+
+def _metrics_of(recipe: str) -> dict[str, str]:
+    return {**METRICS, **GAME_METRICS} if recipe in GAMES else METRICS
 
 
 def renamed(values: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:

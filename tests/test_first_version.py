@@ -98,4 +98,42 @@ def test_its_runs_are_listed_evaluated_compared_and_exported(store, cli):
     assert cli("sample", "mine-whole", "-n", 4).code == 0
     answer = cli("compare", "old-gan", "old-vaegan", "--json")
     assert answer.code == 0, answer.err
+    rows = {row["run"]: row for row in answer.json["runs"]}
+    with sqlite3.connect(store / "mlflow.db") as database:
+        query = "SELECT value FROM latest_metrics JOIN runs USING (run_uuid) WHERE name = 'old-gan' AND key = ?"
+        (before,) = database.execute(query, ["test/frechet_lenet"]).fetchone()
+    database.close()
+    assert rows["old-gan"]["test/fd_lenet"] == before
     assert cli("runs", "export", "old-gan", "out").code == 0
+
+
+def test_its_names_of_metrics_are_understood_and_said_once(store, cli):
+    answer = cli("compare", "old-gan", "--metric", "kept/forger", "--metric", "test/judge_error", "--json")
+    assert answer.code == 0, answer.err
+    (row,) = answer.json["runs"]
+    assert row["best/g_loss"] > 0 and row["test/classifier_error"] > 0
+    assert answer.err.splitlines() == [
+        "warning: kept/forger is called best/g_loss now.",
+        "warning: test/judge_error is called test/classifier_error now.",
+    ]
+    assert cli("compare", "old-gan", "--curve", "step/grad_g", "--out", "curve.png", "-q").code == 0
+    assert cli("runs", "show", "old-gan").out.count("diagnostics") == 1
+
+
+def test_a_metric_of_ones_own_keeps_its_name(here, cli):
+    """A recipe may call a metric as the lecture's game once called one of its own."""
+    own = """
+import torch
+from aelab.recipe import Recipe
+
+class Own(Recipe):
+    def __init__(self, image, *, lr: float = 1e-3) -> None:
+        super().__init__()
+        self.lr, self.w = lr, torch.nn.Parameter(torch.zeros(1))
+
+    def loss(self, x, y):
+        return (self.w - 1).square().sum(), {"like": self.w.sum()}
+"""
+    (here / "own.py").write_text(f'"""L = w (2000)."""\n{own}')
+    assert cli("train", "./own.py", "--data", "digits", "--max-steps", 3, "--name", "own", "-q").code == 0
+    assert "best/like" in cli("runs", "show", "own", "--json").json["metrics"]

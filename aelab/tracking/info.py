@@ -71,7 +71,8 @@ def run_info(run: Any) -> RunInfo:
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
-    metrics = aliases.renamed(data.metrics, {key: aliases.metric(key) for key in data.metrics})
+    recipe = data.tags.get("aelab.recipe", "")
+    metrics = aliases.renamed(data.metrics, {key: aliases.metric(key, recipe) for key in data.metrics})
     tags = aliases.renamed(data.tags, aliases.TAGS)
     if "aelab.reason" in tags:
         tags["aelab.reason"] = aliases.reason(tags["aelab.reason"])

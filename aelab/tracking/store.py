@@ -224,7 +224,7 @@ class Store:
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
         """All points (step, value) of a metric, by step."""
         with self.asking():
-            names = [metric, *aliases.old_metrics(metric)]
+            names = [metric, *aliases.old_metrics(metric, info.recipe)]
             points = [point for name in names for point in self.client.get_metric_history(info.id, name)]
             return sorted((point.step, point.value) for point in points)
 

@@ -72,7 +72,7 @@ class RunWriter:
         The status is queued only if the run has `ended`, and only if nothing was logged after it.
         """
         for key in self.info.metrics:
-            names = [key, *aliases.old_metrics(key)]
+            names = [key, *aliases.old_metrics(key, self.info.recipe)]
             self._logged[key] = {p.step for name in names for p in self._client.get_metric_history(self.id, name)}
         self._drawn = stored_pictures(self._client, self.id)
         end: list[Entry] = []

@@ -8,7 +8,7 @@ from aelab.figures import contact_sheet, curves, save
 from aelab.recipe import Autoencodes, Generates
 from aelab.results import comparison, labels
 from aelab.tracking import Store
-from aelab.workflows.listing import Comparison
+from aelab.workflows.listing import Comparison, present_name
 from aelab.workflows.loading import open_run
 
 SHEET_IMAGES = 20  # test images on a contact sheet
@@ -16,6 +16,7 @@ SHEET_IMAGES = 20  # test images on a contact sheet
 
 def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: Store) -> Path:
     """Writes the curve of a metric over the training of each run to a file, and returns it."""
+    metric = present_name(metric, comparison_.runs)
     target = out or Path(f"compare-{metric.replace('/', '-')}.png")
     chosen = comparison_.runs
     named = zip(labels(comparison(chosen)), chosen, strict=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aelab import recipe_files
+from aelab import aliases, recipe_files
 from aelab.errors import UserError
 from aelab.metrics import definition
 from aelab.results import (
@@ -153,6 +153,7 @@ def _lecture_table(
 def _table(
     chosen: list[RunInfo], metrics: Sequence[str], group_by: Sequence[str], rows: str | None, columns: str | None
 ) -> "pd.DataFrame":
+    metrics = [present_name(name, chosen) for name in metrics]
     for name in metrics:
         if not any(name in info.metrics for info in chosen):
             raise UserError(f"none of these runs has a metric '{name}'.", _similar(chosen, name), code=2)
@@ -177,6 +178,18 @@ def _table(
     if reason:
         log.warning(f"{reason}: their distances are left out")
     return frame.drop(columns=[n for n in map(str, frame) if "/" in n and n.removesuffix(" sd") not in kept])
+
+
+def present_name(metric: str, chosen: Sequence[RunInfo]) -> str:
+    """What a metric that was typed by its name of version 0.1.0 is called now; a warning says so."""
+    for info in chosen:
+        new = aliases.metric(metric, info.recipe)
+        if new != metric and metric not in info.metrics:
+            if new not in info.metrics and new.startswith("best/"):
+                new = new.replace("best/", "last/", 1)
+            log.warning(f"{metric} is called {new} now.")
+            return new
+    return metric
 
 
 def _similar(chosen: list[RunInfo], name: str) -> str:
