@@ -33,3 +33,11 @@ def test_so_does_a_bar(text, monkeypatch):
         bar.update(1, text=f"at {text}")
         bar._progress.refresh()
     assert f"classifier of {text}, once" in sent.getvalue() and f"at {text}" in sent.getvalue()
+
+
+def test_verbose_adds_details_and_quiet_leaves_warnings(cli):
+    words = ("train", "linear", "--data", "digits", "--max-steps", 3)
+    usual, verbose, quiet = (cli(*words, *more).err for more in ((), ("--verbose",), ("--quiet",)))
+    assert "checkpoint at step 3" in verbose and "data digits from" in verbose and "3 steps" in verbose
+    assert "checkpoint at step" not in usual and "3 steps" in usual
+    assert quiet.splitlines() == [line for line in usual.splitlines() if line.startswith("warning:")] != []

@@ -47,6 +47,7 @@ class Checkpoints:
             facts = {**self.facts, "best": is_best}
             checkpoint.save(self.folder, "last", at.step, trainer.recipe.state_dict(), trainer.state_dict(), facts)
             self.error = ""
+            log.debug(f"checkpoint at step {at.step:,} in {self.folder}")
         except OSError as error:
             self.error = f"{error.strerror or error} ({self.folder})"
             log.warning(f"the checkpoint at step {at.step} was not written: {self.error}")

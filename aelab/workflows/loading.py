@@ -53,6 +53,7 @@ def open_run(
         raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
     if recipe_file.sha256 != info.tags.get("aelab.recipe_sha256"):
         log.warning(f"{recipe_file.path.name} has changed since {info.name} was trained.")
+    log.debug(f"weights of {info.name} from {found.path}")
     image, classes = _shape(info, found)
     recipe = recipe_files.build(recipe_file, image, {**config.options, **(options or {})}, classes)
     recipe = recipe.to(pick_device(device))

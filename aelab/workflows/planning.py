@@ -242,6 +242,8 @@ def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
     )
     if data.note:
         log.warning(data.note)
+    sizes = f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.test):,} to test"
+    log.debug(f"data {data.name} from {data.place}: {sizes}; SHA-256 {data.fingerprint[:16]}")
     return data
 
 

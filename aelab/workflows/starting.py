@@ -132,6 +132,7 @@ def start_run(
             parent=parent,
         )
         with run_status(run, caught):
+            log.debug(f"run {run.id} in {store.shown_uri}, files in {run.folder}")
             facts = {**asdict(config), "options": planned.options, "run_id": run.id}
             run.json("config.json", {**facts, "data_fingerprint": data.fingerprint})
             run.json("environment.json", environment(device))
