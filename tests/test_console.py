@@ -40,4 +40,4 @@ def test_verbose_adds_details_and_quiet_leaves_warnings(cli):
     usual, verbose, quiet = (cli(*words, *more).err for more in ((), ("--verbose",), ("--quiet",)))
     assert "checkpoint at step 3" in verbose and "data digits from" in verbose and "3 steps" in verbose
     assert "checkpoint at step" not in usual and "3 steps" in usual
-    assert quiet.splitlines() == [line for line in usual.splitlines() if line.startswith("warning:")] != []
+    assert "hardly trained" in quiet and all(line.startswith("warning:") for line in quiet.splitlines())
