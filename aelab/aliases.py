@@ -37,7 +37,6 @@ RECIPE = {  # attributes and methods of a recipe
 RECIPE_MODULE = {"Image": "ImageShape"}  # what a recipe file imports from aelab.recipe
 WEIGHTS = {"verdict.": "head."}  # how the name of a weight begins
 STATE = {"position": "progress"}  # keys of a checkpoint's training state
-OPTIONS: dict[str, str] = {}  # of the command line, of aelab's own or of a recipe
 
 
 def metric(name: str, recipe: str) -> str:

@@ -101,7 +101,8 @@ def _train_command(recipe_file: "RecipeFile", typed_as: str) -> Any:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     doc = signature.doc or recipe_file.name
-    single.command(name=recipe_file.name, help="\b\n" + doc.replace("\n\n", "\n\n\b\n"), epilog=EXIT_CODES)(command)
+    # One paragraph for rich, whose lines stay as they are: it would put two empty lines between paragraphs.
+    single.command(name=recipe_file.name, help="\b\n" + doc.replace("\n\n", "\n \n"), epilog=EXIT_CODES)(command)
     return typer.main.get_command(single)
 
 
