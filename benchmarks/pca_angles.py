@@ -6,33 +6,29 @@ that of PCA, on the test and on the training images (there it cannot be below 1:
 
 import sys
 
+import pandas as pd
 import torch
-from aelab.console import Screen
 
-from aelab.evaluation.loss import evaluate
+import aelab
+from aelab.evaluation import evaluate_loss
 from aelab.evaluation.reconstruction import fit_pca, pca_baseline
-from aelab.tracking import Store
-from aelab.workflows import train as runs
 
 
-def main(names: list[str]) -> None:
-    store, screen = Store(), Screen(quiet=True)
-    rows: list[dict[str, object]] = []
-    for name in names:
-        opened = runs.open_run(store.find(name), store, screen, "cpu")
-        data = runs.run_data(opened, None, screen)
-        columns = opened.recipe.get_parameter("v.weight").detach().double()  # (P, D)
-        dimension = columns.shape[1]
-        cosines = torch.linalg.svdvals(torch.linalg.qr(columns).Q.T @ fit_pca(data.train, dimension).components.T)
-        row: dict[str, object] = {"run": name, "latent_dim": dimension}
-        row["angle in degrees"] = float(cosines.min().clamp(max=1).arccos().rad2deg())
-        for split in ("test", "train"):
-            part = getattr(data, split)
-            row[f"{split} error / PCA's"] = (
-                f"{evaluate(opened.recipe, part)['mse'] / pca_baseline(data.train, part, dimension)['mse']:.6f}"
-            )
-        rows.append(row)
-    screen.table(rows)
+def row(name: str) -> dict[str, object]:
+    """The angle and the two ratios of one run."""
+    run = aelab.load(name, device="cpu")
+    data = run.data()
+    columns = run.recipe.get_parameter("v.weight").detach().double()  # (P, D)
+    dimension = columns.shape[1]
+    cosines = torch.linalg.svdvals(torch.linalg.qr(columns).Q.T @ fit_pca(data.train, dimension).components.T)
+    angle = float(cosines.min().clamp(max=1).arccos().rad2deg())
+    errors = {
+        f"{name} error / PCA's": evaluate_loss(run.recipe, part)["mse"]
+        / pca_baseline(data.train, part, dimension)["mse"]
+        for name, part in (("test", data.test), ("train", data.train))
+    }
+    return {"run": run.name, "latent_dim": dimension, "angle in degrees": angle, **errors}
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    print(pd.DataFrame(map(row, sys.argv[1:])).to_string(index=False))
