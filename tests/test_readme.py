@@ -10,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 import aelab
+from aelab import recipe_files
+from aelab.recipe import Autoencodes
 
 ROOT = Path(__file__).parent.parent
 SMALLER = {  # what would take minutes
@@ -31,7 +33,7 @@ def typed(block, replaced):
         block = block.replace(old, new)
     names, values = {"__name__": "readme"}, {}
     if "match" in block:
-        exec(block, names)  # noqa: S102
+        exec(block, names)
         return names, values
     for line in block.splitlines():
         code = line.split("  #")[0]
@@ -80,3 +82,15 @@ def test_all_of_the_python_in_the_readme_is_run():
 def test_what_the_readme_says_to_look_up_is_there(name):
     assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert getattr(aelab, name).__doc__
+
+
+def test_the_recipe_of_the_contributing_guide(here):
+    (block,) = blocks("CONTRIBUTING.md")
+    (here / "mine.py").write_text(block)
+    data = aelab.open_data("digits")
+    recipe_file = recipe_files.trust("./mine.py")
+    recipe = recipe_files.build(recipe_file, data.image, {"latent_dim": 2})
+    for _ in aelab.Trainer(recipe, data, aelab.Settings(epochs=1, batch_size=512)):
+        pass
+    assert isinstance(recipe, Autoencodes)
+    assert recipe.decode(recipe.encode(data.test.showcase(3))).shape == (3, *data.image)
