@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aelab.data import open_data
-from aelab.evaluation.classifier import class_figures, classifier_of, shares
+from aelab.evaluation.classifier import class_metrics, classifier_of, shares
 
 
 def test_it_is_trained_once_and_knows_its_data(tmp_path):
@@ -23,7 +23,7 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     real = shares(logits)
     truth = torch.bincount(data.test.labels, minlength=10).double() / len(data.test)
     assert (real - truth).abs().max() < 0.02
-    assert class_figures(logits[data.test.labels == 0])["classes"] == 1
+    assert class_metrics(logits[data.test.labels == 0])["classes"] == 1
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
     assert classifier_of(data, steps.append, tmp_path).sha256 == first.sha256, "a damaged file is made anew"
@@ -37,13 +37,13 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
 def test_class_figures(share, classes, distance):
     counts = torch.tensor([round(1000 * part) for part in share])
     sure = 50 * torch.eye(len(share))[torch.repeat_interleave(torch.arange(len(share)), counts)]  # (1000, K)
-    figures = class_figures(sure)
+    figures = class_metrics(sure)
     assert figures["classes"] == classes
     assert figures["class_distance"] == pytest.approx(distance, abs=1e-9)
 
 
 def test_the_score_is_the_number_of_classes_where_they_are_sure_and_equal():
     sure = 50 * torch.eye(10)[torch.arange(1000) % 10]
-    assert class_figures(sure)["inception_score_lenet"] == pytest.approx(10, rel=0.05)  # ten shuffled parts of 100
-    assert class_figures(torch.zeros(100, 10))["inception_score_lenet"] == pytest.approx(1), "unsure of everything"
-    assert "inception_score_lenet" not in class_figures(sure[:9])
+    assert class_metrics(sure)["inception_score_lenet"] == pytest.approx(10, rel=0.05)  # ten shuffled parts of 100
+    assert class_metrics(torch.zeros(100, 10))["inception_score_lenet"] == pytest.approx(1), "unsure of everything"
+    assert "inception_score_lenet" not in class_metrics(sure[:9])

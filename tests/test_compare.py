@@ -254,7 +254,7 @@ def test_csv_holds_no_formula():
 @pytest.fixture
 def two(cli, monkeypatch):
     monkeypatch.setattr("aelab.evaluation.classifier.EPOCHS", 1)
-    monkeypatch.setattr("aelab.evaluation.generation.MOST", 500)
+    monkeypatch.setattr("aelab.evaluation.generation.MAX_IMAGES", 500)
     for seed in (0, 1):
         cli(
             "train",

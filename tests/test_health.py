@@ -8,7 +8,7 @@ from torch import nn
 
 from aelab import recipe_files
 from aelab.data import open_data
-from aelab.evaluation.diagnostics import Diagnosis, diagnose, said_by_test
+from aelab.evaluation.diagnostics import Diagnosis, diagnose, diagnose_test
 from aelab.recipe import Recipe
 
 ENOUGH = 1000  # steps
@@ -269,27 +269,27 @@ def test_few_steps_prove_nothing(digits):
 
 
 def test_a_test_says_what_is_worse_than_pca():
-    assert said_by_test({"test/mse": 0.054, "test/pca_mse": 0.053}) == []
-    assert said_by_test({"test/mse": 0.11}) == [], "a code as long as an image has no PCA beside it"
-    (line,) = said_by_test({"test/mse": 0.1105, "test/pca_mse": 0.0530})
+    assert diagnose_test({"test/mse": 0.054, "test/pca_mse": 0.053}) == []
+    assert diagnose_test({"test/mse": 0.11}) == [], "a code as long as an image has no PCA beside it"
+    (line,) = diagnose_test({"test/mse": 0.1105, "test/pca_mse": 0.0530})
     assert line.startswith("worse than PCA: mse 0.1105 against 0.053; try ")
 
 
 def test_a_test_says_which_classes_its_classifier_misses():
     figures = {"test/classes": 7.0, "test/real_classes": 10.0, "test/classifier_error": 2.0}
-    assert said_by_test(figures)[0].startswith("mode collapse: the classifier sees 7 of 10 classes among the samples;")
-    assert said_by_test({**figures, "test/classes": 10.0}) == []
-    assert said_by_test({**figures, "test/sharpness": 0.1})[0].startswith(
+    assert diagnose_test(figures)[0].startswith("mode collapse: the classifier sees 7 of 10 classes among the samples;")
+    assert diagnose_test({**figures, "test/classes": 10.0}) == []
+    assert diagnose_test({**figures, "test/sharpness": 0.1})[0].startswith(
         "under-trained: samples are blurred, and the class"
     )
-    assert said_by_test({**figures, "test/sharpness": 0.9, "test/kl": 14.0})[0].startswith("mode collapse")
-    assert said_by_test({**figures, "test/kl": 0.1}) == [], "the posterior has collapsed"
-    assert said_by_test({**figures, "test/classifier_error": 40.0}) == [], (
+    assert diagnose_test({**figures, "test/sharpness": 0.9, "test/kl": 14.0})[0].startswith("mode collapse")
+    assert diagnose_test({**figures, "test/kl": 0.1}) == [], "the posterior has collapsed"
+    assert diagnose_test({**figures, "test/classifier_error": 40.0}) == [], (
         "a classifier that is often wrong does not tell"
     )
-    assert said_by_test({}) == []
+    assert diagnose_test({}) == []
     for said in ("hardly trained: after 40 steps", "posterior collapse: the decoder"):
-        assert said_by_test(figures, said) == [], "one cause gives one diagnosis"
+        assert diagnose_test(figures, said) == [], "one cause gives one diagnosis"
 
 
 # runs

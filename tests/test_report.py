@@ -19,7 +19,7 @@ from aelab.cli.console import Console
 from aelab.data import Split, open_data
 from aelab.errors import UserError
 from aelab.evaluation import Report, generation, measure
-from aelab.evaluation.codes import code_figures, intrinsic_dimension, random_projection
+from aelab.evaluation.codes import code_metrics, intrinsic_dimension, random_projection
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
 from aelab.evaluation.measure import spread
 from aelab.evaluation.reconstruction import (
@@ -27,7 +27,7 @@ from aelab.evaluation.reconstruction import (
     fit_pca,
     noise_draws,
     pca_density,
-    reconstruction_figures,
+    reconstruction_metrics,
     sharpness,
 )
 from aelab.metrics import BASELINES, CONTROLS, against, definition
@@ -154,21 +154,21 @@ def test_inception_takes_the_weights_of_a_file(tmp_path):
 def test_codes_that_tell_the_classes_apart_are_found_to():
     y = np.arange(300) % 3
     z = 20.0 * np.eye(3)[y] + np.random.default_rng(0).normal(size=(300, 3))
-    figures = code_figures(z[:200], y[:200], z[200:], y[200:])
+    figures = code_metrics(z[:200], y[:200], z[200:], y[200:])
     assert figures["knn_accuracy"] == figures["probe_accuracy"] == 100
     assert figures["kmeans_nmi"] == pytest.approx(1)
     noise = np.random.default_rng(1).normal(size=(3000, 3))
     y = np.arange(3000) % 3
-    chance = code_figures(noise[:2000], y[:2000], noise[2000:], y[2000:])
+    chance = code_metrics(noise[:2000], y[:2000], noise[2000:], y[2000:])
     assert chance["knn_accuracy"] == pytest.approx(33, abs=6) and chance["probe_accuracy"] == pytest.approx(33, abs=6)
     assert chance["kmeans_nmi"] < 0.02
 
 
 def test_codes_without_labels_have_an_intrinsic_dimension_only():
     z, none = np.random.default_rng(0).normal(size=(50, 2)), np.full(50, -1)
-    assert code_figures(z, none, z, none).keys() == {"intrinsic_dim"}
+    assert code_metrics(z, none, z, none).keys() == {"intrinsic_dim"}
     partly = np.where(np.arange(50) < 20, np.arange(50) % 2, -1)
-    assert "knn_accuracy" in code_figures(z, partly, z, partly)
+    assert "knn_accuracy" in code_metrics(z, partly, z, partly)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 5])
@@ -242,13 +242,13 @@ def test_the_linear_filter_of_few_images_is_the_wiener_filter(digits):
 
 
 def test_figures_of_a_perfect_and_of_a_blurred_reconstruction(digits):
-    perfect, errors = reconstruction_figures(digits.test, lambda x: x, 64)
+    perfect, errors = reconstruction_metrics(digits.test, lambda x: x, 64)
     assert perfect["ssim"] == pytest.approx(1) and perfect["recon_sharpness"] == pytest.approx(1)
     assert errors.shape == (len(digits.test),) and errors.max() == 0
-    blurred, _ = reconstruction_figures(digits.test, lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, 1), 64)
+    blurred, _ = reconstruction_metrics(digits.test, lambda x: torch.nn.functional.avg_pool2d(x, 3, 1, 1), 64)
     assert blurred["ssim"] < 0.9 and blurred["recon_sharpness"] < 0.5
     tiny = split_of(torch.rand(5, 1, 4, 5))
-    assert "ssim" not in reconstruction_figures(tiny, lambda x: x, 2)[0], "the window does not fit"
+    assert "ssim" not in reconstruction_metrics(tiny, lambda x: x, 2)[0], "the window does not fit"
 
 
 def test_sharpness_is_the_variance_of_the_laplacian():

@@ -23,7 +23,7 @@ from aelab.errors import visible
 from aelab.metrics import number
 from aelab.progress_bar import Bar, show_with
 
-SOON, LONG = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
+ESTIMATE_AFTER, LONG_WAIT = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
 SHOWN_AFTER = 0.3  # seconds that something may take without a bar
 
 
@@ -134,14 +134,14 @@ class _Handler(logging.Handler):
     def __init__(self, terminal: Terminal) -> None:
         super().__init__()
         self._terminal = terminal
-        self._said: set[str] = set()
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = "\n".join(map(visible, record.getMessage().split("\n")))
         if getattr(record, "once", False):
-            if text in self._said:
+            if text in self._shown:
                 return
-            self._said.add(text)
+            self._shown.add(text)
         if record.levelno >= logging.WARNING:
             self._terminal.print(Text(f"warning: {text}", style="yellow"))
         else:
@@ -178,30 +178,35 @@ class _Line:
 
     def __init__(self, title: str, total: int, done: int, estimate: bool) -> None:
         self._title, self._total, self._done = title, total, done
-        self._told = not estimate
+        self._estimated = not estimate
         self._first: tuple[float, float] | None = None  # when, and how much of it was done
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
         self._done = done
-        self._tell()
+        self._estimate()
 
     def advance(self, parts: int) -> None:
         self._done += parts
-        self._tell()
+        self._estimate()
 
-    def _tell(self) -> None:
+    def _estimate(self) -> None:
         """Says how much is left, by the time that parts took since the first of them was done."""
-        if self._told:
+        if self._estimated:
             return
         now = time.monotonic()
         if self._first is None:
             self._first = now, self._done
             return
         spent, done = now - self._first[0], self._done - self._first[1]
-        if spent > SOON and done and self._total and (left := spent * (self._total - self._done) / done) > LONG:
+        if (
+            spent > ESTIMATE_AFTER
+            and done
+            and self._total
+            and (left := spent * (self._total - self._done) / done) > LONG_WAIT
+        ):
             share = 100 * self._done / self._total
             logging.getLogger("aelab").info(f"{self._title}: {share:.0f} % done, about {duration(left)} left")
-            self._told = True
+            self._estimated = True
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from aelab.errors import UserError
 from aelab.recipe import ImageShape
 
 CPU = torch.device("cpu")
-FEWEST = 5
+MIN_IMAGES = 5
 RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
 
 
@@ -131,16 +131,16 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
     generator = np.random.default_rng(seed)
     images, labels = raw.train
-    if len(images) < FEWEST:
+    if len(images) < MIN_IMAGES:
         raise UserError(
-            f"{len(images)} images are too few to train on and set some apart; {FEWEST} is the least.", code=2
+            f"{len(images)} images are too few to train on and set some apart; {MIN_IMAGES} is the least.", code=2
         )
     rest, test, val = torch.arange(len(images)), raw.test, raw.val
     if test is None:
-        rest, held = _apart(rest, labels, 1 / 5, generator)
+        rest, held = _hold_out(rest, labels, 1 / 5, generator)
         test = images[held], labels[held]
     if val is None:
-        rest, held = _apart(rest, labels, 1 / 12, generator)
+        rest, held = _hold_out(rest, labels, 1 / 12, generator)
         val = images[held], labels[held]
     train = (images[rest], labels[rest]) if len(rest) < len(images) else raw.train  # one copy, whatever is set apart
     digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
@@ -152,7 +152,7 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     )  # fmt: skip
 
 
-def _apart(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _hold_out(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
     """The `chosen` numbers without a random `share` of every class, and that share, both in random order."""
     own = labels[chosen].numpy()
     classes, counts = np.unique(own, return_counts=True)

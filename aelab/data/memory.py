@@ -12,19 +12,21 @@ def require(needed: int, what: str, *advice: str) -> None:
     """Raises UserError where fewer bytes are free than `what` needs."""
     free = available()
     if needed > free:
-        raise UserError(f"{what} need {_shown(needed)} of memory, and {_shown(free)} are free.", *advice, code=2)
+        raise UserError(
+            f"{what} need {_gigabytes(needed)} of memory, and {_gigabytes(free)} are free.", *advice, code=2
+        )
 
 
-def _shown(size: int) -> str:
+def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.0f} GB" if size >= 10e9 else f"{size / 1e9:.1f} GB"
 
 
 def available() -> int:
     """The bytes that this process may still take: of the machine's, or of what its control groups leave, where that is less."""
-    return max(0, min([_of_machine(), *_of_groups()]))
+    return max(0, min([_free_memory(), *_free_in_groups()]))
 
 
-def _of_machine() -> int:
+def _free_memory() -> int:
     """What is free or can be had by dropping caches; all that there is, where the system does not say."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
@@ -33,7 +35,7 @@ def _of_machine() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _of_groups() -> list[int]:
+def _free_in_groups() -> list[int]:
     """What the limits leave of the control groups that this process is in, and of those above them."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()
@@ -49,11 +51,11 @@ def _of_groups() -> list[int]:
         else:
             continue
         here = root / path.lstrip("/")  # in a container it may be the host's path, which is not there: then its root
-        found += [_left(group, *names) for group in (here, *here.parents) if group.is_relative_to(root)]
+        found += [_free_in_group(group, *names) for group in (here, *here.parents) if group.is_relative_to(root)]
     return [left for left in found if left is not None]
 
 
-def _left(group: Path, limit: str, usage: str, cached: str) -> int | None:
+def _free_in_group(group: Path, limit: str, usage: str, cached: str) -> int | None:
     """What the limit of one control group leaves, the files that it caches not counted; None where it has no limit."""
     try:
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -22,9 +22,9 @@ from aelab.errors import UserError
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL knows more: for EPS it starts Ghostscript
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-MOST_BYTES = 1 << 29  # of one IDX file: ten times MNIST
-COPIES = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
-MOST_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
+MAX_IDX_BYTES = 1 << 29  # of one IDX file: ten times MNIST
+BYTES_PER_PIXEL = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
+MAX_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
 
 
 class Unreadable(UserError):
@@ -38,7 +38,7 @@ def read_idx(path: Path) -> Tensor:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
             shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
             size = math.prod(shape)
-            if zero or kind != 8 or dimensions > 3 or size > MOST_BYTES:
+            if zero or kind != 8 or dimensions > 3 or size > MAX_IDX_BYTES:
                 raise UserError(f"{path} is not an IDX file of bytes.")
             if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before the memory is asked for
                 raise UserError(
@@ -102,7 +102,7 @@ def read_pictures(
 
     for number, path in enumerate(paths):
         try:
-            headers[number] = _look(path)
+            headers[number] = _header(path)
         except Unreadable as problem:
             leave_out(problem)
     if not headers:
@@ -113,7 +113,7 @@ def read_pictures(
     channels = 1 if grey else 3
     bytes_of_all = len(headers) * channels * height * width
     require(
-        2 * bytes_of_all + COPIES * max(w * h for _, (w, h) in headers.values()),  # twice, as the split copies them
+        2 * bytes_of_all + BYTES_PER_PIXEL * max(w * h for _, (w, h) in headers.values()),  # twice, as the split copies them
         f"{len(headers):,} pictures of {width} x {height}", "Scale them down, for instance --image-size 64",
     )  # fmt: skip
     images = np.empty((len(headers), channels, height, width), np.uint8)
@@ -149,14 +149,14 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _look(path: Path) -> tuple[str, tuple[int, int]]:
+def _header(path: Path) -> tuple[str, tuple[int, int]]:
     """The mode and the upright (width, height) of a picture, from its header."""
     with _reading(path), Image.open(path, formats=FORMATS) as picture:
         mode, (width, height) = picture.mode, picture.size
         if not width * height:
             raise Unreadable(f"{path} is empty: {width} x {height} pixels.")
-        if width * height > MOST_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
-            raise Unreadable(f"{path} has {width * height:,} pixels; more than {MOST_PIXELS:,} are refused.")
+        if width * height > MAX_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
+            raise Unreadable(f"{path} has {width * height:,} pixels; more than {MAX_PIXELS:,} are refused.")
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return mode, (height, width) if turned else (width, height)
 

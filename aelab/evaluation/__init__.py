@@ -1,6 +1,6 @@
 """How good a model is: its metrics on held-out images, with baselines and controls, and what they say is wrong."""
 
-from aelab.evaluation.diagnostics import Diagnosis, diagnose, said_by_test
+from aelab.evaluation.diagnostics import Diagnosis, diagnose, diagnose_test
 from aelab.evaluation.generation import Extractor, inception
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss, reconstruct
 from aelab.evaluation.measure import measure
@@ -12,10 +12,10 @@ __all__ = [
     "Report",
     "active_units",
     "diagnose",
+    "diagnose_test",
     "eval_mode",
     "evaluate_loss",
     "inception",
     "measure",
     "reconstruct",
-    "said_by_test",
 ]

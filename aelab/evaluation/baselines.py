@@ -1,4 +1,4 @@
-"""What samples are held against: training and Gaussian images, their figures computed once for a data set and an extractor."""
+"""What samples are held against: training and Gaussian images, their metrics computed once for a data set and an extractor."""
 
 import hashlib
 import json
@@ -14,31 +14,31 @@ from torch import Tensor
 
 from aelab.data import Dataset
 from aelab.evaluation import generation
-from aelab.evaluation.classifier import Classifier, class_figures
+from aelab.evaluation.classifier import Classifier, class_metrics
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.reconstruction import sharpness
 from aelab.progress_bar import Advance, silent
 
 
-def pixel_figures(images: Tensor, data: Dataset, seen: bool = False, advance: Advance = silent) -> dict[str, float]:
+def pixel_metrics(images: Tensor, data: Dataset, seen: bool = False, advance: Advance = silent) -> dict[str, float]:
     """What is seen in the pixels alone. If they are training images (`seen`), test images stand in to find their nearest.
 
     `advance` is told of `pixel_work` images in all.
     """
     real = torch.cat([sharpness(x).cpu() for x, _ in data.test.blocks(generation.BLOCK)]).mean()
-    some = min(generation.NEAREST, len(images))
+    some = min(generation.NEAREST_IMAGES, len(images))
     unseen = data.test.batch(slice(0, some))[0] if seen else images[:some]
-    figures = {
+    metrics = {
         "nearest": float(generation.nearest(unseen, data.train, advance)[0].mean()),
         "sharpness": float(sharpness(images).mean() / real) if real > 0 else float("nan"),
     }
     if images[0].numel() <= generation.PARZEN_PIXELS:
-        figures["parzen"] = generation.parzen(images, data.val, data.test, advance)
-    return figures
+        metrics["parzen"] = generation.parzen(images, data.val, data.test, advance)
+    return metrics
 
 
 def pixel_work(data: Dataset) -> int:
-    """How many images of a data set one call of `pixel_figures` goes through."""
+    """How many images of a data set one call of `pixel_metrics` goes through."""
     windows = min(generation.PARZEN_VALIDATION, len(data.val)) + len(data.test)
     return len(data.train) + (windows if data.train.images[0].numel() <= generation.PARZEN_PIXELS else 0)
 
@@ -52,29 +52,29 @@ def real_and_gaussian(data: Dataset, n: int) -> dict[str, Tensor]:
     }
 
 
-Rows = dict[str, dict[str, float]]  # figures of "real" and "gaussian" images; under "" the classifier's own
+Rows = dict[str, dict[str, float]]  # metrics of "real" and "gaussian" images; under "" the classifier's own
 
 
 def pixel_rows(data: Dataset, n: int, folder: Path | None, begin: Callable[[], Advance]) -> Rows:
-    """The figures in the pixels of n training images and of n Gaussian ones; from the cache, or made now after `begin`."""
+    """The metrics in the pixels of n training images and of n Gaussian ones; from the cache, or made now after `begin`."""
 
     def make() -> tuple[Tensor, Rows]:
         advance = begin()
         images = real_and_gaussian(data, n)
-        return torch.zeros(0), {of: pixel_figures(images[of], data, of == "real", advance) for of in images}
+        return torch.zeros(0), {of: pixel_metrics(images[of], data, of == "real", advance) for of in images}
 
-    return _kept([data.fingerprint, "pixels", n], folder, make)[1]
+    return _cached([data.fingerprint, "pixels", n], folder, make)[1]
 
 
 def references(
     extractor: Extractor,
     data: Dataset,
     n: int,
-    judge: Classifier | None,
+    classifier: Classifier | None,
     folder: Path | None,
     begin: Callable[[], Advance],
 ) -> tuple[Tensor, Rows]:
-    """Features (n, F) of n test images, and the figures of n training images and of n Gaussian ones in those features.
+    """Features (n, F) of n test images, and the metrics of n training images and of n Gaussian ones in those features.
 
     From the cache, or made now after `begin`, whose answer is told of 3 n images.
     """
@@ -83,18 +83,18 @@ def references(
         advance = begin()
         chosen = torch.linspace(0, len(data.test) - 1, n).long().to(data.test.images.device)
         real = extractor(data.test.images[chosen].float() / 255, advance)
-        rows: Rows = {"": {"classifier_error": judge.error(data.test)}} if judge else {}
+        rows: Rows = {"": {"classifier_error": classifier.error(data.test)}} if classifier else {}
         for of, images in real_and_gaussian(data, n).items():
             features = extractor(images, advance)
             rows[of] = generation.distances(features, real, extractor.name)
-            if judge:
-                rows[of] |= class_figures(judge.logits(features))
+            if classifier:
+                rows[of] |= class_metrics(classifier.logits(features))
         return real, rows
 
-    return _kept([data.fingerprint, extractor.sha256, n], folder, make)
+    return _cached([data.fingerprint, extractor.sha256, n], folder, make)
 
 
-def _kept(facts: list[object], folder: Path | None, make: Callable[[], tuple[Tensor, Rows]]) -> tuple[Tensor, Rows]:
+def _cached(facts: list[object], folder: Path | None, make: Callable[[], tuple[Tensor, Rows]]) -> tuple[Tensor, Rows]:
     """What `make` gives: from the cache, where it is known by `facts`, or made now."""
     folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "features"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The judge of what is generated: a small convolutional classifier, trained once on a data set's own training images.
 
 Frozen and kept in the user's cache folder under the fingerprint of the data; its SHA-256 is logged with each figure that
-it judges, as only figures of one classifier can be compared.
+it judges, as only metrics of one classifier can be compared.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[
 STEPS = 2150  # at most: 5 epochs of MNIST
 EPOCHS = 30  # at most
 BATCH = 128
-FEWEST = 0.1  # of an equal share: a class with less among the samples counts as missing
+MIN_CLASS_SHARE = 0.1  # of an equal share: a class with less among the samples counts as missing
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def shares(logits: Tensor) -> Tensor:
     return torch.bincount(logits.argmax(1), minlength=logits.shape[1]).double() / len(logits)
 
 
-def class_figures(logits: Tensor) -> dict[str, float]:
+def class_metrics(logits: Tensor) -> dict[str, float]:
     """What the logits (N, K) of samples say: how many classes there are, how far their shares are from equal ones, the score.
 
     The distance is the total variation, 0 to 1 - 1/K; the score is torchmetrics' inception score of these logits (Salimans
@@ -120,8 +120,8 @@ def class_figures(logits: Tensor) -> dict[str, float]:
 
     share = shares(logits)
     equal = 1 / len(share)
-    figures = {
-        "classes": float((share >= FEWEST * equal).sum()),
+    metrics = {
+        "classes": float((share >= MIN_CLASS_SHARE * equal).sum()),
         "class_distance": float((share - equal).abs().sum() / 2),
     }
     if len(logits) >= 10:
@@ -129,5 +129,5 @@ def class_figures(logits: Tensor) -> dict[str, float]:
         score.update(logits)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)  # it shuffles
-            figures["inception_score_lenet"] = float(score.compute()[0])
-    return figures
+            metrics["inception_score_lenet"] = float(score.compute()[0])
+    return metrics

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 Codes = NDArray[np.float64]
 Labels = NDArray[np.int64]
 NEIGHBOURS = 5
-FEWEST = 10  # codes that a dimension is estimated from
+MIN_CODES = 10  # codes that a dimension is estimated from
 
 
-def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: Labels) -> dict[str, float]:
+def code_metrics(train: Codes, train_labels: Labels, test: Codes, test_labels: Labels) -> dict[str, float]:
     """Accuracies in percent, clustering score and intrinsic dimension of codes (N, D) with labels (N,), -1 where there is none.
 
     Without two classes among the labels only the intrinsic dimension.
     """
     filled = intrinsic_dimension(test)
-    figures = {} if filled is None else {"intrinsic_dim": filled}
+    metrics = {} if filled is None else {"intrinsic_dim": filled}
     known, asked = train_labels >= 0, test_labels >= 0
     if len(np.unique(train_labels[known])) < 2 or not asked.any():
-        return figures
+        return metrics
     from sklearn.cluster import KMeans
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import normalized_mutual_info_score
@@ -40,19 +40,19 @@ def code_figures(train: Codes, train_labels: Labels, test: Codes, test_labels: L
         "knn_accuracy": 100 * float((neighbours.predict(ask) == truth).mean()),
         "probe_accuracy": 100 * float((probe.predict(ask) == truth).mean()),
         "kmeans_nmi": float(normalized_mutual_info_score(truth, found)),
-        **figures,
+        **metrics,
     }
 
 
 def intrinsic_dimension(codes: Codes) -> float | None:
     """The dimension of what codes (N, D) lie on, by two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017).
 
-    None for fewer than FEWEST different codes.
+    None for fewer than MIN_CODES different codes.
     """
     from sklearn.neighbors import NearestNeighbors
 
     codes = np.unique(codes, axis=0)  # equal codes have no nearest one
-    if len(codes) < FEWEST:
+    if len(codes) < MIN_CODES:
         return None
     r = NearestNeighbors(n_neighbors=3).fit(codes).kneighbors()[0]  # (N, 3), without the code itself
     ratio = np.log(r[:, 1] / r[:, 0])

@@ -12,34 +12,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aelab.data import Dataset
-from aelab.evaluation.classifier import FEWEST
+from aelab.evaluation.classifier import MIN_CLASS_SHARE
 from aelab.evaluation.loss import active_units, eval_mode
 from aelab.evaluation.reconstruction import sharpness
 from aelab.metrics import number
 from aelab.recipe import Autoencodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
-IMAGES = 1000  # at most: validation images, and as many samples
-BLOCK = 250  # images at once
-SIDE = 32  # pixels: larger images are compared in so many
-FEW = 300  # steps: with fewer nothing is proven
-MARGIN = 1.0  # beyond [0, 1] that an output may reach: the best linear one, PCA's, reaches -0.54 and 1.47
-ALIKE = 0.01  # of the images' variance: images with less are all the same
-COLLAPSED = 1.0  # nats of KL: a posterior with less tells the decoder nothing; 0.16 with beta 20, from 2.2 in the first epoch on
-FLAT = 0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code of two dimensions, 0.55 after thirty
-BLURRED = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
-NEAR = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
-DISTINCT = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
-LABELLED = 10_000  # training images at most that tell the class of a sample
-BYTES = 1 << 28  # of those images at most
-RELIABLE = 0.9  # of the validation images: what is right less often does not tell which classes are missing
-SEEN = 10  # validation images, also of a class: with fewer nothing is said
-NAMED = 9  # missing classes
-CERTAIN = 0.9  # D(x) - D(G(z)) of a discriminator that no sample deceives
-GUESSING = 0.9  # of the error of guessing among equally frequent classes
-RISEN = 0.02  # of the best validation
-WORSE = 1.05  # times the error of PCA
+MAX_IMAGES = 1000  # at most: validation images, and as many samples
+BATCH = 250  # images at once
+MAX_SIDE = 32  # pixels: larger images are compared in so many
+MIN_STEPS = 300  # steps: with fewer nothing is proven
+OUTPUT_MARGIN = 1.0  # beyond [0, 1] that an output may reach: the best linear one, PCA's, reaches -0.54 and 1.47
+CONSTANT_VARIANCE = 0.01  # of the images' variance: images with less are all the same
+COLLAPSED_KL = 1.0  # nats of KL: a posterior with less tells the decoder nothing; 0.16 with beta 20, from 2.2 in the first epoch on
+LOW_VARIANCE = (
+    0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code of two dimensions, 0.55 after thirty
+)
+BLURRED_SHARPNESS = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
+DUPLICATE_DISTANCE = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
+MIN_DISTINCT_IMAGES = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
+MAX_LABELLED_IMAGES = 10_000  # training images at most that tell the class of a sample
+MAX_LABELLED_BYTES = 1 << 28  # of those images at most
+MIN_ACCURACY = 0.9  # of the validation images: what is right less often does not tell which classes are missing
+MIN_VALIDATION_IMAGES = 10  # validation images, also of a class: with fewer nothing is said
+MAX_CLASSES_NAMED = 9  # missing classes
+SATURATED_GAP = 0.9  # D(x) - D(G(z)) of a discriminator that no sample deceives
+GUESSING_SHARE = 0.9  # of the error of guessing among equally frequent classes
+OVERFITTING_RISE = 0.02  # of the best validation
+PCA_FACTOR = 1.05  # times the error of PCA
 
-ANEW = "try another --seed or a smaller --lr"
+RETRY = "try another --seed or a smaller --lr"
 
 
 @dataclass
@@ -63,26 +65,26 @@ def diagnose(
     `history` is the validation's monitor at its best and at the end; `steps` is how many were taken: where they are few, that
     alone is said, as whatever else is wrong may come from it.
     """
-    if steps < FEW:
+    if steps < MIN_STEPS:
         after = f"after {steps} step{'s' * (steps != 1)}"
         return Diagnosis([f"hardly trained: {after} nothing is proven, good or bad; train longer"])
     found = Diagnosis()
     with eval_mode(recipe):
-        _of_codes(found, recipe, data)
+        _check_codes(found, recipe, data)
         if isinstance(recipe, Generates) and not found.faults:
-            found.faults += _of_samples(recipe, data)
-    found.faults += _of_figures(data, validation, history, bool(found.faults))
+            found.faults += _check_samples(recipe, data)
+    found.faults += _check_metrics(data, validation, history, bool(found.faults))
     return found
 
 
-def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
+def _check_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
     """Whether the code tells the decoder anything, and whether reconstructions are images."""
-    x, _ = data.val.batch(slice(0, IMAGES))
+    x, _ = data.val.batch(slice(0, MAX_IMAGES))
     back = recipe.decode(recipe.encode(x)) if isinstance(recipe, Autoencodes) else None
-    alike = back is not None and _variance(back) < ALIKE * _variance(x)
+    alike = back is not None and _variance(back) < CONSTANT_VARIANCE * _variance(x)
     if isinstance(recipe, HasPosterior):
         used, size, kl = active_units(recipe, x), recipe.encode(x[:1]).numel(), _kl(recipe, x)
-        if kl < COLLAPSED or alike:
+        if kl < COLLAPSED_KL or alike:
             weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
             found.faults.append(
                 f"posterior collapse: the decoder ignores the code (KL {kl:.2g} nats, {used} of {size} dimensions used); "
@@ -92,7 +94,7 @@ def _of_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
             found.notes.append(f"{used} of {size} dimensions of the code are used; the rest follow the prior")
     elif alike:
         found.faults.append("dead code: all reconstructions are alike; try a smaller --lr")
-    if back is not None and (float(back.min()) < -MARGIN or float(back.max()) > 1 + MARGIN):
+    if back is not None and (float(back.min()) < -OUTPUT_MARGIN or float(back.max()) > 1 + OUTPUT_MARGIN):
         reach = f"reconstructions go from {float(back.min()):.2f} to {float(back.max()):.2f}, pixels from 0 to 1"
         found.faults.append(f"output range: {reach}; try a smaller --lr or more --epochs")
 
@@ -103,48 +105,52 @@ def _kl(recipe: HasPosterior, x: Tensor) -> float:
     return float((mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x))
 
 
-def _of_samples(recipe: Generates, data: Dataset) -> list[str]:
+def _check_samples(recipe: Generates, data: Dataset) -> list[str]:
     """Whether samples are as varied as images: not all one, not blurred, few near-duplicates, no class missing."""
-    x = torch.cat([_small(part) for part in torch.split(data.val.batch(slice(0, IMAGES))[0], BLOCK)])
-    if len(x) < SEEN or not _variance(x):
+    x = torch.cat([_shrunk(part) for part in torch.split(data.val.batch(slice(0, MAX_IMAGES))[0], BATCH)])
+    if len(x) < MIN_VALIDATION_IMAGES or not _variance(x):
         return []
-    samples = torch.cat([_small(recipe.decode(recipe.sample_prior(BLOCK)).clamp(0, 1)) for _ in range(IMAGES // BLOCK)])
+    samples = torch.cat(
+        [_shrunk(recipe.decode(recipe.sample_prior(BATCH)).clamp(0, 1)) for _ in range(MAX_IMAGES // BATCH)]
+    )
     varied = _variance(samples) / _variance(x)
-    if varied < ALIKE:
-        return [f"mode collapse: all samples are one image; {ANEW}"]
-    blurred = float(sharpness(samples).mean()) < BLURRED * float(sharpness(x).mean())
+    if varied < CONSTANT_VARIANCE:
+        return [f"mode collapse: all samples are one image; {RETRY}"]
+    blurred = float(sharpness(samples).mean()) < BLURRED_SHARPNESS * float(sharpness(x).mean())
     longer = "try more --epochs" + (" or --beta 1" if getattr(recipe, "beta", 1) > 1 else "")
     how = f"vary {100 * varied:.0f} % as much as images do"
-    if varied < FLAT:
+    if varied < LOW_VARIANCE:
         return [
             f"under-trained: samples are blurred and {how}; {longer}"
             if blurred
-            else f"mode collapse: samples {how}; {ANEW}"
+            else f"mode collapse: samples {how}; {RETRY}"
         ]
-    if (share := _near(samples, x, varied)) > max(1 / DISTINCT, 2 * _near(x, x, 1.0)):
-        return [f"mode collapse: the samples show about {1 / share:.0f} different images; {ANEW}"]
-    if not (missing := _missing(samples, x, data)):
+    if (share := _duplicate_share(samples, x, varied)) > max(1 / MIN_DISTINCT_IMAGES, 2 * _duplicate_share(x, x, 1.0)):
+        return [f"mode collapse: the samples show about {1 / share:.0f} different images; {RETRY}"]
+    if not (missing := _missing_classes(samples, x, data)):
         return []
-    names = ", ".join([data.classes[k] for k in missing[:NAMED]] + ["..."] * (len(missing) > NAMED))
+    names = ", ".join(
+        [data.classes[k] for k in missing[:MAX_CLASSES_NAMED]] + ["..."] * (len(missing) > MAX_CLASSES_NAMED)
+    )
     lost = f"{len(missing)} of {len(data.classes)} classes hardly occur among the samples ({names})"
     if blurred and 2 * len(missing) <= len(data.classes):  # a blurred image is easily taken for another class
         return [f"under-trained: samples are blurred, and {lost}; {longer}"]
-    return [f"mode collapse: {lost}; {ANEW}"]
+    return [f"mode collapse: {lost}; {RETRY}"]
 
 
-def _near(images: Tensor, real: Tensor, varied: float) -> float:
-    """The share of pairs of images that are nearly the same: nearer than NEAR of real ones' usual distance to their nearest.
+def _duplicate_share(images: Tensor, real: Tensor, varied: float) -> float:
+    """The share of pairs of images that are nearly the same: nearer than DUPLICATE_DISTANCE of real ones' usual distance to their nearest.
 
     That distance is taken smaller where images vary less than real ones, as those of a blurred model do.
     """
     between = torch.cdist(real.flatten(1), real.flatten(1)).fill_diagonal_(math.inf)
-    near = NEAR * math.sqrt(min(1.0, varied)) * float(between.min(1).values.median())
+    near = DUPLICATE_DISTANCE * math.sqrt(min(1.0, varied)) * float(between.min(1).values.median())
     n = len(images)
     pairs = int((torch.cdist(images.flatten(1), images.flatten(1)) <= near).sum()) - n
     return pairs / max(1, n * (n - 1))
 
 
-def _missing(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
+def _missing_classes(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
     """Classes that hardly occur among samples though they do among validation images x, by the nearest labelled image.
 
     None where that tells the classes of the validation images badly.
@@ -152,50 +158,50 @@ def _missing(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
     known = int((data.train.labels >= 0).sum())
     if len(data.classes) < 2 or known < len(data.classes):
         return []
-    most = max(len(data.classes), BYTES // data.train.images[0].numel())
-    labelled = data.train.labelled(min(known, LABELLED, most), 0)
-    real = torch.cat([_small(part) for part in torch.split(labelled.images, BLOCK)])
+    most = max(len(data.classes), MAX_LABELLED_BYTES // data.train.images[0].numel())
+    labelled = data.train.labelled(min(known, MAX_LABELLED_IMAGES, most), 0)
+    real = torch.cat([_shrunk(part) for part in torch.split(labelled.images, BATCH)])
     labels, truth = labelled.labels.cpu(), data.val.labels[: len(x)].cpu()
 
     def classes(images: Tensor) -> Tensor:
-        nearest = [torch.cdist(part.flatten(1), real.flatten(1)).argmin(1) for part in torch.split(images, BLOCK)]
+        nearest = [torch.cdist(part.flatten(1), real.flatten(1)).argmin(1) for part in torch.split(images, BATCH)]
         return labels[torch.cat(nearest)]
 
     seen = classes(x)
-    if not float((seen == truth).float().mean()) >= RELIABLE:
+    if not float((seen == truth).float().mean()) >= MIN_ACCURACY:
         return []
     there, made = (torch.bincount(found, minlength=len(data.classes)) for found in (seen, classes(samples)))
-    gone = (there >= SEEN) & (made / len(samples) < FEWEST * there / len(x))
+    gone = (there >= MIN_VALIDATION_IMAGES) & (made / len(samples) < MIN_CLASS_SHARE * there / len(x))
     return torch.nonzero(gone).flatten().tolist()
 
 
-def _small(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) on the CPU in [0, 1], those with a side above SIDE made smaller."""
+def _shrunk(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) on the CPU in [0, 1], those with a side above MAX_SIDE made smaller."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     height, width = images.shape[2:]
-    if max(height, width) > SIDE:
-        images = F.adaptive_avg_pool2d(images, (min(height, SIDE), min(width, SIDE)))
+    if max(height, width) > MAX_SIDE:
+        images = F.adaptive_avg_pool2d(images, (min(height, MAX_SIDE), min(width, MAX_SIDE)))
     return images.cpu()
 
 
-def _of_figures(
+def _check_metrics(
     data: Dataset, validation: Mapping[str, float], history: tuple[float, float], collapsed: bool
 ) -> list[str]:
     """What the validation's figures say: of the classifier, of the course of the training, of D unless G has collapsed."""
     found = []
     real, fake = validation.get("d_real", math.nan), validation.get("d_fake", math.nan)
-    if real - fake > CERTAIN and not collapsed:
+    if real - fake > SATURATED_GAP and not collapsed:
         found.append(
             f"D is saturated: D(x) = {real:.2f}, D(G(z)) = {fake:.2f}, so G learns little; "
             "try a smaller --lr or more noise on what D sees"
         )
-    if validation.get("error", 0.0) > GUESSING * 100 * (1 - 1 / max(2, len(data.classes))):
+    if validation.get("error", 0.0) > GUESSING_SHARE * 100 * (1 - 1 / max(2, len(data.classes))):
         found.append(
             f"no better than guessing: {validation['error']:.0f} % of the validation images are misclassified; "
             "try a smaller --lr or more --epochs"
         )
     best, last = history
-    if last - best > RISEN * abs(best):
+    if last - best > OVERFITTING_RISE * abs(best):
         found.append(
             f"overfitting: validation rose from {best:.4g} at its best to {last:.4g} at the end; the best weights are kept, "
             "so try --patience or more images"
@@ -203,7 +209,7 @@ def _of_figures(
     return found
 
 
-def said_by_test(figures: Mapping[str, float], said: str = "") -> list[str]:
+def diagnose_test(figures: Mapping[str, float], said: str = "") -> list[str]:
     """What the figures of a report say is wrong: worse than PCA, and classes that its classifier misses among the samples.
 
     Nothing, where what was `said` after the training is the cause.
@@ -212,20 +218,20 @@ def said_by_test(figures: Mapping[str, float], said: str = "") -> list[str]:
         return []
     found = []
     error, pca = figures.get("test/mse", math.nan), figures.get("test/pca_mse", math.nan)
-    if pca > 0 and error > WORSE * pca:  # a PCA as long as an image errs by nothing
+    if pca > 0 and error > PCA_FACTOR * pca:  # a PCA as long as an image errs by nothing
         found.append(f"worse than PCA: mse {number(error)} against {number(pca)}; try more --epochs or another --lr")
     made, there = figures.get("test/classes", math.nan), figures.get("test/real_classes", math.nan)
-    listens = figures.get("test/kl", math.inf) >= COLLAPSED  # else that is the cause, and was said after training
+    listens = figures.get("test/kl", math.inf) >= COLLAPSED_KL  # else that is the cause, and was said after training
     if (
         made < there
         and listens
         and not said.startswith("hardly trained")
-        and figures.get("test/classifier_error", 100.0) <= 100 * (1 - RELIABLE)
+        and figures.get("test/classifier_error", 100.0) <= 100 * (1 - MIN_ACCURACY)
     ):
         lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"
-        blurred = figures.get("test/sharpness", math.nan) < BLURRED
+        blurred = figures.get("test/sharpness", math.nan) < BLURRED_SHARPNESS
         under = f"under-trained: samples are blurred, and {lost}; try more --epochs"
-        found.append(under if blurred else f"mode collapse: {lost}; {ANEW}")
+        found.append(under if blurred else f"mode collapse: {lost}; {RETRY}")
     return found
 
 

@@ -18,11 +18,11 @@ from aelab.errors import UserError
 from aelab.progress_bar import Advance, silent
 
 VERSION = 2  # of what is kept in the cache; another way to compute it is another version
-MOST = 10_000  # images on either side of a distance
+MAX_IMAGES = 10_000  # images on either side of a distance
 NEIGHBOURS = 5
 SUBSETS = 100  # of the kernel distance
-SUBSET = 1000
-NEAREST = 1000  # images whose nearest training image is looked for
+SUBSET_SIZE = 1000
+NEAREST_IMAGES = 1000  # images whose nearest training image is looked for
 SIGMAS = torch.logspace(-1, 0, 10)  # Goodfellow et al. 2014, the authors' code
 PARZEN_PIXELS = 4096
 PARZEN_VALIDATION = 1000  # images that choose its width
@@ -91,7 +91,7 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
     given = nn.Identity()
     given.num_features = real.shape[1]  # type: ignore[assignment]  # how torchmetrics is told
     frechet = FrechetInceptionDistance(given)
-    size = min(SUBSET, len(real), len(features))
+    size = min(SUBSET_SIZE, len(real), len(features))
     subsets = 1 if len(real) == len(features) == size else SUBSETS  # all of them are the whole
     kernel = KernelInceptionDistance(given, subsets=subsets, subset_size=size)
     for metric in (frechet, kernel):
@@ -99,11 +99,11 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
         metric.update(features, real=False)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        figures = {
+        metrics = {
             "fd": float(frechet.compute()), "kid": float(kernel.compute()[0]),
             **neighbourhoods(features, real, min(NEIGHBOURS, len(real) - 2, len(features) - 2)),
         }  # fmt: skip
-    return {f"{name}_{extractor}": value for name, value in figures.items()}
+    return {f"{name}_{extractor}": value for name, value in metrics.items()}
 
 
 def neighbourhoods(features: Tensor, real: Tensor, k: int) -> dict[str, float]:
@@ -142,7 +142,7 @@ def gaussian_images(train: Split, n: int) -> Tensor:
     A sum of centred images with normal weights has just that covariance. Of at most 10,000 images.
     """
     generator = torch.Generator().manual_seed(0)
-    x = train.images[:: math.ceil(len(train) / MOST)].cpu()
+    x = train.images[:: math.ceil(len(train) / MAX_IMAGES)].cpu()
     x = x.flatten(1).float() / 255
     mean = x.mean(0)
     weights = torch.randn(n, len(x), generator=generator) / math.sqrt(max(1, len(x) - 1))

@@ -14,7 +14,7 @@ from aelab.progress_bar import Advance, silent
 from aelab.recipe import Autoencodes, Classifies, HasPosterior, Recipe
 
 BLOCK = 50  # images at once; fixed, as a sampled loss draws its noise block by block
-ACTIVE = 0.01
+ACTIVE_VARIANCE = 0.01
 SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
 
 
@@ -59,7 +59,7 @@ def evaluate_loss(recipe: Recipe, split: Split, advance: Advance = silent) -> di
 
 def active_units(recipe: HasPosterior, x: Tensor) -> int:
     """Dimensions of the code whose posterior mean varies over images x by more than 0.01 (Burda et al. 2016)."""
-    return int((torch.var(recipe.posterior(x)[0], dim=0) > ACTIVE).sum())
+    return int((torch.var(recipe.posterior(x)[0], dim=0) > ACTIVE_VARIANCE).sum())
 
 
 def reconstruct(recipe: Recipe, x: torch.Tensor) -> torch.Tensor:

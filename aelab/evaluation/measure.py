@@ -12,7 +12,7 @@ import torch
 
 from aelab.data import Dataset, Split
 from aelab.evaluation import generation
-from aelab.evaluation.codes import code_figures, random_projection
+from aelab.evaluation.codes import code_metrics, random_projection
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.likelihood import importance_nll, independent_pixels
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss
@@ -22,7 +22,7 @@ from aelab.evaluation.reconstruction import (
     fit_pca,
     noise_draws,
     pca_density,
-    reconstruction_figures,
+    reconstruction_metrics,
 )
 from aelab.evaluation.report import Report
 from aelab.evaluation.samples import samples
@@ -43,7 +43,7 @@ from aelab.recipe import (
 log = logging.getLogger(__name__)
 
 BATCH = 250  # images at once
-SHOWN = 8  # images in a row of a picture
+IMAGES_PER_ROW = 8  # images in a row of a picture
 
 
 def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split) -> None:
@@ -71,12 +71,12 @@ def noise(report: Report, recipe: Denoises, data: Dataset) -> None:
     assert isinstance(recipe, Recipe)
     total = noise_draws(data.train) * len(data.train) + len(data.test)
     with progress_bar("linear filter", total, estimate=True) as bar, eval_mode(recipe):
-        for of, figures in zip(
+        for of, metrics in zip(
             ("linear", "nothing"),
             filter_errors(data.train, data.test, recipe.corrupt, BATCH, bar.advance),
             strict=True,
         ):
-            report.add(figures, of)
+            report.add(metrics, of)
 
 
 def components(report: Report, recipe: Encodes, data: Dataset) -> PCA:
@@ -106,16 +106,16 @@ def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA,
     mean = data.train.images.float().mean(0) / 255
     bar_of = progress_bar("reconstructions of the test images", 3 * len(data.test), estimate=True)
     with bar_of as bar, eval_mode(recipe):
-        figures, errors = reconstruction_figures(
+        metrics, errors = reconstruction_metrics(
             data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
         )
-        report.add(figures)
+        report.add(metrics)
         report.pictures["test-reconstructions"] = reconstructions(recipe, data.test.showcase(32))
         order = errors.argsort()
-        chosen = torch.cat([order[:SHOWN], order[-SHOWN:]]).to(data.test.images.device)
-        report.pictures["test-best-worst"] = reconstructions(recipe, data.test.batch(chosen)[0], SHOWN)
-        report.add(reconstruction_figures(data.test, pca.reconstruct, batch_size, bar.advance)[0], "pca")
-        report.add(reconstruction_figures(data.test, mean.expand_as, batch_size, bar.advance)[0], "mean")
+        chosen = torch.cat([order[:IMAGES_PER_ROW], order[-IMAGES_PER_ROW:]]).to(data.test.images.device)
+        report.pictures["test-best-worst"] = reconstructions(recipe, data.test.batch(chosen)[0], IMAGES_PER_ROW)
+        report.add(reconstruction_metrics(data.test, pca.reconstruct, batch_size, bar.advance)[0], "pca")
+        report.add(reconstruction_metrics(data.test, mean.expand_as, batch_size, bar.advance)[0], "mean")
 
 
 def codes(report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA, batch_size: int = BATCH) -> None:
@@ -141,7 +141,7 @@ def codes(report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA,
             parts = [
                 (_codes(split, encode, batch_size, bar), split.labels.cpu().numpy()) for split in (seen, data.test)
             ]
-            report.add(code_figures(*parts[0], *parts[1]), of)
+            report.add(code_metrics(*parts[0], *parts[1]), of)
             bar.advance(images)
         if isinstance(recipe, HasPosterior):
             report.add({"active_units": active_units(recipe, data.test.batch(slice(0, 1000))[0])})

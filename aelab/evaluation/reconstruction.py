@@ -12,9 +12,9 @@ from aelab.data import Split
 from aelab.progress_bar import Advance, silent
 
 EXACT_PIXELS = 4096
-NOISY_IMAGES = 100  # at least, for each weight of a pixel of the linear filter
+IMAGES_PER_WEIGHT = 100  # at least, for each weight of a pixel of the linear filter
 WINDOW = 11  # pixels of the Gaussian window of ssim
-NOTHING = 1e-10  # of the total variance: what components leave of it by rounding alone
+ROUNDING = 1e-10  # of the total variance: what components leave of it by rounding alone
 PCA_BYTES = 1 << 30  # of float64 pixels that a PCA is fitted on at most: 171,000 MNIST images, 43,000 of CIFAR-10
 
 
@@ -80,14 +80,14 @@ def fit_pca(train: Split, dimension: int) -> PCA:
     fitted = decomposition.PCA(min(dimension, most), svd_solver=solver, iterated_power=10, random_state=0).fit(x)
     total = float(x.var(0, ddof=1).sum())
     left = total - float(fitted.explained_variance_.sum())
-    noise = left / (pixels - fitted.n_components_) if left > NOTHING * max(total, NOTHING) else 0.0
+    noise = left / (pixels - fitted.n_components_) if left > ROUNDING * max(total, ROUNDING) else 0.0
     mean, components, variances = map(
         torch.from_numpy, (fitted.mean_, fitted.components_, fitted.explained_variance_.copy())
     )
     return PCA(mean, components, variances, noise)
 
 
-def reconstruction_figures(
+def reconstruction_metrics(
     split: Split, reconstruct: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], Tensor]:
     """mse, sse, psnr, ssim (of sides above 5 pixels) and sharpness of what `reconstruct` makes of the images of `split`.
@@ -106,10 +106,10 @@ def reconstruction_figures(
             similar += float(torch.as_tensor(each).sum())
         advance(len(x))
     each_error = torch.cat(errors)
-    figures = error_metrics(float(each_error.mean()), split.images[0].numel())
+    metrics = error_metrics(float(each_error.mean()), split.images[0].numel())
     if min(split.images.shape[2:]) > WINDOW // 2:
-        figures["ssim"] = similar / len(split)
-    return {**figures, "recon_sharpness": sharp / real if real else math.nan}, each_error
+        metrics["ssim"] = similar / len(split)
+    return {**metrics, "recon_sharpness": sharp / real if real else math.nan}, each_error
 
 
 def sharpness(x: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def pca_baseline(train: Split, test: Split, dimension: int) -> dict[str, float]:
 
 def noise_draws(train: Split) -> int:
     """How often each training image is corrupted anew for the linear filter: with few images one draw would be fitted itself."""
-    return math.ceil(NOISY_IMAGES * train.images[0].numel() / len(train))
+    return math.ceil(IMAGES_PER_WEIGHT * train.images[0].numel() / len(train))
 
 
 def filter_errors(

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from aelab.data import Dataset
 from aelab.evaluation import generation
-from aelab.evaluation.baselines import Rows, pixel_figures, pixel_rows, pixel_work, references
-from aelab.evaluation.classifier import STEPS, Classifier, class_figures, classifier_of, shares
+from aelab.evaluation.baselines import Rows, pixel_metrics, pixel_rows, pixel_work, references
+from aelab.evaluation.classifier import STEPS, Classifier, class_metrics, classifier_of, shares
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.loss import eval_mode
 from aelab.evaluation.report import Report
@@ -21,7 +21,7 @@ from aelab.recipe import Generates, Recipe
 log = logging.getLogger(__name__)
 
 BATCH = 250  # codes at once
-SHOWN = 8  # images in a row of a picture
+IMAGES_PER_ROW = 8  # images in a row of a picture
 
 
 def samples(
@@ -37,14 +37,14 @@ def samples(
     `extractor` too. What does not depend on the model is kept in the user's cache folder.
     """
     assert isinstance(recipe, Recipe)
-    n = min(generation.MOST, len(data.test), len(data.train))
+    n = min(generation.MAX_IMAGES, len(data.test), len(data.train))
     drawn = _drawn(recipe, n)
     classifier = _classifier(data)
     extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
     extractors += [extractor] if extractor else []
     work = pixel_work(data)
     with progress_bar("samples against test images", work, estimate=True) as bar:
-        report.add(pixel_figures(drawn, data, advance=bar.advance))
+        report.add(pixel_metrics(drawn, data, advance=bar.advance))
     with progress_bar("training and Gaussian images, once", 2 * work, estimate=True) as bar:
         _add(report, pixel_rows(data, n, folder, lambda: _once(data, n, "in pixels", bar)))
     for each in extractors:
@@ -57,16 +57,16 @@ def samples(
             report.add(generation.distances(features, real, each.name))
         if own:
             logits = own.logits(features)
-            report.add(class_figures(logits))
+            report.add(class_metrics(logits))
             heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
             report.pictures["test-classes"] = bars(heights, "share of the samples")
         _add(report, rows)
         report.tags[f"aelab.{each.name}_sha256"] = each.sha256
     report.tags["aelab.compared_samples"] = str(n)
     report.notes.append(f"{n:,} samples, as many training images (real) and as many Gaussian ones")
-    which = generation.nearest(drawn[: 2 * SHOWN], data.train)[1]
+    which = generation.nearest(drawn[: 2 * IMAGES_PER_ROW], data.train)[1]
     copies = data.train.batch(which.to(data.train.images.device))[0].cpu()
-    report.pictures["test-nearest"] = pairs(drawn[: 2 * SHOWN], copies, SHOWN)
+    report.pictures["test-nearest"] = pairs(drawn[: 2 * IMAGES_PER_ROW], copies, IMAGES_PER_ROW)
 
 
 def _drawn(recipe: Generates, n: int) -> Tensor:
@@ -81,8 +81,8 @@ def _drawn(recipe: Generates, n: int) -> Tensor:
 
 
 def _add(report: Report, rows: Rows) -> None:
-    for of, figures in rows.items():
-        report.add(figures, of)
+    for of, metrics in rows.items():
+        report.add(metrics, of)
 
 
 def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:

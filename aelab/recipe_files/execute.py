@@ -43,7 +43,7 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
     """Runs a recipe's file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
     from aelab.recipe import Recipe
 
-    _teach_old_names(Recipe)
+    _define_old_names(Recipe)
     module_name = f"aelab_recipe_{recipe_file.name}_{recipe_file.sha256[:8]}"
     loader = _Source(module_name, recipe_file)
     spec = importlib.util.spec_from_loader(module_name, loader)
@@ -73,7 +73,7 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
     return recipes[0]
 
 
-def _teach_old_names(recipe: "type[Recipe]") -> None:
+def _define_old_names(recipe: "type[Recipe]") -> None:
     """Lets a recipe file of version 0.1.0 import and call what it knew by other names."""
     module = sys.modules[recipe.__module__]
     for old, new in aliases.RECIPE_MODULE.items():
@@ -111,8 +111,8 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
 
     Raises UserError if it does not accept them; options that are not its own, or out of range, are refused before it is run.
     """
-    told = signature(recipe_file)
-    _check(recipe_file.name, told.options, values)
+    expected = signature(recipe_file)
+    _check(recipe_file.name, expected.options, values)
     recipe = load(recipe_file)
     channels, height, width = image
     if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
@@ -121,11 +121,11 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
             f"({channels} x {height} x {width}).",
             code=2,
         )
-    if told.takes_classes and classes < 2:
+    if expected.takes_classes and classes < 2:
         raise UserError(f"{recipe_file.name} classifies, but these images have no classes.",
                       "In a folder of pictures each folder within it is a class.", code=2)  # fmt: skip
     try:
-        return recipe(image, *[classes] * told.takes_classes, **values)
+        return recipe(image, *[classes] * expected.takes_classes, **values)
     except (ValueError, TypeError, RuntimeError) as error:
         if out_of_memory(error):
             raise no_memory() from error

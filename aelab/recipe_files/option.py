@@ -81,7 +81,7 @@ def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
     plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(plain) is tuple and get_args(plain) == (int, ...):
         plain = tuple[int, ...]  # typing.Tuple is another object
-    if not (plain in (*TYPES, bool) or _words(plain)):
+    if not (plain in (*TYPES, bool) or _is_choice(plain)):
         raise UserError(
             f"{recipe}: the option {name} cannot be typed on a command line.",
             "Its type must be int, float, bool, str, Literal of strings, or tuple[int, ...].",
@@ -89,18 +89,18 @@ def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
     help_line = next((note for note in notes if isinstance(note, str)), "")
     bounds = tuple((sign, limit) for note in notes for field, sign in SIGNS.items()
                    if (limit := getattr(note, field, None)) is not None)  # fmt: skip
-    if not all(_fits(plain, bound) for _, bound in bounds):
+    if not all(_is_valid_bound(plain, bound) for _, bound in bounds):
         raise UserError(f"{recipe}: the option {name} has a bound that does not fit its type.",
                         "A float's is a number, that of an int or tuple[int, ...] a whole one; others have none.")  # fmt: skip
     return Option(name, plain, default, help_line, bounds)
 
 
-def _words(hint: Any) -> bool:
+def _is_choice(hint: Any) -> bool:
     """Whether a type is one of some words."""
     return get_origin(hint) is Literal and all(isinstance(value, str) for value in get_args(hint))
 
 
-def _fits(kind: Any, bound: Any) -> bool:
+def _is_valid_bound(kind: Any, bound: Any) -> bool:
     """Whether a value of this type can be compared with a bound."""
     if not isinstance(bound, (int, float)) or not abs(bound) <= sys.float_info.max:  # infinite or NaN
         return False

@@ -51,8 +51,8 @@ def trust(name: str) -> RecipeFile:
     Its runs can then be opened without the path being typed again, as long as not a byte of the file is changed.
     """
     recipe_file = find(name)
-    if not _at_hand(recipe_file):
-        _trusted.add(mark := _mark(recipe_file))
+    if not _is_local(recipe_file):
+        _trusted.add(mark := _trust_file(recipe_file))
         with suppress(OSError):  # then it has to be typed again in the next command
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
@@ -62,12 +62,12 @@ def trust(name: str) -> RecipeFile:
 _trusted: set[Path] = set()  # in this process
 
 
-def _at_hand(recipe_file: RecipeFile) -> bool:
+def _is_local(recipe_file: RecipeFile) -> bool:
     """Whether a recipe is built in or in ./recipes."""
     return recipe_file.path in {known.path for known in available().values()}
 
 
-def _mark(recipe_file: RecipeFile) -> Path:
+def _trust_file(recipe_file: RecipeFile) -> Path:
     """An empty file of the user's own that says: this source was typed at this place."""
     digest = hashlib.sha256(os.fsencode(recipe_file.path) + b"\0" + recipe_file.content).hexdigest()
     return Path(platformdirs.user_cache_dir("aelab")) / "typed" / digest
@@ -86,7 +86,7 @@ def of_run(path: str, name: str) -> RecipeFile:
             raise UserError(f"there is no recipe '{name}' here; this run was trained with it.",
                           f"Save its source, once you have read it, as recipes/{name}.py", code=2)  # fmt: skip
         return known[name]
-    if not _at_hand(recipe_file) and not (_mark(recipe_file) in _trusted or _mark(recipe_file).exists()):
+    if not _is_local(recipe_file) and not (_trust_file(recipe_file) in _trusted or _trust_file(recipe_file).exists()):
         raise UserError(
             f"this run names {recipe_file.path} as its recipe; "
             "a recipe that you have not typed, as it is now, is not executed.",

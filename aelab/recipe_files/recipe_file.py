@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from aelab.errors import UserError, visible
-from aelab.files import small
+from aelab.files import read_small_file
 
 # What Python raises for a text that it cannot parse; some for an unknown encoding, some for one that is nested too deeply.
 UNREADABLE = (SyntaxError, ValueError, LookupError, RecursionError, MemoryError)
@@ -29,7 +29,7 @@ class RecipeFile:
     def content(self) -> bytes:
         """The bytes of the file. Raises UserError if it cannot be read."""
         try:
-            return small(self.path)
+            return read_small_file(self.path)
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}", code=2) from error
 

@@ -66,7 +66,7 @@ class _Source:
         plain = [*arguments.posonlyargs, *arguments.args]
         others = [each for each in (arguments.vararg, arguments.kwarg) if each]
         if not plain or any(
-            map(_has_words, [constructors[0].returns, *(each.annotation for each in (*plain, *others))])
+            map(_has_string, [constructors[0].returns, *(each.annotation for each in (*plain, *others))])
         ):
             raise _UnclearError  # even self is one of *args; a type in quotes may not be known when it runs
         found = []
@@ -76,7 +76,7 @@ class _Source:
             hint = self.value(argument.annotation)
             found.append(option(recipe.name, argument.arg, hint, self.value(default)))
         takes_classes = "classes" in [each.arg for each in (*plain[1:], *arguments.kwonlyargs, *others)]
-        settings = {**_usual_settings(), **self.settings(recipe)}
+        settings = {**_default_settings(), **self.settings(recipe)}
         return Signature(tuple(found), settings, ast.get_docstring(self.tree) or "", takes_classes)
 
     def settings(self, recipe: ast.ClassDef) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _bindings(node: ast.AST, at_the_top: bool) -> Iterator[tuple[str, str]]:
         yield from ((name, "") for name in names if isinstance(name, str))
 
 
-def _has_words(annotation: ast.expr | None) -> bool:
+def _has_string(annotation: ast.expr | None) -> bool:
     """Whether a string is in an annotation."""
     return annotation is not None and any(
         isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(annotation)
@@ -217,7 +217,7 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 
 
 @cache
-def _usual_settings() -> dict[str, Any]:
+def _default_settings() -> dict[str, Any]:
     """The values of SETTINGS that a recipe has unless it says otherwise: the class Recipe's own."""
     source = _Source(ast.parse((Path(__file__).parents[1] / "recipe.py").read_bytes()))
     (recipe,) = (node for node in source.tree.body if isinstance(node, ast.ClassDef) and node.name == "Recipe")

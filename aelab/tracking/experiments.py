@@ -14,11 +14,11 @@ DEFAULT_EXPERIMENT = "aelab"
 LONGEST_NAME = 500  # that MLflow takes
 
 
-def experiment_id(client: MlflowClient, name: str | None, database: Path | None, served: bool) -> str:
+def experiment_id(client: MlflowClient, name: str | None, database: Path | None, on_server: bool) -> str:
     """The id of an experiment, created if need be; no name means MLFLOW_EXPERIMENT_NAME, else "aelab".
 
     Its artifacts go into mlruns/ beside the `database`, or into the working directory for a store of another kind; if the store
-    is `served`, its server decides. Raises UserError for an invalid name, and for an experiment that was deleted or belongs to
+    is `on_server`, its server decides. Raises UserError for an invalid name, and for an experiment that was deleted or belongs to
     a server.
     """
     if name is None:
@@ -27,7 +27,7 @@ def experiment_id(client: MlflowClient, name: str | None, database: Path | None,
     if found is None:
         root = database.parent if database else Path.cwd()
         folder = folder_name(name)
-        location = None if served else (root.resolve() / "mlruns" / folder).as_uri()
+        location = None if on_server else (root.resolve() / "mlruns" / folder).as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process may just have created it

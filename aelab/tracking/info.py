@@ -97,7 +97,7 @@ def local_path(info: RunInfo) -> Path | None:
     if parts.scheme not in ("file", ""):
         return None
     path = Path(urllib.request.url2pathname(parts.path)) if parts.scheme else Path(info.artifacts)
-    if path.parts[-2:] != (_checked(info.id), "artifacts") or ".." in path.parts:
+    if path.parts[-2:] != (_valid_id(info.id), "artifacts") or ".." in path.parts:
         raise UserError(
             f"the store says that a run keeps its files in {path}; MLflow would not have chosen that folder."
         )
@@ -106,10 +106,10 @@ def local_path(info: RunInfo) -> Path | None:
 
 def cache_folder(run_id: str) -> Path:
     """Where a run that is tracked by a server keeps its files on this machine."""
-    return Path(platformdirs.user_cache_dir("aelab")) / "runs" / _checked(run_id)
+    return Path(platformdirs.user_cache_dir("aelab")) / "runs" / _valid_id(run_id)
 
 
-def _checked(run_id: str) -> str:
+def _valid_id(run_id: str) -> str:
     """The id. Raises UserError if it does not look like MLflow's: it becomes the name of a folder."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise UserError(f"the store says that a run has the id {run_id[:60]}; that is not an id of MLflow's.")

@@ -8,7 +8,7 @@ from aelab.errors import UserError
 from aelab.tracking.info import RunInfo
 
 
-def named(name: str, runs: Sequence[RunInfo], store: str) -> RunInfo:
+def find_run(name: str, runs: Sequence[RunInfo], store: str) -> RunInfo:
     """The one of the `runs`, newest first, that `name` means.
 
     It is compared with ids and names first, then with recipes (the newest finished run, one outside a sweep if there is one),

@@ -32,7 +32,7 @@ def checked(uri: str) -> str:
     scheme, colon, rest = uri.strip().partition(":")
     uri = scheme.lower() + colon + rest
     shown = redacted(uri)
-    if served(uri):
+    if is_server(uri):
         try:
             parts = urllib.parse.urlsplit(uri)
             good = bool(parts.hostname) and not re.search(r"[\s\x00-\x1f\x7f]", uri) and (parts.port or 1) > 0
@@ -62,7 +62,7 @@ def checked(uri: str) -> str:
     return uri
 
 
-def holds_something(database: Path) -> bool:
+def has_content(database: Path) -> bool:
     """Whether there is a file that is not empty: MLflow would make an empty one a database. Raises UserError."""
     try:
         return database.stat().st_size > 0
@@ -72,7 +72,7 @@ def holds_something(database: Path) -> bool:
         raise UserError(f"cannot open the store sqlite:///{database}: {error.strerror}.") from error
 
 
-def served(uri: str) -> bool:
+def is_server(uri: str) -> bool:
     """Whether a server is at an address."""
     return uri.startswith(("http://", "https://"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aelab.errors import UserError
-from aelab.files import small
+from aelab.files import read_small_file
 
 PROCESS_DIED = "its process ended unexpectedly"  # how the tag aelab.reason of such a run begins
 
@@ -111,5 +111,5 @@ def commit(folder: Path) -> str | None:
 def _text(path: Path) -> str:
     """The text of a small regular file; empty if there is none."""
     with suppress(OSError, ValueError):
-        return small(path).decode()
+        return read_small_file(path).decode()
     return ""

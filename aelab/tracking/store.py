@@ -17,7 +17,7 @@ from aelab.errors import UserError, redacted
 from aelab.tracking import copies, opening, registry
 from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
-from aelab.tracking.naming import named
+from aelab.tracking.naming import find_run
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, hold, is_gone, origin, this_process
 from aelab.tracking.sender import restore_command
@@ -44,7 +44,7 @@ class Store:
         self.uri, self.offline, self.warn = opening.checked(typed or here), offline, warn
         self._asking = False
         self.database = opening.database_of(self.uri)
-        if self.database and not create and not opening.holds_something(self.database):
+        if self.database and not create and not opening.has_content(self.database):
             if typed:
                 raise NoStoreError(
                     f"there is no store at {self.shown_uri}.",
@@ -60,14 +60,14 @@ class Store:
             self._open()
 
     def _open(self) -> None:
-        if opening.served(self.uri):
+        if opening.is_server(self.uri):
             opening.ping(self.uri)
         else:
             opening.prepare_database_access()
         try:
             if self.database:
                 with opening.creation_lock(self.database):
-                    if not opening.holds_something(self.database):
+                    if not opening.has_content(self.database):
                         opening.create(self.database)
                     opening.check_database(self.database)
                     self.client = self._connect()
@@ -109,7 +109,7 @@ class Store:
 
     def experiment(self, name: str | None) -> str:
         """The id of an experiment, created if need be. Raises UserError for an invalid name."""
-        return experiment_id(self.client, name, self.database, opening.served(self.uri))
+        return experiment_id(self.client, name, self.database, opening.is_server(self.uri))
 
     def create(
         self,
@@ -149,7 +149,7 @@ class Store:
         Raises UserError if another process is writing it.
         """
         with self.asking():
-            run = RunWriter(self.client, info, again=True, warn=self.warn)
+            run = RunWriter(self.client, info, reopened=True, warn=self.warn)
             if begin:
                 self.begin(run)
             return run
@@ -261,7 +261,7 @@ class Store:
         """
         if name.startswith("models:"):
             return self.get(registry.run_of(self.client, name))
-        return named(name, self.runs(), self.shown_uri)
+        return find_run(name, self.runs(), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
         """Deletes a run and its registrations from the lists. MLflow keeps its files until `mlflow gc`."""

@@ -39,7 +39,9 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
                 with hold(folder, info.name, info.tags.get("aelab.process", "")), store.asking():
                     if not spool.exists():
                         continue  # another process has just sent it
-                    run = RunWriter(store.client, info, training, again=True, spool=spool, ended=True, warn=store.warn)
+                    run = RunWriter(
+                        store.client, info, training, reopened=True, spool=spool, ended=True, warn=store.warn
+                    )
                     run.close()
             except HeldError:
                 note(f"{info.name}  is being written: that process sends it")

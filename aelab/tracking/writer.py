@@ -31,7 +31,7 @@ class RunWriter:
 
     Each entry is first written to a spool on this disk and is sent once; a point or picture that the store already has is
     dropped. What the store does not take stays in the spool, for the next resume or `aelab sync`. With `training` the run is
-    locked until it is closed; without it, metrics are added to a run that another process may be writing. `again` reads back
+    locked until it is closed; without it, metrics are added to a run that another process may be writing. `reopened` reads back
     the spool of the run's last process. `warn` is told of outages and of what the store refuses.
     """
 
@@ -40,7 +40,7 @@ class RunWriter:
         client: MlflowClient,
         info: RunInfo,
         training: bool = True,
-        again: bool = False,
+        reopened: bool = False,
         spool: Path | None = None,
         ended: bool = False,
         warn: Callable[[str], None] = lambda text: None,
@@ -59,14 +59,14 @@ class RunWriter:
         self._logged: dict[str, set[int]] = {}  # the steps of each metric
         self._drawn: set[tuple[str, int]] = set()  # key and step of each picture
         try:
-            if again:
-                self._recall(ended)
+            if reopened:
+                self._read_back(ended)
         except BaseException:
             self._release()
             raise
         self._sender.start()
 
-    def _recall(self, ended: bool) -> None:
+    def _read_back(self, ended: bool) -> None:
         """Reads back what the run has logged, and queues what its last process could not send.
 
         The status is queued only if the run has `ended`, and only if nothing was logged after it.

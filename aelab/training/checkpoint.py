@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.files import small
+from aelab.files import read_small_file
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
 Kind = Literal["last", "best"]
-KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
+MAX_KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
 
 
 class OtherFormat(UserError):
@@ -61,7 +61,7 @@ def save(
     A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into
     the manifest. Raises OSError if the disk does not take it; what was there stays intact.
     """
-    files = {"weights.safetensors": safetensors.torch.save(_apart(weights))}
+    files = {"weights.safetensors": safetensors.torch.save(_copied(weights))}
     if state:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
@@ -73,7 +73,7 @@ def save(
     files["manifest.json"] = json.dumps({**manifest, "sha256": _digest(manifest)}, indent=2).encode()
 
     target = folder / f"{kind}-{step:08d}"
-    if target.exists() and _whole(target):
+    if target.exists() and _verifies(target):
         return target
     unfinished = folder / f".{target.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,13 +95,13 @@ def save(
     others = [path for path in present(folder, kind) if path != target]
     before = [path for path in others if path.name < target.name]
     for old in set(others) - set(
-        before[: KEPT[kind] - 1]
+        before[: MAX_KEPT[kind] - 1]
     ):  # a later one did not verify, or this step would not be taken again
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies that share no memory: safetensors refuses tied weights."""
     return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
 
@@ -111,7 +111,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _whole(path: Path) -> bool:
+def _verifies(path: Path) -> bool:
     try:
         load(path)
     except UserError:
@@ -146,7 +146,7 @@ def finish(folder: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _holding(folder: Path, kind: Kind) -> list[Path]:
+def _with_weights(folder: Path, kind: Kind) -> list[Path]:
     """The checkpoints that have the weights of a kind, newest first: the best ones may be those of a last checkpoint."""
     paths = present(folder, kind)
     if kind == "best":
@@ -157,7 +157,7 @@ def _holding(folder: Path, kind: Kind) -> list[Path]:
 def _is_best(path: Path) -> bool:
     """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
     try:
-        return json.loads(small(path / "manifest.json"))["best"] is True
+        return json.loads(read_small_file(path / "manifest.json"))["best"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
@@ -165,7 +165,7 @@ def _is_best(path: Path) -> bool:
 def load(path: Path) -> Checkpoint:
     """Reads one checkpoint. Raises UserError, naming the file, if anything in it is missing, altered or of another format."""
     try:
-        manifest = json.loads(small(path / "manifest.json"))
+        manifest = json.loads(read_small_file(path / "manifest.json"))
         if manifest["format"] != FORMAT:
             raise OtherFormat(
                 f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
@@ -191,7 +191,7 @@ def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
     file = path / Path(name).name
     if file.is_symlink() or path.is_symlink():
         raise UserError(f"checkpoint {file} is a link; links are refused.")
-    content = small(file, facts["bytes"]) if file.stat().st_size == facts["bytes"] else b""
+    content = read_small_file(file, facts["bytes"]) if file.stat().st_size == facts["bytes"] else b""
     if hashlib.sha256(content).hexdigest() != facts["sha256"]:
         raise UserError(f"checkpoint {path / name} is truncated or altered: its sha256 is not the manifest's.")
     return content
@@ -218,7 +218,7 @@ def newest(folder: Path, kind: Kind, warn: Callable[[str], object] = log.warning
 
     The best weights may be in a last checkpoint. Raises UserError for one of another format.
     """
-    paths = _holding(folder, kind)
+    paths = _with_weights(folder, kind)
     for number, path in enumerate(paths, 1):
         try:
             return load(path)

@@ -14,7 +14,7 @@ from aelab.errors import reason
 T = TypeVar("T")
 
 LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
-FEWEST_STEPS = 2000  # of a training whose epochs nobody chose
+MIN_STEPS = 2000  # of a training whose epochs nobody chose
 
 Whole = Annotated[int, Interval(ge=-(2**63), lt=2**63)]  # what a tensor holds
 Count = Annotated[int, Interval(ge=0, lt=2**63)]
@@ -45,8 +45,8 @@ class Settings:
         return images // min(self.batch_size, images)
 
     def long_enough(self, images: int) -> "Settings":
-        """With more epochs where these would be fewer than FEWEST_STEPS steps, or than max_steps if that is less."""
-        fewest = min(FEWEST_STEPS, self.max_steps or FEWEST_STEPS)
+        """With more epochs where these would be fewer than MIN_STEPS steps, or than max_steps if that is less."""
+        fewest = min(MIN_STEPS, self.max_steps or MIN_STEPS)
         return replace(self, epochs=max(self.epochs, math.ceil(fewest / self.steps_an_epoch(images))))
 
 
@@ -97,7 +97,7 @@ class Progress:
                 raise ValueError(f"{name} {getattr(self, name)!s:.60} cannot be at step {self.step!s:.60} of {steps}")
 
 
-def made(kind: type[T], values: object) -> T:
+def from_values(kind: type[T], values: object) -> T:
     """A dataclass of plain values. Raises ValueError for a field that is missing, unknown or not of its type."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{values!r:.60} is no {kind.__name__.lower()}")

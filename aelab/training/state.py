@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from aelab import aliases
 from aelab.errors import UserError
-from aelab.training.settings import Progress, made
+from aelab.training.settings import Progress, from_values
 from aelab.training.weights import load as load_weights
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def load(
 
 def _checked(trainer: "Trainer", values: Mapping[str, Any]) -> Progress:
     """The progress in a state. Raises ValueError where it, or another part of the state, cannot be of this training."""
-    progress = made(Progress, values.get("progress"))
+    progress = from_values(Progress, values.get("progress"))
     sums = torch.zeros(len(progress.names), dtype=trainer.sums.dtype)
     expected = of(trainer) | {"progress": asdict(progress), "sums": sums, "window_sums": sums, "optimizers": []}
     stateless = []  # phases none of whose optimizers has a state that it would have after a step

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aelab.data import Dataset
-from aelab.evaluation import Report, inception, measure, said_by_test
+from aelab.evaluation import Report, diagnose_test, inception, measure
 from aelab.training import pick_device
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
@@ -76,7 +76,7 @@ def evaluate(
         plain=quick,
     ).under(changed)
     pictures = log_report(report, opened)
-    for each in said_by_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
+    for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
     return Evaluation(opened, report, data.name, len(data.test), pictures)
 
@@ -97,6 +97,6 @@ def measure_plainly(run: Run, data: Dataset) -> Report:
     """The metrics that a sweep compares, which take no time, of a run on its data; logged to it."""
     report = measure(run.recipe, data.to(run.device), draws=0, seed=run.config.settings.seed, plain=True)
     run.store.add_metrics(run.info, report.metrics)
-    for each in said_by_test(report.metrics):
+    for each in diagnose_test(report.metrics):
         log.warning(f"{run.name}: {each}")
     return report

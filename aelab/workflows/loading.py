@@ -8,7 +8,7 @@ from typing import Any
 
 from aelab import recipe_files
 from aelab.errors import UserError
-from aelab.files import small
+from aelab.files import read_small_file
 from aelab.recipe import ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
@@ -76,7 +76,7 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
     if info.tags.get("aelab.kind") != "run":
         raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     try:
-        config = Config.from_json(json.loads(small(store.folder(info) / "config.json")))
+        config = Config.from_json(json.loads(read_small_file(store.folder(info) / "config.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"the configuration of run {info.name} cannot be read: {error}") from error
     recipe_file = recipe_files.of_run(config.recipe, info.recipe)

@@ -22,7 +22,7 @@ from aelab.evaluation import eval_mode
 from aelab.recipe import Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import valid_metric_name
-from aelab.training import LARGEST_SEED, Settings, device_name, made, pick_device
+from aelab.training import LARGEST_SEED, Settings, device_name, from_values, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ class Config:
                 raise ValueError(f"the option {name} is no plain value")
         keys = ("recipe", "data", "image_size", "split_seed", "start", "skip_bad")
         plain = {k: value[k] for k in keys if k in value}
-        return made(cls, {**plain, "settings": made(Settings, value["settings"]), "options": options}).checked()
+        return from_values(
+            cls, {**plain, "settings": from_values(Settings, value["settings"]), "options": options}
+        ).checked()
 
     def checked(self) -> "Config":
         """This configuration. Raises ValueError where the data cannot be split or sized so."""
@@ -203,11 +205,11 @@ def plan(
     built_in = recipe_files.available().get(recipe_file.name)
     name = recipe_file.name if built_in and built_in.path == recipe_file.path else str(recipe_file.path)
     try:
-        config = made(
+        config = from_values(
             Config,
             {
                 "recipe": name,
-                "settings": made(Settings, settings),
+                "settings": from_values(Settings, settings),
                 "options": plain,
                 "data": data,
                 "image_size": image_size,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aelab.errors import UserError
-from aelab.files import small
+from aelab.files import read_small_file
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Trainer, newest, present, restore
 from aelab.workflows.following import complete, finished
@@ -132,7 +132,7 @@ def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) ->
             f"the learning rate of {info.name} follows a {settings.schedule}, which is stretched from here on: "
             f"it will not end as a run of {settings.epochs} epochs from the start."
         )
-    facts = json.loads(small(run.folder / "config.json"))
+    facts = json.loads(read_small_file(run.folder / "config.json"))
     run.json("config.json", {**facts, "settings": asdict(settings)})
     lengthened = f"from {info.params.get('epochs')} to {settings.epochs} epochs"
     run.tags({"aelab.identity": identity, "aelab.lengthened": lengthened})
