@@ -59,8 +59,10 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     help="Train, evaluate, sample, interpolate and compare autoencoders and generative models. Every run is tracked in MLflow.",
-    epilog=EXIT_CODES, no_args_is_help=True, pretty_exceptions_enable=False,
-)  # fmt: skip
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
 
 for verb in (train, resume, compare_latent, eval, sample, interpolate, compare, recipes, data, ui, sync):

@@ -118,8 +118,11 @@ def rm(
         raise UserError(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
     for info in wanted.values():
         if not force and (models := store.models(info)):
-            raise UserError(f"{info.name} is registered as {', '.join(models)}; nothing was removed.",
-                          "Remove it with its registration: --force", code=2)  # fmt: skip
+            raise UserError(
+                f"{info.name} is registered as {', '.join(models)}; nothing was removed.",
+                "Remove it with its registration: --force",
+                code=2,
+            )
     for info in wanted.values():
         store.remove(info)
         console.result(f"removed {info.name}")

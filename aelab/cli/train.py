@@ -199,7 +199,11 @@ class Recipes(TyperGroup):
 
 
 verbs.add_typer(
-    typer.Typer(cls=Recipes, help="Train a recipe: a name, or a path such as ./mine.py.", no_args_is_help=True,
-                subcommand_metavar="RECIPE [OPTIONS] | --resume RUN"),
+    typer.Typer(
+        cls=Recipes,
+        help="Train a recipe: a name, or a path such as ./mine.py.",
+        no_args_is_help=True,
+        subcommand_metavar="RECIPE [OPTIONS] | --resume RUN",
+    ),
     name="train",
-)  # fmt: skip
+)

@@ -166,8 +166,10 @@ def folder(root: Path, image_size: int | None, skip_bad: bool = False) -> Raw:
         read = read_pictures(everything, image_size, bar.update, skip_bad)
     kept = {everything[number] for number in read.numbers}
     paths = [[path for path in some if path in kept] for some in paths]
-    owners = [[path.relative_to(each).parts[0] if path.parent != each else "" for path in some]
-              for each, some in zip(roots, paths, strict=True)]  # fmt: skip
+    owners = [
+        [path.relative_to(each).parts[0] if path.parent != each else "" for path in some]
+        for each, some in zip(roots, paths, strict=True)
+    ]
     names = sorted({owner for some in owners for owner in some})
     classes = tuple(names) if len(names) > 1 and "" not in names else ()
     number = {name: k for k, name in enumerate(classes)}

@@ -149,7 +149,7 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
             digest.update(tensor.contiguous().numpy().data)  # the buffer itself: no copy
     return Dataset(
         name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
-    )  # fmt: skip
+    )
 
 
 def _hold_out(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -111,11 +111,10 @@ def read_pictures(
     first = next(iter(headers))
     (width, height) = (image_size, image_size) if image_size else headers[first][1]
     channels = 1 if grey else 3
-    bytes_of_all = len(headers) * channels * height * width
-    require(
-        2 * bytes_of_all + BYTES_PER_PIXEL * max(w * h for _, (w, h) in headers.values()),  # twice, as the split copies them
-        f"{len(headers):,} pictures of {width} x {height}", "Scale them down, for instance --image-size 64",
-    )  # fmt: skip
+    needed = 2 * len(headers) * channels * height * width  # twice, as the split copies them
+    needed += BYTES_PER_PIXEL * max(w * h for _, (w, h) in headers.values())
+    what = f"{len(headers):,} pictures of {width} x {height}"
+    require(needed, what, "Scale them down, for instance --image-size 64")
     images = np.empty((len(headers), channels, height, width), np.uint8)
     kept: list[int] = []
     for number, (_, size) in headers.items():

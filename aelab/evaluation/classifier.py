@@ -51,11 +51,10 @@ class Classifier:
 def network(data: Dataset) -> nn.Sequential:
     """Two convolutions and a layer of 128, after LeCun et al. 1998; the classes' logits."""
     channels, height, width = data.image
-    features = nn.Sequential(
-        nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * (height // 4) * (width // 4), 128), nn.ReLU(),
-    )  # fmt: skip
+    first = [nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
+    second = [nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
+    third = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * (height // 4) * (width // 4), 128), nn.ReLU()]
+    features = nn.Sequential(*first, *second, *third)
     return nn.Sequential(features, nn.Dropout(0.3), nn.Linear(128, len(data.classes)))
 
 

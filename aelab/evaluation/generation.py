@@ -100,9 +100,10 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         metrics = {
-            "fd": float(frechet.compute()), "kid": float(kernel.compute()[0]),
+            "fd": float(frechet.compute()),
+            "kid": float(kernel.compute()[0]),
             **neighbourhoods(features, real, min(NEIGHBOURS, len(real) - 2, len(features) - 2)),
-        }  # fmt: skip
+        }
     return {f"{name}_{extractor}": value for name, value in metrics.items()}
 
 

@@ -202,9 +202,16 @@ def spread(split: Split, n: int) -> Split:
 
 
 def measure(
-    recipe: Recipe, data: Dataset, *, draws: int = 500, images: int | None = None, seed: int = 0,
-    batch_size: int = BATCH, extractor: Extractor | None = None, plain: bool = False,
-) -> Report:  # fmt: skip
+    recipe: Recipe,
+    data: Dataset,
+    *,
+    draws: int = 500,
+    images: int | None = None,
+    seed: int = 0,
+    batch_size: int = BATCH,
+    extractor: Extractor | None = None,
+    plain: bool = False,
+) -> Report:
     """All of it. `seed`: that of the training, which drew its labels; `extractor`: other features than the classifier's.
 
     `draws`: importance samples of a likelihood, 0 for none, for each of so many test `images`, None for all.

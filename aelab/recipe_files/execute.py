@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
@@ -56,11 +57,8 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
         raise
     except BaseException as error:  # a recipe may even call sys.exit
         del sys.modules[module_name]
-        where = next((f"line {frame.lineno}: " for frame in reversed(inspect.getinnerframes(error.__traceback__))
-                      if frame.filename == str(recipe_file.path)), "") if error.__traceback__ else ""  # fmt: skip
-        raise UserError(
-            f"recipe {recipe_file.path} cannot be loaded.", f"{where}{type(error).__name__}: {error}"
-        ) from error
+        why = f"{_line_of(error, str(recipe_file.path))}{type(error).__name__}: {error}"
+        raise UserError(f"recipe {recipe_file.path} cannot be loaded.", why) from error
     own = {item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name}
     recipes = [item for item in own if issubclass(item, Recipe)]
     if len(recipes) != 1:
@@ -73,8 +71,14 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
     return recipes[0]
 
 
+def _line_of(error: BaseException, path: str) -> str:
+    """The line of the file at `path` that raised an error, as "line N: "; empty if no line of it did."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f"line {lines[-1]}: " if lines else ""
+
+
 def _define_old_names(recipe: "type[Recipe]") -> None:
-    """Lets a recipe file of version 0.1.0 import and call what it knew by other names."""
+    """Lets a recipe file of version 0.1.0 import and call things by the names that they had then."""
     module = sys.modules[recipe.__module__]
     for old, new in aliases.RECIPE_MODULE.items():
         setattr(module, old, getattr(module, new))
@@ -122,8 +126,11 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
             code=2,
         )
     if expected.takes_classes and classes < 2:
-        raise UserError(f"{recipe_file.name} classifies, but these images have no classes.",
-                      "In a folder of pictures each folder within it is a class.", code=2)  # fmt: skip
+        raise UserError(
+            f"{recipe_file.name} classifies, but these images have no classes.",
+            "In a folder of pictures each folder within it is a class.",
+            code=2,
+        )
     try:
         return recipe(image, *[classes] * expected.takes_classes, **values)
     except (ValueError, TypeError, RuntimeError) as error:

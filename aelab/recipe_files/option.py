@@ -87,11 +87,17 @@ def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
             "Its type must be int, float, bool, str, Literal of strings, or tuple[int, ...].",
         )
     help_line = next((note for note in notes if isinstance(note, str)), "")
-    bounds = tuple((sign, limit) for note in notes for field, sign in SIGNS.items()
-                   if (limit := getattr(note, field, None)) is not None)  # fmt: skip
+    bounds = tuple(
+        (sign, limit)
+        for note in notes
+        for field, sign in SIGNS.items()
+        if (limit := getattr(note, field, None)) is not None
+    )
     if not all(_is_valid_bound(plain, bound) for _, bound in bounds):
-        raise UserError(f"{recipe}: the option {name} has a bound that does not fit its type.",
-                        "A float's is a number, that of an int or tuple[int, ...] a whole one; others have none.")  # fmt: skip
+        raise UserError(
+            f"{recipe}: the option {name} has a bound that does not fit its type.",
+            "A float's is a number, that of an int or tuple[int, ...] a whole one; others have none.",
+        )
     return Option(name, plain, default, help_line, bounds)
 
 

@@ -83,13 +83,17 @@ def of_run(path: str, name: str) -> RecipeFile:
     if recipe_file is None:  # of another machine
         name = Path(name).name.removesuffix(".py")
         if name not in known:
-            raise UserError(f"there is no recipe '{name}' here; this run was trained with it.",
-                          f"Save its source, once you have read it, as recipes/{name}.py", code=2)  # fmt: skip
+            raise UserError(
+                f"there is no recipe '{name}' here; this run was trained with it.",
+                f"Save its source, once you have read it, as recipes/{name}.py",
+                code=2,
+            )
         return known[name]
     if not _is_local(recipe_file) and not (_trust_file(recipe_file) in _trusted or _trust_file(recipe_file).exists()):
         raise UserError(
             f"this run names {recipe_file.path} as its recipe; "
             "a recipe that you have not typed, as it is now, is not executed.",
-            f"Read it, then type: aelab train {shlex.quote(str(recipe_file.path))} --help", code=2,
-        )  # fmt: skip
+            f"Read it, then type: aelab train {shlex.quote(str(recipe_file.path))} --help",
+            code=2,
+        )
     return recipe_file

@@ -13,14 +13,43 @@ if TYPE_CHECKING:
     from aelab.tracking import RunInfo
 
 TRAINING_SETTINGS = {  # shown only where `differences` says so: they are no options of a model
-    "recipe", "seed", "device", "precision", "data", "image_size", "split_seed", "images_train", "images_val", "images_test",
-    "epochs", "batch_size", "max_steps", "patience", "parameters",
-}  # fmt: skip
+    "recipe",
+    "seed",
+    "device",
+    "precision",
+    "data",
+    "image_size",
+    "split_seed",
+    "images_train",
+    "images_val",
+    "images_test",
+    "epochs",
+    "batch_size",
+    "max_steps",
+    "patience",
+    "parameters",
+}
 SHOWN_ON_REQUEST = {  # metrics that follow from others, or tell little about the model
-    "sse", "psnr", "denoised_mse", "denoised_sse", "recon_sharpness", "probe_accuracy", "kmeans_nmi", "intrinsic_dim",
-    "nearest", "parzen", "inception_score", "classifier_error", "iwae_samples", "iwae_images", "g_loss", "kid", "precision",
-    "recall", "density",
-}  # fmt: skip
+    "sse",
+    "psnr",
+    "denoised_mse",
+    "denoised_sse",
+    "recon_sharpness",
+    "probe_accuracy",
+    "kmeans_nmi",
+    "intrinsic_dim",
+    "nearest",
+    "parzen",
+    "inception_score",
+    "classifier_error",
+    "iwae_samples",
+    "iwae_images",
+    "g_loss",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+}
 RECIPE_SPECIFIC = ("loss", "nll", "elbo", "iwae_nll")  # differ in meaning between recipes and between likelihoods
 BETTER_WITH_LONGER_CODES = ("mse", "sse", "psnr", "ssim")  # whatever the model
 BY_THE_CLASSIFIER = ("classes", "class_distance", "inception_score_lenet", "classifier_error")  # "lenet"
@@ -212,10 +241,13 @@ def _default_metrics(runs: "Sequence[RunInfo]") -> list[str]:
         split = _validation_split(runs)
         found = [name for run in runs for name in run.validation]
     return [
-        split + name for name in dict.fromkeys(found)
-        if name.removesuffix(f"_{_extractor(name)}") not in SHOWN_ON_REQUEST and "/" not in name
-        and not against(name)[0] and not name.endswith("_se")
-    ]  # fmt: skip
+        split + name
+        for name in dict.fromkeys(found)
+        if name.removesuffix(f"_{_extractor(name)}") not in SHOWN_ON_REQUEST
+        and "/" not in name
+        and not against(name)[0]
+        and not name.endswith("_se")
+    ]
 
 
 def _validation_split(runs: "Sequence[RunInfo]") -> str:

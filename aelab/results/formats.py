@@ -13,8 +13,11 @@ Style = Literal["terminal", "markdown", "latex"]
 BEST = {"terminal": "{} *", "markdown": "**{}**", "latex": "\\textbf{{{}}}"}
 PLUS_MINUS = {"terminal": " ± ", "markdown": " ± ", "latex": " $\\pm$ "}
 LATEX_ESCAPES = {sign: "\\" + sign for sign in "&%$#_{}"} | {
-    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$",
-}  # fmt: skip
+    "\\": "\\textbackslash{}",
+    "~": "\\textasciitilde{}",
+    "^": "\\textasciicircum{}",
+    "±": "$\\pm$",
+}
 
 
 def records(frame: "pd.DataFrame") -> list[dict[str, object]]:

@@ -82,14 +82,28 @@ def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
         if run.tags.get("aelab.data_fingerprint") == evaluated[0].tags.get("aelab.data_fingerprint"):
             newest.setdefault(run.recipe, run)
     names = (
-        "test/sse", "test/pca_sse", "test/ssim", "test/recon_sharpness", "test/iwae_nll", "test/fd_lenet",
-        "test/coverage_lenet", "test/sharpness", "test/knn_accuracy", "test/probe_accuracy", "test/error",
-    )  # fmt: skip
+        "test/sse",
+        "test/pca_sse",
+        "test/ssim",
+        "test/recon_sharpness",
+        "test/iwae_nll",
+        "test/fd_lenet",
+        "test/coverage_lenet",
+        "test/sharpness",
+        "test/knn_accuracy",
+        "test/probe_accuracy",
+        "test/error",
+    )
     rows = [
-        {"recipe": run.recipe, "run": run.name, "latent_dim": key_of(run, "latent_dim"),
-         **{name: run.metrics.get(name) for name in names}, "seconds": run.seconds}
+        {
+            "recipe": run.recipe,
+            "run": run.name,
+            "latent_dim": key_of(run, "latent_dim"),
+            **{name: run.metrics.get(name) for name in names},
+            "seconds": run.seconds,
+        }
         for run in newest.values()
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows).astype(object)
 
 
@@ -104,10 +118,13 @@ def labels_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     import pandas as pd
 
     chosen = [
-        run for run in runs
-        if "val/error" in run.metrics and run.params.get("finetune", "0") != "0" and {"seed", "pretrain"} <= run.params.keys()
+        run
+        for run in runs
+        if "val/error" in run.metrics
+        and run.params.get("finetune", "0") != "0"
+        and {"seed", "pretrain"} <= run.params.keys()
         and isinstance(value_of(run.params.get("labels")), int)
-    ]  # fmt: skip
+    ]
     if not chosen:
         return pd.DataFrame()
     metric = "test/error" if all("test/error" in run.metrics for run in chosen) else "val/error"

@@ -77,9 +77,17 @@ def run_info(run: Any) -> RunInfo:
     if "aelab.reason" in tags:
         tags["aelab.reason"] = aliases.reason(tags["aelab.reason"])
     return RunInfo(
-        info.run_id, info.run_name or "", info.status, info.experiment_id, _time(info.start_time), _time(info.end_time),
-        params, tags, metrics, info.artifact_uri,
-    )  # fmt: skip
+        info.run_id,
+        info.run_name or "",
+        info.status,
+        info.experiment_id,
+        _time(info.start_time),
+        _time(info.end_time),
+        params,
+        tags,
+        metrics,
+        info.artifact_uri,
+    )
 
 
 def _time(milliseconds: object) -> float | None:

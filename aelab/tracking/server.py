@@ -1,5 +1,6 @@
 """MLflow's web pages, served for one store on this machine."""
 
+import itertools
 import os
 import shlex
 import signal
@@ -31,9 +32,13 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         except OSError as error:
             raise UserError(f"port {port} is taken: {error.strerror}.", f"Type: aelab ui --port {port + 1}") from error
     server = subprocess.Popen(
-        _command(port), env=_environment(store), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        _command(port),
+        env=_environment(store),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
         for _ in range(240):
             if server.poll() is not None:
@@ -61,10 +66,14 @@ def _command(port: int) -> list[str]:
     """
     hosts = ",".join(f"{name}{suffix}" for name in ("127.0.0.1", "localhost") for suffix in (f":{port}", ""))
     standard_library = Path(os.__file__).parent  # uvicorn would put the working folder there, before all others
-    return [
-        sys.executable, "-P", serving.__file__, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--allowed-hosts", hosts, "--uvicorn-opts", f"--app-dir {shlex.quote(str(standard_library))}",
-    ]  # fmt: skip
+    options = {
+        "--host": "127.0.0.1",
+        "--port": str(port),
+        "--workers": "1",
+        "--allowed-hosts": hosts,
+        "--uvicorn-opts": f"--app-dir {shlex.quote(str(standard_library))}",
+    }
+    return [sys.executable, "-P", serving.__file__, "server", *itertools.chain(*options.items())]
 
 
 def _environment(store: Store) -> dict[str, str]:

@@ -24,6 +24,9 @@ from aelab.tracking.sender import restore_command
 from aelab.tracking.trouble import reason_of, refused, waiting
 from aelab.tracking.writer import RunWriter
 
+RUNS_PER_REQUEST = 1000
+NEWEST_FIRST = ["attributes.start_time DESC"]
+
 
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
@@ -122,10 +125,11 @@ class Store:
         parent: str | None = None,
     ) -> RunWriter:
         """Starts a run. If `name` ends in a dash, the first six digits of the run's id are added to it."""
-        every = {
-            **tags, **origin(), "aelab.process": this_process(),
-            **({"mlflow.parentRunId": parent} if parent else {}), **({"aelab.offline": "yes"} if self.offline else {}),
-        }  # fmt: skip
+        every = {**tags, **origin(), "aelab.process": this_process()}
+        if parent:
+            every["mlflow.parentRunId"] = parent
+        if self.offline:
+            every["aelab.offline"] = "yes"
         with self.asking():
             self.mark_dead()
             created = self.client.create_run(self.experiment(experiment), run_name=name, tags=every)
@@ -237,13 +241,10 @@ class Store:
         """
         found, token = [], None
         with self.asking():
-            experiments = [e for e in self.client.search_experiments() if experiment in (None, e.name)]
-            while experiments:
+            ids = [e.experiment_id for e in self.client.search_experiments() if experiment in (None, e.name)]
+            while ids:
                 try:
-                    page = self.client.search_runs(
-                        [e.experiment_id for e in experiments], filter_string, view, 1000,
-                        ["attributes.start_time DESC"], token,
-                    )  # fmt: skip
+                    page = self.client.search_runs(ids, filter_string, view, RUNS_PER_REQUEST, NEWEST_FIRST, token)
                 except MlflowException as error:
                     if not (filter_string and refused(error)):
                         raise

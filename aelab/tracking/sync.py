@@ -144,10 +144,15 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
             made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in ENTITIES.items()}
             client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
 
+        def check() -> None:
+            client.get_run(target)
+
+        def refuse(entry: Entry, why: str) -> None:
+            refused.setdefault(entry[1], why)
+
         def send(batch: list[Entry], at_once: int = METRICS_PER_REQUEST) -> None:
             for start in range(0, len(batch), at_once):
-                deliver(batch[start : start + at_once], post, lambda: client.get_run(target),
-                        lambda entry, why: refused.setdefault(entry[1], why), refused)  # fmt: skip
+                deliver(batch[start : start + at_once], post, check, refuse, refused)
 
         send([["param", key, value] for key, value in source.data.params.items()])
         send([["tag", key, value] for key, value in tags.items()])
