@@ -6,8 +6,8 @@
     x = run.sample(64, seed=0)  # (64, C, H, W)
     run.evaluate()  # the metrics, a pandas Series
 
-What the command line can do, these functions can do; `help(aelab.train)` says how. Importing aelab imports nothing heavy:
-each name is loaded when it is first used.
+These functions do all that the command line does; `help(aelab.train)` says how. Importing aelab is fast: each name is
+loaded when it is first used.
 """
 
 import importlib
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Read by OpenMP when torch is imported. Its threads spin for a millisecond before they sleep, which slows a small step manifold
-# as soon as another process wants the same core; this short a spin costs nothing on an idle machine.
+# OpenMP reads this when torch is imported. By default its threads spin for milliseconds before they sleep, which slows small
+# steps many times over when another process needs the same core. A spin this short costs nothing on an idle machine.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 

@@ -1,9 +1,9 @@
-"""Where the program starts: Ctrl-C must end it in one line also while it is still being imported."""
+"""The entry point of the program. Ctrl-C ends it with one line, even while modules are still being imported."""
 
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # the working folder: `python -m aelab` imports no module from it, as the command `aelab` does not
+    del sys.path[0]  # the working folder: like the command `aelab`, `python -m aelab` imports no module from it
 
 import os
 import signal
@@ -12,9 +12,9 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """The command line."""
+    """Runs the command line."""
     os.environ["PYTHONSAFEPATH"] = "1"  # the processes of a sweep import nothing from the working folder either
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in a shell's background
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
         signal.signal(signal.SIGINT, _interrupted)
     from aelab.cli import main
 
@@ -22,7 +22,7 @@ def main() -> NoReturn:
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt, but not out of an import: there torch's C++ would abort on it. Nothing is open yet then."""
+    """Raises KeyboardInterrupt. During an import it exits instead: torch's C++ code would abort, and nothing is open yet."""
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             os.write(2, b"error: interrupted.\n")

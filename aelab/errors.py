@@ -1,4 +1,4 @@
-"""What the user is told instead of a traceback."""
+"""Errors that are meant for the user: a few lines instead of a traceback."""
 
 import re
 import reprlib
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """A mistake or an obstacle, in one to three lines: what, why, what to type.
+    """A mistake of the user's, or an obstacle, in one to three lines: what, why, what to type.
 
-    `code` is the exit status it leads to: 1 failed, 2 wrong usage.
+    `code` is the exit status of the command line: 1 failed, 2 wrong usage.
     """
 
     def __init__(self, *lines: str, code: int = 1) -> None:
@@ -20,29 +20,29 @@ class UserError(Exception):
 
 
 def visible(text: str) -> str:
-    """A line as it can be shown: what a terminal would obey instead (escapes, line breaks, reversed writing) is spelled out."""
+    """A line that is safe to print: characters that a terminal acts on (escapes, line breaks, reversed text) are spelled out."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def reason(error: "ValidationError") -> str:
-    """What pydantic says first of a value that it refuses, on one line that begins with this value."""
+    """The first reason why pydantic rejects a value, in one line that begins with the value."""
     first = error.errors(include_url=False)[0]
     shown, message = f"{reprlib.repr(first['input']):.60}", first["msg"]
     return f"{shown} {message.removeprefix('Input ')}" if message.startswith("Input ") else f"{shown}: {message}"
 
 
 def redacted(text: str) -> str:
-    """A text without the passwords of the addresses in it."""
+    """A text without the passwords and tokens in its addresses."""
     text = re.sub(r"://[^/\s'\"]*@", "://", text)
     return re.sub(r"(?i)\b(password|passwd|pwd|token|secret|api_?key)=[^&\s'\"]+", r"\1=***", text)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the host's or the device's memory was too small; torch has an exception for the device alone."""
+    """Whether an error means that memory ran out, on the host or on the device. torch has an exception for the device only."""
     named = type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "out of memory" in str(error)
     return named or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def no_memory() -> UserError:
-    """What is said then; the batch size is never changed behind the user's back."""
-    return UserError("there is no memory left.", "Try a smaller --batch-size, or a smaller model.")
+    """The error for that. The batch size is never changed silently."""
+    return UserError("out of memory.", "Try a smaller --batch-size, or a smaller model.")

@@ -1,15 +1,15 @@
-"""Small files that anyone may have put there, read so that none hangs or fills the memory."""
+"""Reading small files that may come from anyone: no file blocks the reader or fills the memory."""
 
 import errno
 import os
 import stat
 from pathlib import Path
 
-MAX_BYTES = 1 << 24  # of a configuration, a manifest, a recipe, one of git's lists
+MAX_BYTES = 1 << 24  # larger than any configuration, manifest, recipe or list of git's
 
 
 def read_small_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The content of a regular file. Raises OSError for a pipe, a device or a folder, and for one of more than `max_bytes` bytes."""
+    """The content of a regular file. Raises OSError for anything else, and for a file of more than `max_bytes` bytes."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would wait for its writer
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

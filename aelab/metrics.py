@@ -1,4 +1,4 @@
-"""The metrics, each defined once: name, unit, direction, formula, usual name, source. Tables and docs read them here."""
+"""Every metric, defined once: name, unit, direction, formula, usual name, source. Tables and docs read the definitions here."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: its name without the split, its unit, which way is better, what is computed, and its name in the field."""
+    """A metric: its name without the split, its unit, which direction is better, its formula, and its usual name."""
 
     name: str
     unit: str
@@ -369,7 +369,7 @@ BASELINES = {
     "linear": "linear filter",
     "real": "real images",
     "neighbour": "1-NN of pixels",
-}  # better or worse than the model: what it is compared with
+}  # what a model is compared with; it may do better or worse
 CONTROLS = {
     "mean": "mean image",
     "nothing": "left as it is",
@@ -378,11 +378,14 @@ CONTROLS = {
     "gaussian": "Gaussian images",
     "majority": "largest class",
 }  # what any model must beat
-EXTRACTORS = ("lenet", "inception")  # a distance between features is named after what made them
+EXTRACTORS = ("lenet", "inception")  # a distance between features is named after the network that extracts them
 
 
 def against(metric: str) -> tuple[str, str]:
-    """Whose value it is and of which metric: test/pca_mse is ("pca", "test/mse"), a model's own ("", metric)."""
+    """The baseline or control that a value belongs to, and the metric: test/pca_mse -> ("pca", "test/mse").
+
+    A value of the model itself gives ("", metric).
+    """
     split, slash, name = metric.rpartition("/")
     of, _, rest = name.partition("_")
     return (of, split + slash + rest) if of in {**BASELINES, **CONTROLS} else ("", metric)
@@ -397,7 +400,7 @@ def definition(metric: str) -> Definition | None:
 
 
 def number(value: object) -> str:
-    """A number in four significant digits; anything else as it is."""
+    """A float with four significant digits; anything else as it is; an empty string for None."""
     if isinstance(value, bool) or not isinstance(value, float):
         return "" if value is None else str(value)
     if abs(value) > 1e300:

@@ -1,6 +1,6 @@
-"""How far long work is: the work opens a bar, and whoever has a screen shows it.
+"""Progress of long work: the work opens a bar, and the command line or a notebook may show it.
 
-Like logging, this needs no object handed about: `show_with` installs a display once, and without one nothing is shown.
+It works like logging. `show_with` installs a display once; without one, nothing is shown, and no object is passed around.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
-Advance = Callable[[int], None]  # is told how many more parts are done
+Advance = Callable[[int], None]  # called with the number of parts that were just done
 
 
 def silent(parts: int) -> None:
-    """An `advance` for which nobody waits."""
+    """An `Advance` that shows nothing."""
 
 
 class Bar(Protocol):
@@ -21,10 +21,10 @@ class Bar(Protocol):
     visible: bool
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
-        """So many parts are done in all; `title` and `text` replace what stands before and behind the bar."""
+        """Sets the number of parts that are done. `title` and `text` replace what stands before and after the bar."""
 
     def advance(self, parts: int) -> None:
-        """So many more parts are done."""
+        """Adds to the number of parts that are done."""
 
 
 Display = Callable[[str, int, int, bool], AbstractContextManager[Bar]]  # title, total, done already, estimate
@@ -47,13 +47,13 @@ _display: ContextVar[Display] = ContextVar("display", default=_nowhere)
 
 
 def show_with(display: Display) -> None:
-    """Shows the bars of this context with `display` from now on."""
+    """Shows the progress bars of this context with `display` from now on."""
     _display.set(display)
 
 
 def progress_bar(title: str, total: int, done: int = 0, *, estimate: bool = False) -> AbstractContextManager[Bar]:
-    """A bar for work of `total` parts, of which some may be done already.
+    """A bar for work of `total` parts, of which `done` are done already.
 
-    With `estimate`, a display that cannot move says once in a line how much time is left, if it is long.
+    With `estimate`, a display that cannot draw a moving bar prints one line with the time left, if that is long.
     """
     return _display.get()(title, total, done, estimate)

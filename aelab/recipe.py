@@ -1,7 +1,7 @@
-"""What a recipe is: networks, a loss and one training step. The rest is done by the trainer.
+"""The interface of a recipe: networks, a loss and one training step. The trainer does the rest.
 
 Shapes, here and in every recipe: B batch, C channels, H height, W width, T time steps, D dimensions of the code,
-K classes, S samples. Images are numbers in [0, 1].
+K classes, S samples. Pixels are in [0, 1].
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ class NonFiniteError(ArithmeticError):
 
 
 def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
-    """One step of the optimizers down the gradient of `loss`, a scalar.
+    """Takes one step of the optimizers down the gradient of `loss`, a scalar.
 
     Returns the norm of the gradient over all their parameters, a scalar. Raises NonFiniteError *before* any parameter
     is changed: a single NaN would stay in Adam's running averages for good.
@@ -42,10 +42,10 @@ def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
 class Phase:
     """A number of epochs with the same training step and the same optimizers.
 
-    `step(x, y, **optimizers)` gets images x (B, C, H, W) and labels y (B,), -1 where an image has none, and returns
-    metrics. With `labels` N the phase sees N labelled images only, equally many of each class, over and over: an epoch
-    has as many steps as with all images. `unlabelled` adds to each batch as many images drawn from all, with their
-    labels hidden: x is (2 B, C, H, W), and half of y is -1.
+    `step(x, y, **optimizers)` takes images x (B, C, H, W) and labels y (B,), -1 where an image has none, and returns
+    metrics. With `labels` N the phase uses only N labelled images, equally many of each class, and repeats them: an epoch
+    has as many steps as with all images. `unlabelled` adds as many images to each batch, drawn from all images, with
+    their labels hidden: x is then (2 B, C, H, W), and half of y is -1.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Recipe(nn.Module):
     a recipe that classifies, is K. The keyword arguments are the options of the command line.
     """
 
-    epochs: ClassVar[int] = 20  # the default; with few images more, until there are 2,000 steps
+    epochs: ClassVar[int] = 20  # the default; more for a small data set, until there are 2,000 steps
     batch_size: ClassVar[int] = 128
     schedule: ClassVar[Schedule] = "constant"  # of the learning rate, over each phase
     warmup: ClassVar[int] = 0  # steps over which the learning rate rises from 0
-    ema: ClassVar[float] = 0.0  # decay of the averaged weights, which are then validated and kept; 0: no average
+    ema: ClassVar[float] = 0.0  # decay of the averaged weights, which are then validated and saved; 0: no average
     monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is kept
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     lr: float
@@ -81,24 +81,24 @@ class Recipe(nn.Module):
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         """The loss of a batch, a mean over its images, and its terms by name.
 
-        x is (B, C, H, W), y (B,). Training minimises it, and validation and evaluation compute it on held-out images.
+        x is (B, C, H, W), y is (B,). Training minimises it; validation and evaluation compute it on held-out images.
         """
         raise NotImplementedError
 
     def training_step(self, x: Tensor, y: Tensor, **optimizers: Optimizer) -> Metrics:
-        """One training step on images x (B, C, H, W) and labels y (B,). Returns what is logged, `loss` among it."""
+        """One training step on images x (B, C, H, W) and labels y (B,). Returns the metrics to log, `loss` among them."""
         loss, parts = self.loss(x, y)
         descend(loss, *optimizers.values())
         return {"loss": loss, **parts}
 
     def phases(self, epochs: int) -> list[Phase]:
-        """The phases of a training of `epochs` epochs; most recipes have one."""
+        """The phases of a training of `epochs` epochs; most recipes have a single one."""
         return [
             Phase("train", epochs, self.training_step, adam=torch.optim.Adam(self.parameters(), self.lr, fused=True))
         ]
 
 
-# What a recipe can do, beyond a loss, is what methods it has. A command asks for one of these.
+# What a recipe can do beyond its loss follows from the methods that it has. A verb asks for one of these protocols.
 
 
 @runtime_checkable
@@ -126,7 +126,7 @@ class Autoencodes(Encodes, Decodes, Protocol):
 
 @runtime_checkable
 class HasPosterior(Encodes, Protocol):
-    """Has a normal distribution of codes q(z|x) for each image, with independent dimensions."""
+    """Has an approximate posterior q(z|x): for each image a normal distribution of codes with independent dimensions."""
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images x (B, C, H, W) -> the mean and the log variance of q(z|x), (B, D) each."""
@@ -153,17 +153,17 @@ class Denoises(Autoencodes, Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of zeros and ones."""
+    """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of binary pixels."""
 
     binary: bool
 
 
 @runtime_checkable
 class ImportanceWeighted(HasLikelihood, Protocol):
-    """Has a likelihood p(x) that importance sampling estimates: log p(x) ~ log 1/S sum_s w_s."""
+    """Has a marginal likelihood p(x) that importance sampling can estimate: log p(x) ~ log 1/S sum_s w_s."""
 
     def observe(self, x: Tensor) -> Tensor:
-        """Images x (B, C, H, W) -> what p(x|z) is a distribution of: zeros and ones drawn from x, or x itself."""
+        """Images x (B, C, H, W) -> the values that p(x|z) is a distribution of: binary pixels drawn from x, or x itself."""
         ...
 
     def log_weights(self, x: Tensor, samples: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Data sets by name or folder: opened, split, and handed out as pixels in [0, 1]."""
+"""Data sets, opened by name or from a folder of pictures, split, and served as pixels in [0, 1]."""
 
 from aelab.data.catalog import DOWNLOADABLE
 from aelab.data.dataset import Dataset, Split

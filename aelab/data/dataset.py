@@ -1,7 +1,7 @@
-"""A data set: its images as uint8 tensors, split, and put on the device.
+"""A data set: its images as uint8 tensors, split, and moved to the device.
 
-Pixels leave here as floats in [0, 1]. Train, validation and test are disjoint and depend on the data and the split seed
-alone; an official test set stays the test set.
+Batches hold floats in [0, 1]. The training, validation and test images are disjoint, and depend on the data and the split
+seed only. An official test set stays the test set.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from aelab.recipe import ImageShape
 
 CPU = torch.device("cpu")
 MIN_IMAGES = 5
-RESIDENT_SHARE = 0.5  # of the device's free memory that a data set may fill; a larger one is streamed from the host
+RESIDENT_SHARE = 0.5  # of the device's free memory: a larger data set is streamed from the host
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) as uint8 and labels (N,), -1 where there is none; on the device, or on the host if it does not fit."""
+    """Images (N, C, H, W) as uint8 and labels (N,), -1 where there is none; on the device, or on the host if they do not fit."""
 
     images: Tensor
     labels: Tensor
@@ -40,12 +40,12 @@ class Split:
         return x.to(self.device, non_blocking=True).float() / 255, y.to(self.device, non_blocking=True)
 
     def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole split in its order, `size` images at a time."""
+        """The whole split in order, `size` images at a time, as `batch` gives them."""
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
 
     def showcase(self, n: int) -> Tensor:
-        """n images (n, C, H, W) to look at, on the device: class after class in turn, else evenly spread over the split."""
+        """n images (n, C, H, W) to look at, on the device: one of each class in turn or, without labels, evenly spaced."""
         n = min(n, len(self))
         if (self.labels < 0).any():
             chosen = torch.linspace(0, len(self) - 1, n).long()
@@ -56,7 +56,7 @@ class Split:
         return self.batch(chosen.to(self.images.device))[0]
 
     def pairs(self, n: int) -> tuple[Tensor, Tensor]:
-        """n random pairs of images, as two indices (n,); of different classes where there are classes."""
+        """n random pairs of images as two indices (n,). The images of a pair are of different classes, if there are classes."""
         starts = torch.randint(len(self), (n,))
         labels = self.labels.cpu()
         others = [torch.nonzero((labels != labels[k]) | (labels[k] < 0)).flatten() for k in starts]
@@ -66,9 +66,9 @@ class Split:
         return starts.to(self.images.device), ends.to(self.images.device)
 
     def shuffled(self, seed: int, *position: int, length: int | None = None) -> Tensor:
-        """An order of the samples that depends on the seed and the position (phase, epoch) alone.
+        """A random order of the images (N,), a function of the seed and the position (phase, epoch) only.
 
-        With a `length`, so many of them: one order after the other.
+        With a `length`, that many indices: one order after the other.
         """
         state = np.random.SeedSequence((seed, *position)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
@@ -77,9 +77,9 @@ class Split:
         return torch.cat(orders)[:length].to(self.images.device)
 
     def labelled(self, n: int, seed: int) -> "Split":
-        """n random images, as many of each class as possible; which ones depends on the seed alone.
+        """n random labelled images, equally many of each class where possible. The seed alone decides which.
 
-        Raises UserError where there are not so many, or fewer than classes.
+        Raises UserError if n is larger than the number of labelled images, or smaller than the number of classes.
         """
         labels = self.labels.cpu().numpy()
         classes, counts = np.unique(labels[labels >= 0], return_counts=True)
@@ -95,7 +95,7 @@ class Split:
         return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
     def to(self, device: torch.device) -> "Split":
-        """This split on `device`, where it fits into half of its free memory; otherwise it is streamed from pinned memory."""
+        """This split on `device` if it fits into half of its free memory; else in pinned memory, streamed by batch."""
         if device.type == "cpu":
             return self
         if device.type == "cuda" and self.images.nbytes > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -105,7 +105,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, split. `fingerprint` is the SHA-256 of all pixels and labels as they are split."""
+    """A data set, split. `fingerprint` is the SHA-256 of the pixels and labels of all splits."""
 
     name: str
     place: str
@@ -115,7 +115,7 @@ class Dataset:
     test: Split
     split_seed: int
     fingerprint: str
-    note: str = ""  # what the user should know, for instance that a smaller set stands in
+    note: str = ""  # for the user, for instance that a smaller data set is used instead
 
     @property
     def image(self) -> ImageShape:
@@ -128,7 +128,10 @@ class Dataset:
 
 
 def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
-    """Sets validation (a twelfth of the training images) and, where the source has none, test images (a fifth) apart."""
+    """Splits a source. Without test images a fifth of the images is held out for the test, then a twelfth for validation.
+
+    Raises UserError for fewer than MIN_IMAGES images.
+    """
     generator = np.random.default_rng(seed)
     images, labels = raw.train
     if len(images) < MIN_IMAGES:
@@ -142,18 +145,18 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     if val is None:
         rest, held = _hold_out(rest, labels, 1 / 12, generator)
         val = images[held], labels[held]
-    train = (images[rest], labels[rest]) if len(rest) < len(images) else raw.train  # one copy, whatever is set apart
+    train = (images[rest], labels[rest]) if len(rest) < len(images) else raw.train  # at most one copy
     digest = hashlib.sha256(repr([tuple(x.shape) for x, _ in (train, val, test)]).encode())
     for pair in (train, val, test):
         for tensor in pair:
-            digest.update(tensor.contiguous().numpy().data)  # the buffer itself: no copy
+            digest.update(tensor.contiguous().numpy().data)  # the buffer itself, not a copy
     return Dataset(
         name, raw.place, raw.classes, Split(*train), Split(*val), Split(*test), seed, digest.hexdigest(), note
     )
 
 
 def _hold_out(chosen: Tensor, labels: Tensor, share: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The `chosen` numbers without a random `share` of every class, and that share, both in random order."""
+    """Holds out a random `share` of each class from the `chosen` indices; returns the rest and the share, both shuffled."""
     own = labels[chosen].numpy()
     classes, counts = np.unique(own, return_counts=True)
     exact = share * counts

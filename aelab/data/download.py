@@ -1,4 +1,4 @@
-"""One file from the network to the disk: resumable, checked by size and sha256, never half there."""
+"""Downloads one file: resumable, checked by size and sha256, and renamed only once it is complete."""
 
 import hashlib
 import urllib.error
@@ -41,8 +41,8 @@ def sha256(path: Path) -> str:
 def fetch(remote: Remote, folder: Path) -> Path:
     """Downloads `remote` into `folder` and returns its path.
 
-    Works in `NAME.part`, goes on from what is there, and renames only what has the right digest. Raises Offline when no
-    mirror gives the file, and UserError when the disk does not take it.
+    Writes to `NAME.part`, continues a part that is there, and renames it only if its digest is right. Raises Offline if no
+    mirror provides the file, and UserError if it cannot be written to the disk.
     """
     target = folder / remote.name
     reasons = []
@@ -64,7 +64,7 @@ def fetch(remote: Remote, folder: Path) -> Path:
 
 
 def _from(mirror: str, target: Path, remote: Remote) -> Path:
-    """The whole file from one mirror; once more from the start if what was there already turns out not to belong to it."""
+    """Downloads the whole file from one mirror. If a continued part has the wrong digest, starts once more from nothing."""
     part = target.with_name(target.name + ".part")
     for resumed in (part.exists(), False):
         _download(mirror + remote.name, part, remote)
@@ -79,7 +79,7 @@ def _from(mirror: str, target: Path, remote: Remote) -> Path:
 def _download(url: str, part: Path, remote: Remote) -> None:
     have = part.stat().st_size if part.exists() else 0
     if have >= remote.size:
-        part.unlink()  # a whole but wrong file, or rubbish: from the start
+        part.unlink()  # complete but wrong: start again
         have = 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -91,4 +91,4 @@ def _download(url: str, part: Path, remote: Remote) -> None:
                 done += len(block)
                 bar.update(done)
     if done < remote.size:
-        raise ConnectionError(f"broke off after {done} of {remote.size} bytes; the next try goes on from there")
+        raise ConnectionError(f"broke off after {done} of {remote.size} bytes; the next attempt continues from there")

@@ -1,4 +1,4 @@
-"""How much memory there is, before it is taken: the kernel ends a process that takes more, and nothing can be said then."""
+"""Checks the free memory before it is used: the kernel kills a process that uses more, and no message can be shown then."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def require(needed: int, what: str, *advice: str) -> None:
-    """Raises UserError where fewer bytes are free than `what` needs."""
+    """Raises UserError if `what` needs more bytes than are free."""
     free = available()
     if needed > free:
         raise UserError(
@@ -22,12 +22,12 @@ def _gigabytes(size: int) -> str:
 
 
 def available() -> int:
-    """The bytes that this process may still take: of the machine's, or of what its control groups leave, where that is less."""
+    """The bytes that this process can still use: the machine's free memory, or less if its control groups have limits."""
     return max(0, min([_free_memory(), *_free_in_groups()]))
 
 
 def _free_memory() -> int:
-    """What is free or can be had by dropping caches; all that there is, where the system does not say."""
+    """The machine's free memory, caches that can be dropped included; its total memory if the system does not say."""
     try:
         lines = (PROC / "meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
@@ -36,7 +36,7 @@ def _free_memory() -> int:
 
 
 def _free_in_groups() -> list[int]:
-    """What the limits leave of the control groups that this process is in, and of those above them."""
+    """The memory left in each control group of this process, and in each group above it, that has a limit."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -50,13 +50,15 @@ def _free_in_groups() -> list[int]:
             root, names = GROUPS / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        here = root / path.lstrip("/")  # in a container it may be the host's path, which is not there: then its root
+        here = root / path.lstrip(
+            "/"
+        )  # in a container this may be the host's path, which does not exist: its root does
         found += [_free_in_group(group, *names) for group in (here, *here.parents) if group.is_relative_to(root)]
     return [left for left in found if left is not None]
 
 
 def _free_in_group(group: Path, limit: str, usage: str, cached: str) -> int | None:
-    """What the limit of one control group leaves, the files that it caches not counted; None where it has no limit."""
+    """The memory left in one control group, cached files not counted; None if it has no limit."""
     try:
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         return int((group / limit).read_text()) - int((group / usage).read_text()) + int(stat.get(cached, 0))

@@ -1,4 +1,4 @@
-"""Data sets opened by name, or a folder of pictures by path; fetched where need be."""
+"""Opens a data set by name, downloading it if necessary, or a folder of pictures by path."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 
 
 def directories(data_dir: Path | None) -> list[Path]:
-    """Where data sets are looked for, in this order: --data-dir, AELAB_DATA, the user's cache folder."""
+    """Where data sets are searched, in this order: --data-dir, else AELAB_DATA; then the user's cache folder."""
     named = [data_dir] if data_dir else [Path(os.environ["AELAB_DATA"])] if os.environ.get("AELAB_DATA") else []
     return [*named, Path(platformdirs.user_cache_dir("aelab")) / "data"]
 
@@ -27,9 +27,11 @@ def open_data(
     split_seed: int = 0,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Opens a data set by name, or a folder of pictures by path, fetching it if need be.
+    """Opens a data set by name, downloading it if necessary, or a folder of pictures by path.
 
-    `auto` is MNIST where it is on disk or can be fetched, else the bundled 5,000. Raises UserError when it is not to be had.
+    `auto` is MNIST if it is on the disk or can be downloaded, else its bundled 5,000 images. `image_size` and `skip_bad` are
+    for folders: the side to scale and crop to, in pixels, and whether to leave out pictures that cannot be read. Raises
+    UserError for an unknown name, and if the data cannot be read or downloaded.
     """
     note = ""
     if name == "auto":
@@ -56,7 +58,7 @@ def open_data(
 
 
 def _is_folder(name: str) -> bool:
-    """Whether a name is that of a folder; a name that is too long for one is not."""
+    """Whether a name is the path of a folder; a name that is too long for a path is not."""
     try:
         return Path(name).is_dir()
     except (OSError, ValueError):
@@ -76,7 +78,7 @@ def _unknown(name: str) -> UserError:
 
 
 def obtain(entry: Downloadable, data_dir: Path | None) -> Raw:
-    """Reads a data set from the disk, or fetches it first. Raises Offline if it is neither here nor to be had."""
+    """Reads a data set from the disk, after downloading it if necessary. Raises Offline if that is not possible."""
     places = directories(data_dir)
     paths = entry.locate(places)
     if not paths:
@@ -94,7 +96,7 @@ def obtain(entry: Downloadable, data_dir: Path | None) -> Raw:
 
 
 def listing(data_dir: Path | None) -> list[dict[str, object]]:
-    """One row a data set: its name, whether it is here, and where, or how to get it."""
+    """One row per data set: its name, whether it is on this disk, and where it is or how to download it."""
     rows: list[dict[str, object]] = [{"data": name, "here": "yes", "where": "bundled"} for name in BUNDLED]
     for name, entry in DOWNLOADABLE.items():
         paths = entry.locate(directories(data_dir))

@@ -1,4 +1,4 @@
-"""Readers of image files: IDX, CIFAR's binary records, folders of pictures. All give uint8 tensors (N, C, H, W)."""
+"""Readers of image files: IDX, CIFAR-10's binary records, pictures. All return uint8 tensors (N, C, H, W)."""
 
 import gzip
 import math
@@ -20,19 +20,19 @@ from aelab.data.memory import require
 from aelab.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # PIL knows more: for EPS it starts Ghostscript
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # of those that PIL reads; for EPS it runs Ghostscript
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
-MAX_IDX_BYTES = 1 << 29  # of one IDX file: ten times MNIST
-BYTES_PER_PIXEL = 12  # bytes a pixel of one picture while it is read: four as PIL keeps it, in three copies
-MAX_PIXELS = 64_000_000  # of one picture, read from its header: a few kilobytes of PNG can unfold to gigabytes
+MAX_IDX_BYTES = 1 << 29  # in one IDX file: ten times MNIST
+BYTES_PER_PIXEL = 12  # while a picture is read: PIL holds up to three copies of four bytes each
+MAX_PIXELS = 64_000_000  # in one picture, by its header: a PNG of a few kilobytes can expand to gigabytes
 
 
 class Unreadable(UserError):
-    """One picture that cannot be read; --skip-bad leaves it out."""
+    """A picture that cannot be read; --skip-bad leaves it out."""
 
 
 def read_idx(path: Path) -> Tensor:
-    """An IDX file of bytes (LeCun's format), gzipped or not. Raises UserError if its length is not what it promises."""
+    """Reads an IDX file of bytes (LeCun's format), gzipped or not. Raises UserError if its length differs from its header."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             zero, kind, dimensions = struct.unpack(">HBB", file.read(4))
@@ -40,11 +40,11 @@ def read_idx(path: Path) -> Tensor:
             size = math.prod(shape)
             if zero or kind != 8 or dimensions > 3 or size > MAX_IDX_BYTES:
                 raise UserError(f"{path} is not an IDX file of bytes.")
-            if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before the memory is asked for
+            if path.suffix != ".gz" and path.stat().st_size != file.tell() + size:  # before memory is allocated
                 raise UserError(
                     f"{path} is truncated or altered: it promises {size} bytes and has {path.stat().st_size - file.tell()}."
                 )
-            require(3 * size, f"the {size:,} bytes of {path}")  # as read, as an array, and when they are split
+            require(3 * size, f"the {size:,} bytes of {path}")  # the file, the array, and its splits
             content = file.read(size + 1)
     except (struct.error, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{path} is truncated or unreadable: {error}") from error
@@ -54,9 +54,9 @@ def read_idx(path: Path) -> Tensor:
 
 
 def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """CIFAR-10's binary archive: (images, labels) of its 50,000 training and its 10,000 test records."""
+    """Reads CIFAR-10's binary archive: (images, labels) of its 50,000 training and its 10,000 test records."""
     require(4 * 60_000 * 3073, f"the images in {path}")
-    with tarfile.open(path) as archive:  # nothing is unpacked to the disk
+    with tarfile.open(path) as archive:  # nothing is extracted to the disk
 
         def records(name: str) -> Tensor:
             member = archive.extractfile(f"cifar-10-batches-bin/{name}")
@@ -70,14 +70,14 @@ def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tenso
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures below a folder, by name, hidden ones left out."""
+    """The pictures below a folder, sorted by path, without hidden ones."""
     found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images (N, C, H, W), the number of each among the paths that were asked for, and what was left out, in words."""
+    """Images (N, C, H, W), the index of each in the list of paths, and why each of the others was left out."""
 
     images: Tensor
     numbers: list[int]
@@ -87,17 +87,18 @@ class Pictures:
 def read_pictures(
     paths: list[Path], image_size: int | None, advance: Callable[[int], None], skip_bad: bool = False
 ) -> Pictures:
-    """Pictures of one size as (N, C, H, W): C is 1 if all are grey, else 3.
+    """Reads pictures of one size as (N, C, H, W); C is 1 if all are grey, else 3.
 
-    With `image_size` the shorter side is scaled to it and the middle cut out. Raises UserError, naming the picture, for one that
-    cannot be read (unless `skip_bad`), is too large, or differs in size from the first while no `image_size` is given.
+    With `image_size` the shorter side is scaled to that many pixels, and the centre is cropped. `advance` is called with the
+    number of pictures read so far. Raises UserError, naming the picture, if it cannot be read (unless `skip_bad`), is too
+    large, or differs in size from the first one and no `image_size` is given.
     """
     headers: dict[int, tuple[str, tuple[int, int]]] = {}
     bad: list[str] = []
 
     def leave_out(problem: Unreadable) -> None:
         if not skip_bad:
-            raise Unreadable(str(problem), "Mend or remove it, or leave such pictures out: --skip-bad") from problem
+            raise Unreadable(str(problem), "Repair or remove it, or leave such pictures out: --skip-bad") from problem
         bad.append(str(problem))
 
     for number, path in enumerate(paths):
@@ -122,7 +123,7 @@ def read_pictures(
             raise UserError(
                 f"the pictures differ in size: {paths[first].name} is {width} x {height}, "
                 f"{paths[number].name} is {size[0]} x {size[1]}.",
-                "Say what they shall be scaled and cut to, for instance --image-size 64",
+                "Scale and crop them to one size, for instance --image-size 64",
                 code=2,
             )
         try:
@@ -137,7 +138,7 @@ def read_pictures(
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Raises Unreadable for whatever PIL's readers raise in a crafted file."""
+    """Turns any exception into Unreadable: a crafted file can make PIL's readers raise anything."""
     try:
         yield
     except UserError:
@@ -154,7 +155,7 @@ def _header(path: Path) -> tuple[str, tuple[int, int]]:
         mode, (width, height) = picture.mode, picture.size
         if not width * height:
             raise Unreadable(f"{path} is empty: {width} x {height} pixels.")
-        if width * height > MAX_PIXELS:  # before its EXIF is asked for: PIL unfolds a whole PNG for that
+        if width * height > MAX_PIXELS:  # before its EXIF data is read: PIL decodes a whole PNG for that
             raise Unreadable(f"{path} has {width * height:,} pixels; more than {MAX_PIXELS:,} are refused.")
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return mode, (height, width) if turned else (width, height)

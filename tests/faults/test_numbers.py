@@ -107,7 +107,7 @@ HUNGRY = POISONED.replace("        loss = (", "        torch.empty(1 << 40)\n   
 def test_no_memory_is_one_line_of_advice(aelab, here, tally, words):
     (here / "hungry.py").write_text(HUNGRY)
     process = aelab.run("train", *words, *DIGITS, "--batch-size", 77, patch=MEMORY, code=1)
-    assert "there is no memory left" in process.err and "--batch-size" in process.err
+    assert "out of memory" in process.err and "--batch-size" in process.err
     assert "Traceback" not in process.err and len(process.err.splitlines()) <= 3
     for info in Store().runs():
         assert info.status == "FAILED" and info.tags["aelab.reason"] == "out of memory"
