@@ -1,4 +1,4 @@
-"""The classifier that judges samples: trained once, the same ever after, and right on cases with a known answer."""
+"""The classifier that samples are evaluated with: trained once, deterministic, and right on cases with a known answer."""
 
 import pytest
 import torch
@@ -37,9 +37,9 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
 def test_class_figures(share, classes, distance):
     counts = torch.tensor([round(1000 * part) for part in share])
     sure = 50 * torch.eye(len(share))[torch.repeat_interleave(torch.arange(len(share)), counts)]  # (1000, K)
-    figures = class_metrics(sure)
-    assert figures["classes"] == classes
-    assert figures["class_distance"] == pytest.approx(distance, abs=1e-9)
+    metrics = class_metrics(sure)
+    assert metrics["classes"] == classes
+    assert metrics["class_distance"] == pytest.approx(distance, abs=1e-9)
 
 
 def test_the_score_is_the_number_of_classes_where_they_are_sure_and_equal():

@@ -160,9 +160,9 @@ def test_the_quick_evaluation_draws_no_importance_samples_unless_told(cli):
     assert "test/iwae_nll" not in answer.json["runs"][0]["metrics"]
     assert "no importance samples" in answer.json["runs"][0]["notes"][0]
     answer = cli("eval", "vae", "--plain", "--samples", 3, "--images", 40, "--json")
-    figures = answer.json["runs"][0]["metrics"]
-    assert (figures["test/iwae_samples"], figures["test/iwae_images"]) == (3, 40)
-    assert figures["test/iwae_nll_se"] > 0 and figures["test/iwae_nll_mc_se"] > 0
+    metrics = answer.json["runs"][0]["metrics"]
+    assert (metrics["test/iwae_samples"], metrics["test/iwae_images"]) == (3, 40)
+    assert metrics["test/iwae_nll_se"] > 0 and metrics["test/iwae_nll_mc_se"] > 0
     assert "3 importance samples for each of 40 test images" in answer.err, "said before"
     assert Store().find("vae").metrics["test/iwae_images"] == 40
 

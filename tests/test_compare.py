@@ -73,8 +73,8 @@ def test_options_of_another_recipe_are_no_difference():
 
 
 def evaluated(name, sha, n=1000):
-    figures = {"test/fd_lenet": 1.0, "test/classes": 10.0, "test/mse": 0.1}
-    return run(name, "gan", figures, {"aelab.lenet_sha256": sha, "aelab.compared_samples": str(n)})
+    metrics = {"test/fd_lenet": 1.0, "test/classes": 10.0, "test/mse": 0.1}
+    return run(name, "gan", metrics, {"aelab.lenet_sha256": sha, "aelab.compared_samples": str(n)})
 
 
 def test_distances_by_different_weights_do_not_stand_side_by_side():
@@ -124,12 +124,12 @@ def test_the_best_is_marked_whichever_way_is_better():
 
 def test_only_what_can_be_compared_has_a_best():
     names = ["test/loss", "test/elbo", "test/mse", "seconds"]
-    figures = dict.fromkeys(names[:3], 1.0)
-    bits, grey = run("a", "vae", figures, likelihood="bernoulli"), run("b", "vae", figures, likelihood="gaussian")
+    metrics = dict.fromkeys(names[:3], 1.0)
+    bits, grey = run("a", "vae", metrics, likelihood="bernoulli"), run("b", "vae", metrics, likelihood="gaussian")
     assert markable([bits, bits], names) == names[:3]
     assert markable([bits, grey], names) == ["test/mse"], "a density is no probability"
     assert markable([bits, run("c", "gan", {"test/loss": 1.0})], names) == ["test/elbo", "test/mse"]
-    assert markable([bits, run("d", "vae", figures, {"aelab.data_fingerprint": "other"})], names) == []
+    assert markable([bits, run("d", "vae", metrics, {"aelab.data_fingerprint": "other"})], names) == []
 
 
 def test_infinity_is_called_so():
@@ -161,9 +161,9 @@ def test_error_against_code_size():
 
 
 def test_psnr_against_level():
-    figures = {"test/denoised_psnr": 19.0, "test/linear_denoised_psnr": 17.0, "test/level-0.25/denoised_psnr": 20.0,
+    metrics = {"test/denoised_psnr": 19.0, "test/linear_denoised_psnr": 17.0, "test/level-0.25/denoised_psnr": 20.0,
                "test/level-0.1/denoised_psnr": 18.0, "test/nothing_denoised_psnr": 6.0}  # fmt: skip
-    table = noise_table([run("d", "denoising", figures, level=0.5), run("v", "vae")], none)
+    table = noise_table([run("d", "denoising", metrics, level=0.5), run("v", "vae")], none)
     assert list(table["level"]) == [0.1, 0.25, 0.5] and list(table["d"]) == [18, 20, 19]
     assert table["d linear filter"][2] == 17 and table["d left alone"][2] == 6
 
@@ -217,9 +217,9 @@ def test_the_newest_evaluated_run_of_each_recipe():
 
 
 def test_no_model_is_the_best_for_its_longer_code():
-    figures = {"test/loss": 1.0, "test/sse": 5.0, "test/pca_sse": 7.0, "test/ssim": 0.5, "test/sharpness": 1.0}
+    metrics = {"test/loss": 1.0, "test/sse": 5.0, "test/pca_sse": 7.0, "test/ssim": 0.5, "test/sharpness": 1.0}
     infos = [
-        run(name, name, figures, latent_dim=size) for name, size in (("linear", 10), ("vae", 10), ("denoising", 512))
+        run(name, name, metrics, latent_dim=size) for name, size in (("linear", 10), ("vae", 10), ("denoising", 512))
     ]
     table = models_table(infos, none)
     columns = list(table)

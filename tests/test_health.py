@@ -229,7 +229,7 @@ def test_the_best_linear_code_is_good_though_it_leaves_the_range_of_pixels(mnist
     assert faults(recipe, mnist) == []
 
 
-# figures
+# metrics
 
 
 def test_a_discriminator_that_is_never_deceived(digits):
@@ -276,20 +276,20 @@ def test_a_test_says_what_is_worse_than_pca():
 
 
 def test_a_test_says_which_classes_its_classifier_misses():
-    figures = {"test/classes": 7.0, "test/real_classes": 10.0, "test/classifier_error": 2.0}
-    assert diagnose_test(figures)[0].startswith("mode collapse: the classifier sees 7 of 10 classes among the samples;")
-    assert diagnose_test({**figures, "test/classes": 10.0}) == []
-    assert diagnose_test({**figures, "test/sharpness": 0.1})[0].startswith(
+    metrics = {"test/classes": 7.0, "test/real_classes": 10.0, "test/classifier_error": 2.0}
+    assert diagnose_test(metrics)[0].startswith("mode collapse: the classifier sees 7 of 10 classes among the samples;")
+    assert diagnose_test({**metrics, "test/classes": 10.0}) == []
+    assert diagnose_test({**metrics, "test/sharpness": 0.1})[0].startswith(
         "under-trained: samples are blurred, and the class"
     )
-    assert diagnose_test({**figures, "test/sharpness": 0.9, "test/kl": 14.0})[0].startswith("mode collapse")
-    assert diagnose_test({**figures, "test/kl": 0.1}) == [], "the posterior has collapsed"
-    assert diagnose_test({**figures, "test/classifier_error": 40.0}) == [], (
+    assert diagnose_test({**metrics, "test/sharpness": 0.9, "test/kl": 14.0})[0].startswith("mode collapse")
+    assert diagnose_test({**metrics, "test/kl": 0.1}) == [], "the posterior has collapsed"
+    assert diagnose_test({**metrics, "test/classifier_error": 40.0}) == [], (
         "a classifier that is often wrong does not tell"
     )
     assert diagnose_test({}) == []
     for said in ("hardly trained: after 40 steps", "posterior collapse: the decoder"):
-        assert diagnose_test(figures, said) == [], "one cause gives one diagnosis"
+        assert diagnose_test(metrics, said) == [], "one cause gives one diagnosis"
 
 
 # runs

@@ -113,10 +113,10 @@ def test_squared_errors_are_one_mean_an_image():
 
 @pytest.mark.parametrize("mse", [1.0, 0.25, 0.01, 3e-5])
 def test_error_metrics_say_the_same_in_three_ways(mse):
-    figures = error_metrics(mse, 784)
-    assert figures["mse"] == mse
-    assert figures["sse"] == mse * 784
-    assert 10 ** (-figures["psnr"] / 10) == pytest.approx(mse)
+    metrics = error_metrics(mse, 784)
+    assert metrics["mse"] == mse
+    assert metrics["sse"] == mse * 784
+    assert 10 ** (-metrics["psnr"] / 10) == pytest.approx(mse)
 
 
 def test_psnr_of_a_perfect_reconstruction_is_finite():
@@ -156,9 +156,9 @@ def test_every_figure_of_a_recipe_is_defined(name, elsewhere):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_figure_of_an_evaluation_is_defined(name, elsewhere):
     recipe = built(name)
-    figures = evaluate_loss(recipe, images(7, (1, 8, 8), 0))
-    assert all(definition(f"val/{figure}") for figure in figures)
-    assert ("psnr" in figures) == isinstance(recipe, Autoencodes)
+    metrics = evaluate_loss(recipe, images(7, (1, 8, 8), 0))
+    assert all(definition(f"val/{name}") for name in metrics)
+    assert ("psnr" in metrics) == isinstance(recipe, Autoencodes)
 
 
 def test_unknown_figure_has_no_definition():

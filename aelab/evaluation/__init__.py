@@ -1,4 +1,4 @@
-"""How good a model is: its metrics on held-out images, with baselines and controls, and what they say is wrong."""
+"""How good a model is: its metrics on held-out images, beside baselines and controls, and the diagnostics that follow."""
 
 from aelab.evaluation.diagnostics import Diagnosis, diagnose, diagnose_test
 from aelab.evaluation.generation import Extractor, inception

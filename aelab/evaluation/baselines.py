@@ -1,4 +1,7 @@
-"""What samples are held against: training and Gaussian images, their metrics computed once for a data set and an extractor."""
+"""The baseline and the control of samples: training images and Gaussian images.
+
+Their metrics are computed once per data set and extractor, and cached in the user's cache folder.
+"""
 
 import hashlib
 import json
@@ -21,9 +24,10 @@ from aelab.progress_bar import Advance, silent
 
 
 def pixel_metrics(images: Tensor, data: Dataset, seen: bool = False, advance: Advance = silent) -> dict[str, float]:
-    """What is seen in the pixels alone. If they are training images (`seen`), test images stand in to find their nearest.
+    """Metrics of images (N, C, H, W) that need no features: nearest, sharpness and, for small images, parzen.
 
-    `advance` is told of `pixel_work` images in all.
+    If the images are training images (`seen`), `nearest` is computed on test images instead, as a training image is its own
+    nearest one. `advance` counts `pixel_work` images in all.
     """
     real = torch.cat([sharpness(x).cpu() for x, _ in data.test.blocks(generation.BLOCK)]).mean()
     some = min(generation.NEAREST_IMAGES, len(images))
@@ -38,13 +42,13 @@ def pixel_metrics(images: Tensor, data: Dataset, seen: bool = False, advance: Ad
 
 
 def pixel_work(data: Dataset) -> int:
-    """How many images of a data set one call of `pixel_metrics` goes through."""
+    """The number of images that one call of `pixel_metrics` processes."""
     windows = min(generation.PARZEN_VALIDATION, len(data.val)) + len(data.test)
     return len(data.train) + (windows if data.train.images[0].numel() <= generation.PARZEN_PIXELS else 0)
 
 
 def real_and_gaussian(data: Dataset, n: int) -> dict[str, Tensor]:
-    """n training images, spread evenly, and n Gaussian ones."""
+    """n evenly spaced training images ("real") and n Gaussian ones ("gaussian"), each (n, C, H, W), on the CPU."""
     chosen = torch.linspace(0, len(data.train) - 1, n).long().to(data.train.images.device)
     return {
         "real": data.train.images[chosen].cpu().float() / 255,
@@ -52,11 +56,14 @@ def real_and_gaussian(data: Dataset, n: int) -> dict[str, Tensor]:
     }
 
 
-Rows = dict[str, dict[str, float]]  # metrics of "real" and "gaussian" images; under "" the classifier's own
+Rows = dict[str, dict[str, float]]  # metrics of the "real" and "gaussian" images, and under "" those of the classifier
 
 
 def pixel_rows(data: Dataset, n: int, folder: Path | None, begin: Callable[[], Advance]) -> Rows:
-    """The metrics in the pixels of n training images and of n Gaussian ones; from the cache, or made now after `begin`."""
+    """The pixel metrics of n training images and of n Gaussian ones, from the cache or computed now.
+
+    `begin` is called before they are computed, and returns the `Advance` to call.
+    """
 
     def make() -> tuple[Tensor, Rows]:
         advance = begin()
@@ -74,9 +81,10 @@ def references(
     folder: Path | None,
     begin: Callable[[], Advance],
 ) -> tuple[Tensor, Rows]:
-    """Features (n, F) of n test images, and the metrics of n training images and of n Gaussian ones in those features.
+    """Features (n, F) of n test images, and metrics in these features of n training images and of n Gaussian ones.
 
-    From the cache, or made now after `begin`, whose answer is told of 3 n images.
+    They come from the cache or are computed now. `begin` is called before that, and returns the `Advance` to call: it counts
+    3 n images. With a `classifier`, the metrics of its predictions are among them.
     """
 
     def make() -> tuple[Tensor, Rows]:
@@ -95,7 +103,7 @@ def references(
 
 
 def _cached(facts: list[object], folder: Path | None, make: Callable[[], tuple[Tensor, Rows]]) -> tuple[Tensor, Rows]:
-    """What `make` gives: from the cache, where it is known by `facts`, or made now."""
+    """What `make` returns, from the cache if it was computed before for these `facts`."""
     folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "features"
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(json.dumps([*facts, generation.VERSION]).encode()).hexdigest()[:40]

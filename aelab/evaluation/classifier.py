@@ -1,10 +1,11 @@
-"""The judge of what is generated: a small convolutional classifier, trained once on a data set's own training images.
+"""The classifier that samples are evaluated with: a small convolutional network, trained once per data set.
 
-Frozen and kept in the user's cache folder under the fingerprint of the data; its SHA-256 is logged with each figure that
-it judges, as only metrics of one classifier can be compared.
+It is trained on the training images, frozen, and stored in the user's cache folder under the fingerprint of the data. Its
+SHA-256 is logged with the metrics, as values from different classifiers cannot be compared.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,20 +20,18 @@ from torch.nn import functional as F
 
 from aelab.data import Dataset, Split
 
-VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[
-    :8
-]  # another network or training is another classifier
+VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # of the network and of its training
 STEPS = 2150  # at most: 5 epochs of MNIST
 EPOCHS = 30  # at most
 BATCH = 128
-MIN_CLASS_SHARE = 0.1  # of an equal share: a class with less among the samples counts as missing
+MIN_CLASS_SHARE = 0.1  # of an equal share: a class that is rarer among the samples counts as missing
 
 
 @dataclass(frozen=True)
 class Classifier:
     """The classifier with its SHA-256."""
 
-    net: nn.Sequential  # features of 128, dropout, the classes' logits
+    net: nn.Sequential  # features (B, 128), dropout, logits (B, K)
     sha256: str
 
     def logits(self, features: Tensor) -> Tensor:
@@ -42,14 +41,14 @@ class Classifier:
         return logits
 
     def error(self, split: Split) -> float:
-        """The labelled images of a split that it puts into the wrong class, in percent."""
+        """The percentage of the labelled images of a split that are misclassified."""
         with torch.no_grad():
             wrong = sum(int(((self.net(x).argmax(1) != y) & (y >= 0)).sum()) for x, y in split.blocks(500))
         return 100 * wrong / max(1, int((split.labels >= 0).sum()))
 
 
 def network(data: Dataset) -> nn.Sequential:
-    """Two convolutions and a layer of 128, after LeCun et al. 1998; the classes' logits."""
+    """Images (B, C, H, W) -> logits (B, K): two convolutions and a layer of 128 units, after LeCun et al. 1998."""
     channels, height, width = data.image
     first = [nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
     second = [nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
@@ -59,7 +58,10 @@ def network(data: Dataset) -> nn.Sequential:
 
 
 def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | None = None) -> Classifier:
-    """The classifier of a data set with classes: from the cache, or trained now, which takes STEPS steps."""
+    """The classifier of a data set with classes, from the cache or trained now.
+
+    `advance` is called with the progress of the training, from 0 to STEPS.
+    """
     folder = folder or Path(platformdirs.user_cache_dir("aelab")) / "classifiers"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{data.fingerprint[:32]}-{VERSION}.safetensors"
@@ -80,7 +82,7 @@ def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | 
 
 
 def _loads(net: nn.Module, path: Path) -> bool:
-    """Whether the file is there and holds this network."""
+    """Whether the file holds weights of this network; if so, they are loaded."""
     try:
         net.load_state_dict(load(path.read_bytes()))
     except (OSError, SafetensorError, RuntimeError):
@@ -110,10 +112,11 @@ def shares(logits: Tensor) -> Tensor:
 
 
 def class_metrics(logits: Tensor) -> dict[str, float]:
-    """What the logits (N, K) of samples say: how many classes there are, how far their shares are from equal ones, the score.
+    """Metrics of the classes of samples, from their logits (N, K): classes, class_distance and inception_score_lenet.
 
-    The distance is the total variation, 0 to 1 - 1/K; the score is torchmetrics' inception score of these logits (Salimans
-    et al. 2016), the mean of those of ten parts, of at least ten samples.
+    `classes` counts the classes with at least MIN_CLASS_SHARE of an equal share. `class_distance` is the total variation
+    distance of the shares from equal ones, from 0 to 1 - 1/K. The inception score (Salimans et al. 2016) is torchmetrics', the
+    mean over ten parts; fewer than ten samples have none.
     """
     from torchmetrics.image.inception import InceptionScore
 
@@ -124,7 +127,9 @@ def class_metrics(logits: Tensor) -> dict[str, float]:
         "class_distance": float((share - equal).abs().sum() / 2),
     }
     if len(logits) >= 10:
-        score = InceptionScore(nn.Identity())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it keeps all features in memory
+            score = InceptionScore(nn.Identity())
         score.update(logits)
         with torch.random.fork_rng([]):
             torch.manual_seed(0)  # it shuffles

@@ -1,4 +1,4 @@
-"""What codes know: of classes, by neighbours, by a linear probe and by clusters; and how many dimensions they fill."""
+"""What codes say about classes, by nearest neighbours, a linear probe and clusters; and their intrinsic dimension."""
 
 import warnings
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 Codes = NDArray[np.float64]
 Labels = NDArray[np.int64]
 NEIGHBOURS = 5
-MIN_CODES = 10  # codes that a dimension is estimated from
+MIN_CODES = 10  # for an estimate of the intrinsic dimension
 
 
 def code_metrics(train: Codes, train_labels: Labels, test: Codes, test_labels: Labels) -> dict[str, float]:
-    """Accuracies in percent, clustering score and intrinsic dimension of codes (N, D) with labels (N,), -1 where there is none.
+    """knn_accuracy and probe_accuracy in percent, kmeans_nmi and intrinsic_dim of codes (N, D).
 
-    Without two classes among the labels only the intrinsic dimension.
+    Labels are (N,), -1 where there is none. Without two classes among them, the result is the intrinsic dimension alone.
     """
     filled = intrinsic_dimension(test)
     metrics = {} if filled is None else {"intrinsic_dim": filled}
@@ -33,7 +33,7 @@ def code_metrics(train: Codes, train_labels: Labels, test: Codes, test_labels: L
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     clusters = KMeans(min(len(np.unique(y)), len(ask)), n_init=10, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that 300 steps were not enough, or that codes coincide
+        warnings.simplefilter("ignore")  # that 300 iterations were not enough, or that codes coincide
         probe.fit(x, y)
         found = clusters.fit_predict(ask)
     return {
@@ -45,13 +45,13 @@ def code_metrics(train: Codes, train_labels: Labels, test: Codes, test_labels: L
 
 
 def intrinsic_dimension(codes: Codes) -> float | None:
-    """The dimension of what codes (N, D) lie on, by two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017).
+    """The dimension of the manifold of codes (N, D), by their two nearest neighbours: N / sum log(r2 / r1) (Facco et al. 2017).
 
     None for fewer than MIN_CODES different codes.
     """
     from sklearn.neighbors import NearestNeighbors
 
-    codes = np.unique(codes, axis=0)  # equal codes have no nearest one
+    codes = np.unique(codes, axis=0)  # between equal codes r1 is zero
     if len(codes) < MIN_CODES:
         return None
     r = NearestNeighbors(n_neighbors=3).fit(codes).kneighbors()[0]  # (N, 3), without the code itself
@@ -60,6 +60,6 @@ def intrinsic_dimension(codes: Codes) -> float | None:
 
 
 def random_projection(pixels: int, dimension: int) -> Codes:
-    """A matrix (P, D) whose product with images is a code that has learned nothing, though it forgets little."""
+    """A random matrix (P, D). Images times this matrix are codes without any learning: the control of learned codes."""
     matrix: Codes = np.random.default_rng(0).normal(size=(pixels, dimension)) / pixels**0.5
     return matrix

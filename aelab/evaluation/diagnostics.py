@@ -1,6 +1,6 @@
-"""What is wrong with a trained model, in plain words with what to try: what a loss that fell does not show.
+"""Diagnostics of a trained model: what is wrong with it, which a falling loss does not show, and what to try.
 
-One cause gives one sentence. Each threshold below stands with the measurements that chose it in docs/design.md.
+One cause gives one sentence. docs/design.md lists the measurements that each threshold below was chosen by.
 """
 
 import math
@@ -18,25 +18,23 @@ from aelab.evaluation.reconstruction import sharpness
 from aelab.metrics import number
 from aelab.recipe import Autoencodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
-MAX_IMAGES = 1000  # at most: validation images, and as many samples
+MAX_IMAGES = 1000  # validation images, and as many samples
 BATCH = 250  # images at once
-MAX_SIDE = 32  # pixels: larger images are compared in so many
-MIN_STEPS = 300  # steps: with fewer nothing is proven
-OUTPUT_MARGIN = 1.0  # beyond [0, 1] that an output may reach: the best linear one, PCA's, reaches -0.54 and 1.47
-CONSTANT_VARIANCE = 0.01  # of the images' variance: images with less are all the same
-COLLAPSED_KL = 1.0  # nats of KL: a posterior with less tells the decoder nothing; 0.16 with beta 20, from 2.2 in the first epoch on
-LOW_VARIANCE = (
-    0.25  # of the images' variance: 0.12 after ten epochs, 0.33 with a code of two dimensions, 0.55 after thirty
-)
-BLURRED_SHARPNESS = 0.5  # of the images' sharpness: 0.05 to 0.24 of a VAE, 0.85 of one real image over and over
-DUPLICATE_DISTANCE = 0.25  # of the usual distance to the nearest image: nearer ones are the same image
-MIN_DISTINCT_IMAGES = 100  # images: samples with fewer different ones repeat themselves; real ones never come that near
-MAX_LABELLED_IMAGES = 10_000  # training images at most that tell the class of a sample
-MAX_LABELLED_BYTES = 1 << 28  # of those images at most
-MIN_ACCURACY = 0.9  # of the validation images: what is right less often does not tell which classes are missing
-MIN_VALIDATION_IMAGES = 10  # validation images, also of a class: with fewer nothing is said
-MAX_CLASSES_NAMED = 9  # missing classes
-SATURATED_GAP = 0.9  # D(x) - D(G(z)) of a discriminator that no sample deceives
+MAX_SIDE = 32  # pixels; larger images are scaled down to this before they are compared
+MIN_STEPS = 300  # of training, for a diagnosis
+OUTPUT_MARGIN = 1.0  # how far outputs may leave [0, 1]; PCA, the best linear decoder, reaches -0.54 and 1.47
+CONSTANT_VARIANCE = 0.01  # of the real images' variance: images with less are all the same
+COLLAPSED_KL = 1.0  # nats: a posterior with less is ignored; 0.16 with beta 20, at least 2.2 after one good epoch
+LOW_VARIANCE = 0.25  # of the real images': 0.12 after ten epochs, 0.55 after thirty, 0.33 with a code of two dimensions
+BLURRED_SHARPNESS = 0.5  # of the real images' sharpness: a VAE has 0.05 to 0.24, one real image repeated 0.85
+DUPLICATE_DISTANCE = 0.25  # of the median distance to the nearest real image: nearer images count as the same
+MIN_DISTINCT_IMAGES = 100  # samples that show fewer different images repeat themselves; real images never do
+MAX_LABELLED_IMAGES = 10_000  # training images that the class of a sample is found by
+MAX_LABELLED_BYTES = 1 << 28  # of those images
+MIN_ACCURACY = 0.9  # on validation images: a less accurate classifier does not tell which classes are missing
+MIN_VALIDATION_IMAGES = 10  # in all and per class, for a statement about samples
+MAX_CLASSES_NAMED = 9  # of the missing ones
+SATURATED_GAP = 0.9  # D(x) - D(G(z)): no sample deceives a discriminator with more
 GUESSING_SHARE = 0.9  # of the error of guessing among equally frequent classes
 OVERFITTING_RISE = 0.02  # of the best validation
 PCA_FACTOR = 1.05  # times the error of PCA
@@ -46,24 +44,24 @@ RETRY = "try another --seed or a smaller --lr"
 
 @dataclass
 class Diagnosis:
-    """What is wrong, nothing if all is well, and what is worth knowing though it is no fault; a sentence each."""
+    """Faults of a model, and notes about it that are not faults; one sentence each."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        """The faults in one line, or that there are none."""
+        """The faults in one line; "good" if there are none."""
         return "; ".join(self.faults) or "good"
 
 
 def diagnose(
     recipe: Recipe, data: Dataset, validation: Mapping[str, float], history: tuple[float, float], steps: int
 ) -> Diagnosis:
-    """What is to be said of the kept weights.
+    """The diagnosis of the kept weights.
 
-    `history` is the validation's monitor at its best and at the end; `steps` is how many were taken: where they are few, that
-    alone is said, as whatever else is wrong may come from it.
+    `history` is the monitored validation metric at its best and at the end, and `steps` the number of training steps. After
+    fewer than MIN_STEPS steps that is the only fault reported, as all others may come from it.
     """
     if steps < MIN_STEPS:
         after = f"after {steps} step{'s' * (steps != 1)}"
@@ -78,7 +76,7 @@ def diagnose(
 
 
 def _check_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
-    """Whether the code tells the decoder anything, and whether reconstructions are images."""
+    """Adds to `found`: posterior collapse, unused dimensions, constant reconstructions, outputs out of range."""
     x, _ = data.val.batch(slice(0, MAX_IMAGES))
     back = recipe.decode(recipe.encode(x)) if isinstance(recipe, Autoencodes) else None
     alike = back is not None and _variance(back) < CONSTANT_VARIANCE * _variance(x)
@@ -100,13 +98,13 @@ def _check_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
 
 
 def _kl(recipe: HasPosterior, x: Tensor) -> float:
-    """KL(q(z|x) || p(z)) in nats, the mean over images."""
+    """KL(q(z|x) || p(z)) in nats, the mean over images x (N, C, H, W)."""
     mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
     return float((mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x))
 
 
 def _check_samples(recipe: Generates, data: Dataset) -> list[str]:
-    """Whether samples are as varied as images: not all one, not blurred, few near-duplicates, no class missing."""
+    """The faults of samples, at most one: they are all alike, blurred, near-duplicates, or lack classes."""
     x = torch.cat([_shrunk(part) for part in torch.split(data.val.batch(slice(0, MAX_IMAGES))[0], BATCH)])
     if len(x) < MIN_VALIDATION_IMAGES or not _variance(x):
         return []
@@ -139,9 +137,10 @@ def _check_samples(recipe: Generates, data: Dataset) -> list[str]:
 
 
 def _duplicate_share(images: Tensor, real: Tensor, varied: float) -> float:
-    """The share of pairs of images that are nearly the same: nearer than DUPLICATE_DISTANCE of real ones' usual distance to their nearest.
+    """The share of pairs of images that are nearly the same.
 
-    That distance is taken smaller where images vary less than real ones, as those of a blurred model do.
+    Such images are nearer than DUPLICATE_DISTANCE of the median distance from a real image to its nearest neighbour. The
+    threshold is scaled down where images vary less than real ones, as blurred ones do: `varied` is the ratio of the variances.
     """
     between = torch.cdist(real.flatten(1), real.flatten(1)).fill_diagonal_(math.inf)
     near = DUPLICATE_DISTANCE * math.sqrt(min(1.0, varied)) * float(between.min(1).values.median())
@@ -151,9 +150,9 @@ def _duplicate_share(images: Tensor, real: Tensor, varied: float) -> float:
 
 
 def _missing_classes(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
-    """Classes that hardly occur among samples though they do among validation images x, by the nearest labelled image.
+    """The classes that validation images x have and samples hardly have, by the nearest labelled training image.
 
-    None where that tells the classes of the validation images badly.
+    Empty where the nearest image predicts the classes of the validation images badly.
     """
     known = int((data.train.labels >= 0).sum())
     if len(data.classes) < 2 or known < len(data.classes):
@@ -176,7 +175,7 @@ def _missing_classes(samples: Tensor, x: Tensor, data: Dataset) -> list[int]:
 
 
 def _shrunk(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) on the CPU in [0, 1], those with a side above MAX_SIDE made smaller."""
+    """Images (N, C, H, W) on the CPU, in [0, 1], scaled down to at most MAX_SIDE pixels a side."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     height, width = images.shape[2:]
     if max(height, width) > MAX_SIDE:
@@ -187,7 +186,7 @@ def _shrunk(images: Tensor) -> Tensor:
 def _check_metrics(
     data: Dataset, validation: Mapping[str, float], history: tuple[float, float], collapsed: bool
 ) -> list[str]:
-    """What the validation's figures say: of the classifier, of the course of the training, of D unless G has collapsed."""
+    """The faults that validation metrics show: of a classifier, of the course of training and, unless G collapsed, of D."""
     found = []
     real, fake = validation.get("d_real", math.nan), validation.get("d_fake", math.nan)
     if real - fake > SATURATED_GAP and not collapsed:
@@ -209,27 +208,27 @@ def _check_metrics(
     return found
 
 
-def diagnose_test(figures: Mapping[str, float], said: str = "") -> list[str]:
-    """What the figures of a report say is wrong: worse than PCA, and classes that its classifier misses among the samples.
+def diagnose_test(metrics: Mapping[str, float], after_training: str = "") -> list[str]:
+    """The faults that test metrics show: an error above PCA's, and classes that the classifier misses among the samples.
 
-    Nothing, where what was `said` after the training is the cause.
+    Empty where the diagnosis `after_training` already names the cause.
     """
-    if said.startswith("posterior collapse"):
+    if after_training.startswith("posterior collapse"):
         return []
     found = []
-    error, pca = figures.get("test/mse", math.nan), figures.get("test/pca_mse", math.nan)
-    if pca > 0 and error > PCA_FACTOR * pca:  # a PCA as long as an image errs by nothing
+    error, pca = metrics.get("test/mse", math.nan), metrics.get("test/pca_mse", math.nan)
+    if pca > 0 and error > PCA_FACTOR * pca:  # a PCA with as many components as pixels has no error
         found.append(f"worse than PCA: mse {number(error)} against {number(pca)}; try more --epochs or another --lr")
-    made, there = figures.get("test/classes", math.nan), figures.get("test/real_classes", math.nan)
-    listens = figures.get("test/kl", math.inf) >= COLLAPSED_KL  # else that is the cause, and was said after training
+    made, there = metrics.get("test/classes", math.nan), metrics.get("test/real_classes", math.nan)
+    collapsed = not metrics.get("test/kl", math.inf) >= COLLAPSED_KL  # then that is the cause
     if (
         made < there
-        and listens
-        and not said.startswith("hardly trained")
-        and figures.get("test/classifier_error", 100.0) <= 100 * (1 - MIN_ACCURACY)
+        and not collapsed
+        and not after_training.startswith("hardly trained")
+        and metrics.get("test/classifier_error", 100.0) <= 100 * (1 - MIN_ACCURACY)
     ):
         lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"
-        blurred = figures.get("test/sharpness", math.nan) < BLURRED_SHARPNESS
+        blurred = metrics.get("test/sharpness", math.nan) < BLURRED_SHARPNESS
         under = f"under-trained: samples are blurred, and {lost}; try more --epochs"
         found.append(under if blurred else f"mode collapse: {lost}; {RETRY}")
     return found

@@ -1,11 +1,12 @@
-"""How good samples are: distances between features of samples and of test images, copies, likelihood by a Parzen window.
+"""How good samples are: distances between features of samples and of test images, copies, Parzen window likelihood.
 
-Everything about images here is (N, C, H, W) in [0, 1] on the CPU; features are (N, F).
+Images are (N, C, H, W) in [0, 1] on the CPU; features are (N, F).
 """
 
 import hashlib
 import io
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,21 +18,21 @@ from aelab.data import Split
 from aelab.errors import UserError
 from aelab.progress_bar import Advance, silent
 
-VERSION = 2  # of what is kept in the cache; another way to compute it is another version
-MAX_IMAGES = 10_000  # images on either side of a distance
+VERSION = 2  # of the cached values; change it with the way they are computed
+MAX_IMAGES = 10_000  # on either side of a distance
 NEIGHBOURS = 5
-SUBSETS = 100  # of the kernel distance
+SUBSETS = 100  # for the kernel distance
 SUBSET_SIZE = 1000
-NEAREST_IMAGES = 1000  # images whose nearest training image is looked for
+NEAREST_IMAGES = 1000  # whose nearest training image is searched
 SIGMAS = torch.logspace(-1, 0, 10)  # Goodfellow et al. 2014, the authors' code
-PARZEN_PIXELS = 4096
-PARZEN_VALIDATION = 1000  # images that choose its width
+PARZEN_PIXELS = 4096  # at most
+PARZEN_VALIDATION = 1000  # validation images that the width is chosen by
 BLOCK = 500
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """What features are made by: a frozen network (B, C, H, W) -> (B, F), with its name and the SHA-256 of its weights."""
+    """A frozen network that computes features, (B, C, H, W) -> (B, F), with its name and the SHA-256 of its weights."""
 
     name: str
     sha256: str
@@ -48,7 +49,7 @@ class Extractor:
 
 
 class _Pooled(nn.Module):
-    """torchvision's Inception v3 up to its pooled features (B, 2048), of images (B, C, H, W) in [0, 1]."""
+    """torchvision's Inception v3 up to its pooled features: images (B, C, H, W) in [0, 1] -> (B, 2048)."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -61,9 +62,9 @@ class _Pooled(nn.Module):
 
 
 def inception(weights: Path, device: torch.device) -> Extractor:
-    """Inception v3 with the weights of a file: torchvision's own format, as `torch.save(model.state_dict())` writes it.
+    """Inception v3 with weights from a file in torchvision's format, as `torch.save(model.state_dict())` writes it.
 
-    Raises UserError where the file does not hold them.
+    Raises UserError if the file does not hold such weights.
     """
     from torchvision.models import inception_v3
 
@@ -73,7 +74,7 @@ def inception(weights: Path, device: torch.device) -> Extractor:
         net.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except OSError as error:
         raise UserError(f"cannot read {weights}: {error.strerror}", code=2) from error
-    except Exception as error:  # what a file that is something else raises has no common base
+    except Exception as error:  # other files raise exceptions without a common base
         raise UserError(f"{weights} holds no weights of torchvision's inception_v3.", code=2) from error
     net.fc = nn.Identity()
     module = _Pooled(net).to(device).eval().requires_grad_(False)
@@ -81,19 +82,21 @@ def inception(weights: Path, device: torch.device) -> Extractor:
 
 
 def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float]:
-    """Fréchet and kernel distance, precision, recall, density, coverage of features against real ones, NAME_EXTRACTOR.
+    """fd, kid, precision, recall, density and coverage of features (N, F) against real ones (M, F), as NAME_EXTRACTOR.
 
-    The first two are torchmetrics' (Heusel et al. 2017; Binkowski et al. 2018).
+    The Fréchet distance (Heusel et al. 2017) and the kernel distance (Bińkowski et al. 2018) are torchmetrics'.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     given = nn.Identity()
-    given.num_features = real.shape[1]  # type: ignore[assignment]  # how torchmetrics is told
-    frechet = FrechetInceptionDistance(given)
+    given.num_features = real.shape[1]  # type: ignore[assignment]  # torchmetrics reads it
     size = min(SUBSET_SIZE, len(real), len(features))
-    subsets = 1 if len(real) == len(features) == size else SUBSETS  # all of them are the whole
-    kernel = KernelInceptionDistance(given, subsets=subsets, subset_size=size)
+    subsets = 1 if len(real) == len(features) == size else SUBSETS  # else every subset would be the whole set
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they keep all features in memory
+        frechet = FrechetInceptionDistance(given)
+        kernel = KernelInceptionDistance(given, subsets=subsets, subset_size=size)
     for metric in (frechet, kernel):
         metric.update(real, real=True)
         metric.update(features, real=False)
@@ -110,19 +113,19 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
 def neighbourhoods(features: Tensor, real: Tensor, k: int) -> dict[str, float]:
     """Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020), by k nearest neighbours.
 
-    The reach of a point is the distance to its k-th neighbour among its own. Block by block: of 10,000 points all distances
-    at once are 800 MB.
+    The radius of a point is the distance to its k-th neighbour in its own set. Distances are computed in blocks: those of
+    10,000 points take 800 MB.
     """
     features, real = features.double(), real.double()
-    reach, theirs = _reach(real, k), _reach(features, k)
-    around = torch.zeros(len(features))  # real points in whose reach a sample is
+    real_radii, sample_radii = _radii(real, k), _radii(features, k)
+    around = torch.zeros(len(features))  # for each sample, the real points whose radius reaches it
     recalled = covered = 0
-    for part, radius in zip(torch.split(real, BLOCK), torch.split(reach, BLOCK), strict=True):
+    for part, radius in zip(torch.split(real, BLOCK), torch.split(real_radii, BLOCK), strict=True):
         distance = torch.cdist(part, features)  # (B, N)
         near = distance < radius[:, None]
         around += near.sum(0)
         covered += int(near.any(1).sum())
-        recalled += int((distance < theirs).any(1).sum())
+        recalled += int((distance < sample_radii).any(1).sum())
     return {
         "precision": float((around > 0).double().mean()),
         "recall": recalled / len(real),
@@ -131,16 +134,16 @@ def neighbourhoods(features: Tensor, real: Tensor, k: int) -> dict[str, float]:
     }
 
 
-def _reach(points: Tensor, k: int) -> Tensor:
-    """The distance (N,) of each of the points (N, F) to its k-th neighbour among the others."""
+def _radii(points: Tensor, k: int) -> Tensor:
+    """The distance (N,) of each of the points (N, F) to its k-th nearest neighbour among the others."""
     blocks = (torch.cdist(part, points) for part in torch.split(points, BLOCK))
     return torch.cat([distance.topk(k + 1, largest=False)[0][:, -1] for distance in blocks])
 
 
 def gaussian_images(train: Split, n: int) -> Tensor:
-    """n draws from the normal distribution with the mean and the covariance of the training images, cut to [0, 1].
+    """n draws (n, C, H, W) from a normal distribution with mean and covariance of the training images, clipped to [0, 1].
 
-    A sum of centred images with normal weights has just that covariance. Of at most 10,000 images.
+    At most 10,000 images are used. A sum of centred images with normal weights has exactly their covariance.
     """
     generator = torch.Generator().manual_seed(0)
     x = train.images[:: math.ceil(len(train) / MAX_IMAGES)].cpu()
@@ -151,7 +154,7 @@ def gaussian_images(train: Split, n: int) -> Tensor:
 
 
 def nearest(images: Tensor, train: Split, advance: Advance = silent) -> tuple[Tensor, Tensor]:
-    """The Euclidean distance in pixels of each image to the nearest training image, (N,), and which one that is, (N,)."""
+    """The Euclidean distance of each image to its nearest training image, (N,), and the index of that image, (N,)."""
     flat = images.flatten(1).to(train.device)
     best = torch.full((len(flat),), math.inf, device=train.device)
     which = torch.zeros(len(flat), dtype=torch.long, device=train.device)
@@ -164,15 +167,16 @@ def nearest(images: Tensor, train: Split, advance: Advance = silent) -> tuple[Te
 
 
 def parzen(samples: Tensor, validation: Split, test: Split, advance: Advance = silent) -> float:
-    """The mean log density in nats of test images under an equal mixture of Gaussians N(sample, sigma^2 I).
+    """The mean log density of the test images, in nats, under an equal mixture of Gaussians N(sample, sigma^2 I).
 
-    sigma is the one of ten from 0.1 to 1 under which the first 1,000 validation images are likeliest (Goodfellow et al. 2014).
-    It ranks models badly (Theis et al. 2016): a Gaussian of 20 principal components beats deep ones.
+    sigma is one of ten values from 0.1 to 1: the one that maximises the density of the first 1,000 validation images
+    (Goodfellow et al. 2014). This metric ranks models badly (Theis et al. 2016): a Gaussian with 20 principal components beats
+    deep models.
     """
     centres = samples.flatten(1).to(test.device)
 
     def density(split: Split, sigmas: Tensor, most: int) -> Tensor:
-        """The mean over at most so many images, for each sigma."""
+        """The mean over at most `most` images, for each sigma."""
         total, count = torch.zeros(len(sigmas), dtype=torch.float64), min(most, len(split))
         for start in range(0, count, BLOCK):
             x = split.batch(slice(start, min(start + BLOCK, count)))[0].flatten(1)

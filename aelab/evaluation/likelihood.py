@@ -1,4 +1,4 @@
-"""How likely images are under a model with codes: importance sampling from its posterior."""
+"""The likelihood of images under a latent variable model, by importance sampling from its posterior."""
 
 import math
 
@@ -9,7 +9,7 @@ from aelab.progress_bar import Advance, silent
 from aelab.recipe import ImportanceWeighted
 
 IMAGES = 50  # at once
-ROWS = 1000  # images x samples at once: what fits into the cache of a CPU
+ROWS = 1000  # images x samples at once, so that they fit into a CPU's cache
 
 
 def importance_nll(
@@ -17,9 +17,9 @@ def importance_nll(
 ) -> dict[str, float]:
     """-log p(x) in nats, the mean over the images of `split`, with two standard errors: over images, and of sampling z.
 
-    log p(x) is estimated by log 1/S sum_s w_s, w_s = p(x, z_s) / q(z_s|x), with S samples from q(z|x) an image (Burda et al.
-    2016). Its mean is a lower bound that rises with S: the true figure is not above the one returned. The second error is by
-    the delta method, Var log w ~ sum w^2 / (sum w)^2 - 1/S an image. Each image is observed once.
+    log p(x) is estimated by log 1/S sum_s w_s with w_s = p(x, z_s) / q(z_s|x) and S samples of q(z|x) per image (Burda et al.
+    2016). Its expectation is a lower bound that rises with S, so the true -log p(x) is not above the value returned. The second
+    error is by the delta method: Var log w ~ sum w^2 / (sum w)^2 - 1/S per image. Each image is observed (binarised) once.
     """
     estimates, variances = [], []
     for start in range(0, len(split), IMAGES):
@@ -46,9 +46,10 @@ def importance_nll(
 
 
 def independent_pixels(train: Split, test: Split) -> float:
-    """-log p(x) in nats of binarised test images where each pixel is a coin of its own: a model that has learned nothing.
+    """-log p(x) in nats of binarised test images under independent Bernoulli pixels: the control of a likelihood.
 
-    The chances are the training images' means, one half image of either colour added; the mean over all binarisations.
+    The probabilities are the means of the training images, with half a black and half a white image added. The value is the
+    expectation over all binarisations.
     """
     p = (train.images.flatten(1).sum(0, dtype=torch.float64) / 255 + 0.5) / (len(train) + 1)
     grey = test.images.flatten(1).sum(0, dtype=torch.float64) / 255 / len(test)

@@ -1,4 +1,4 @@
-"""The loss of a recipe on a whole split, and what comes with it: weighted by image, whatever the batch size was."""
+"""The loss of a recipe on a whole split, and the metrics beside it: means over images, independent of the batch size."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from aelab.progress_bar import Advance, silent
 from aelab.recipe import Autoencodes, Classifies, HasPosterior, Recipe
 
 BLOCK = 50  # images at once; fixed, as a sampled loss draws its noise block by block
-ACTIVE_VARIANCE = 0.01
-SEED = 20_14  # of the noise in every evaluation, so that two of them differ only by the weights
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016
+SEED = 20_14  # of the noise in every evaluation, so that two evaluations differ only in the weights
 
 
 @contextmanager
 def eval_mode(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
-    """Evaluation mode without gradients and with fixed noise; afterwards mode and random state are as before."""
+    """Evaluation mode, without gradients and with noise fixed by `seed`. Mode and random state are restored afterwards."""
     was_training = recipe.training
     device = next(recipe.parameters()).device
     devices = [device] if device.type != "cpu" else []
@@ -34,9 +34,9 @@ def eval_mode(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
 
 
 def evaluate_loss(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
-    """The loss and its terms and, where the recipe can, mse, sse and psnr or the error; means over the images of `split`.
+    """The loss and its terms, means over the images of `split`; with a reconstruction mse, sse and psnr, with classes error.
 
-    A term that is an mse itself (NAME_mse) gets its sse and psnr too.
+    A term that is an mse itself (NAME_mse) gets its sse and psnr too. Raises UserError for an empty split.
     """
     if not len(split):
         raise UserError("there are no images to evaluate on.")
@@ -58,12 +58,12 @@ def evaluate_loss(recipe: Recipe, split: Split, advance: Advance = silent) -> di
 
 
 def active_units(recipe: HasPosterior, x: Tensor) -> int:
-    """Dimensions of the code whose posterior mean varies over images x by more than 0.01 (Burda et al. 2016)."""
+    """The number of dimensions of the code whose posterior mean has a variance above 0.01 over images x (N, C, H, W)."""
     return int((torch.var(recipe.posterior(x)[0], dim=0) > ACTIVE_VARIANCE).sum())
 
 
 def reconstruct(recipe: Recipe, x: torch.Tensor) -> torch.Tensor:
-    """x (N, C, H, W) through the code and back, on the CPU. Raises UserError for a recipe that cannot."""
+    """decode(encode(x)) of images x (N, C, H, W), on the CPU. Raises UserError if the recipe does not reconstruct."""
     if not isinstance(recipe, Autoencodes):
         raise UserError(f"{type(recipe).__name__} does not reconstruct images.", code=2)
     with eval_mode(recipe):

@@ -1,7 +1,7 @@
-"""A trained model measured on the test images, by everything that it can do.
+"""The metrics of a trained model on the test images, by everything that it can do.
 
-Each function asks for one capability and adds to the report: metrics of the model, of a baseline and of a control, all
-computed by the same functions from equally many images.
+Each function needs one capability and adds metrics of the model, of a baseline and of a control to the report, all computed
+by the same functions from equally many images.
 """
 
 import logging
@@ -47,7 +47,10 @@ IMAGES_PER_ROW = 8  # images in a row of a picture
 
 
 def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split) -> None:
-    """The loss and its terms; of a classifier beside its error that of the nearest labelled image and of the largest class."""
+    """The loss and its terms. Beside the error of a classifier: that of 1-NN on the labelled images, and of the largest class.
+
+    `seen` holds the training images whose labels the training used.
+    """
     with progress_bar("loss terms of the test images", len(data.test), estimate=True) as bar:
         report.add(evaluate_loss(recipe, data.test, bar.advance))
     if isinstance(recipe, Classifies) and "test/error" in report.metrics:
@@ -61,13 +64,13 @@ def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split) -> None:
 
 
 def labelled(recipe: Recipe, data: Dataset, seed: int) -> Split:
-    """The training images whose labels a training with this seed saw: the N of `--labels N`, drawn as then, else all."""
+    """The training images whose labels a training with this seed used: with `--labels N` those N, drawn again, else all."""
     labels = {phase.labels for phase in recipe.phases(1)} - {0} if isinstance(recipe, Classifies) else set()
     return data.train.labelled(labels.pop(), seed) if labels else data.train
 
 
 def noise(report: Report, recipe: Denoises, data: Dataset) -> None:
-    """Beside the errors of denoised images those of the best linear filter for the same noise, and of doing nothing."""
+    """The baseline and the control of denoising: the best linear filter for the same noise, and the noisy images themselves."""
     assert isinstance(recipe, Recipe)
     total = noise_draws(data.train) * len(data.train) + len(data.test)
     with progress_bar("linear filter", total, estimate=True) as bar, eval_mode(recipe):
@@ -80,7 +83,7 @@ def noise(report: Report, recipe: Denoises, data: Dataset) -> None:
 
 
 def components(report: Report, recipe: Encodes, data: Dataset) -> PCA:
-    """The PCA with as many components as a code has values, or as there are."""
+    """The PCA with as many components as a code has values, or fewer if there are not that many."""
     assert isinstance(recipe, Recipe)
     with eval_mode(recipe):
         size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
@@ -91,7 +94,7 @@ def components(report: Report, recipe: Encodes, data: Dataset) -> PCA:
     report.tags["aelab.pca_components"] = str(found)
     if pca.whole:
         report.notes.append(
-            f"a PCA with {found} components, as many as an image has values, gives every image back as it is"
+            f"a PCA with {found} components, as many as an image has values, reconstructs every image exactly"
         )
     elif found < size:
         report.notes.append(
@@ -101,7 +104,7 @@ def components(report: Report, recipe: Encodes, data: Dataset) -> PCA:
 
 
 def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA, batch_size: int = BATCH) -> None:
-    """Errors of reconstructions, those of the PCA of equal size and of the mean image; the best and the worst in a picture."""
+    """Errors of reconstructions, beside those of the PCA of equal size and of the mean image; pictures of the best and worst."""
     assert isinstance(recipe, Recipe)
     mean = data.train.images.float().mean(0) / 255
     bar_of = progress_bar("reconstructions of the test images", 3 * len(data.test), estimate=True)
@@ -119,16 +122,16 @@ def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA,
 
 
 def codes(report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA, batch_size: int = BATCH) -> None:
-    """What codes know of classes, beside PCA codes and random projections of equal size; of a posterior its units and KL.
+    """What codes say about classes, beside PCA codes and random projections of equal size; active units and KL of a posterior.
 
-    Neighbours and probes see the labels of `seen` alone, those that the training saw.
+    Neighbours and probes use the labels of `seen` only, those that the training used.
     """
     assert isinstance(recipe, Recipe)
     with eval_mode(recipe):
         size = recipe.encode(data.test.batch(slice(0, 1))[0]).numel()
     projection = torch.from_numpy(random_projection(data.test.images[0].numel(), size))
     if len(seen) < len(data.train):
-        report.notes.append(f"neighbours and probes of codes see the {len(seen):,} labels of the training")
+        report.notes.append(f"neighbours and probes of codes use the {len(seen):,} labels of the training")
     images = len(seen) + len(data.test)
     bar_of = progress_bar("codes of the test images", 6 * images, estimate=True)
     with bar_of as bar, eval_mode(recipe):
@@ -158,7 +161,7 @@ def _codes(split: Split, encode: Any, batch_size: int, bar: Bar) -> Any:
 
 
 def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> list[float]:
-    """KL(q(z_d|x) || p(z_d)) in nats of each dimension, the mean over images."""
+    """KL(q(z_d|x) || p(z_d)) of each dimension in nats, the mean over the images of a split."""
     total: Any = 0
     for x, _ in split.blocks(batch_size):
         mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
@@ -169,9 +172,9 @@ def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> lis
 def likelihood(
     report: Report, recipe: Recipe, data: Dataset, pca: PCA | None, samples: int, images: int | None
 ) -> None:
-    """The importance-weighted likelihood where there is one, beside independent pixels or probabilistic PCA.
+    """The importance-weighted likelihood, if there is one, beside independent pixels or probabilistic PCA.
 
-    Of so many test images, evenly spread, or of all; baseline and control of the same.
+    `images` test images are used, evenly spaced, or all; baseline and control use the same ones.
     """
     if not isinstance(recipe, HasLikelihood):
         return
@@ -194,7 +197,7 @@ def likelihood(
 
 
 def spread(split: Split, n: int) -> Split:
-    """n images of a split, evenly spread; all where there are no more."""
+    """n evenly spaced images of a split; the whole split if it has no more."""
     if n >= len(split):
         return split
     chosen = torch.linspace(0, len(split) - 1, n).long().to(split.images.device)
@@ -212,10 +215,11 @@ def measure(
     extractor: Extractor | None = None,
     plain: bool = False,
 ) -> Report:
-    """All of it. `seed`: that of the training, which drew its labels; `extractor`: other features than the classifier's.
+    """The report on a model with all metrics that it can have.
 
-    `draws`: importance samples of a likelihood, 0 for none, for each of so many test `images`, None for all.
-    `plain`: loss terms, reconstructions and likelihood only.
+    `draws` is the number of importance samples per image for a likelihood, 0 for none, and `images` the number of test images
+    that it is computed for, None for all. `seed` is that of the training, which drew its labels. `extractor` adds distances in
+    its features to those in the classifier's. `plain` leaves out all but loss terms, reconstructions and likelihood.
     """
     report = Report()
     seen = labelled(recipe, data, seed)

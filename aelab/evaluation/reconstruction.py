@@ -1,4 +1,4 @@
-"""How well images come back: squared errors and the PCA that every code of equal size is held against."""
+"""How well images are reconstructed: squared errors, and the baselines PCA and linear filter."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,11 @@ from torch import Tensor
 from aelab.data import Split
 from aelab.progress_bar import Advance, silent
 
-EXACT_PIXELS = 4096
-IMAGES_PER_WEIGHT = 100  # at least, for each weight of a pixel of the linear filter
-WINDOW = 11  # pixels of the Gaussian window of ssim
-ROUNDING = 1e-10  # of the total variance: what components leave of it by rounding alone
-PCA_BYTES = 1 << 30  # of float64 pixels that a PCA is fitted on at most: 171,000 MNIST images, 43,000 of CIFAR-10
+EXACT_PIXELS = 4096  # at most, for an exact PCA and for the linear filter
+IMAGES_PER_WEIGHT = 100  # noisy images, at least, for each weight of a pixel of the linear filter
+WINDOW = 11  # side of the Gaussian window of ssim, in pixels
+ROUNDING = 1e-10  # of the total variance: less than that remains by rounding alone
+PCA_BYTES = 1 << 30  # of float64 pixels at most in the fit of a PCA: 171,000 MNIST images, 43,000 of CIFAR-10
 
 
 def squared_errors(x: Tensor, reconstruction: Tensor) -> Tensor:
@@ -24,22 +24,22 @@ def squared_errors(x: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def error_metrics(mse: float, pixels: int, of: str = "") -> dict[str, float]:
-    """mse, sse and psnr of one pooled squared error per pixel; their names begin with `of`."""
+    """mse, sse and psnr from one mean squared error per pixel; their names begin with `of`."""
     return {f"{of}mse": mse, f"{of}sse": mse * pixels, f"{of}psnr": -10 * math.log10(max(mse, 1e-12))}
 
 
 @dataclass(frozen=True)
 class PCA:
-    """Principal components: the optimum of a linear autoencoder with as long a code."""
+    """Principal components: the best linear autoencoder of a code size."""
 
     mean: Tensor  # (P,)
     components: Tensor  # (D, P), orthonormal rows
     variances: Tensor  # (D,), of the training images along each component
-    noise: float  # the mean variance of the other P - D directions; 0 where there is none
+    noise: float  # mean variance of the other P - D directions; 0 where there is none
 
     @property
     def whole(self) -> bool:
-        """Whether there are as many components as pixels, so that every image comes back as it is."""
+        """Whether there are as many components as pixels, so that every image is reconstructed exactly."""
         return len(self.components) == len(self.mean)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class PCA:
     def log_density(self, x: Tensor) -> Tensor:
         """The log density (B,) in nats of x (B, C, H, W) under probabilistic PCA (Tipping & Bishop 1999, equation 4).
 
-        N(m, C) with the variances along the components and the noise in all other directions.
+        It is N(m, C), with `variances` along the components and `noise` in all other directions.
         """
         z, centred = self.encode(x), x.flatten(1).cpu().double() - self.mean
         rest = (centred.square().sum(1) - z.square().sum(1)).clamp(min=0)
@@ -64,11 +64,11 @@ class PCA:
 
 
 def fit_pca(train: Split, dimension: int) -> PCA:
-    """The first `dimension` principal components of the training images (scikit-learn's, in float64).
+    """The first `dimension` principal components of the training images, by scikit-learn in float64.
 
-    Exact up to EXACT_PIXELS an image; beyond, by a randomised decomposition with ten power iterations.
-    Of a set larger than PCA_BYTES, every n-th image is used. n images with P pixels have at most n - 1 components, and at
-    most P; where `dimension` is more, there are as many. The noise is what they leave of the total variance, over P - D.
+    They are exact up to EXACT_PIXELS pixels; beyond that, a randomised decomposition with ten power iterations is used. Of a
+    set larger than PCA_BYTES, every n-th image is used. N images of P pixels have at most min(N - 1, P) components; if
+    `dimension` is larger, there are that many. The noise is the remaining variance, divided by P - D.
     """
     from sklearn import decomposition
 
@@ -90,9 +90,9 @@ def fit_pca(train: Split, dimension: int) -> PCA:
 def reconstruction_metrics(
     split: Split, reconstruct: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], Tensor]:
-    """mse, sse, psnr, ssim (of sides above 5 pixels) and sharpness of what `reconstruct` makes of the images of `split`.
+    """mse, sse, psnr, ssim (if the sides are above 5 pixels) and recon_sharpness of reconstructions of a split.
 
-    `reconstruct` takes and gives (B, C, H, W). The second value is the squared error of each image, (N,).
+    `reconstruct` maps images (B, C, H, W) to images of the same shape. The second value is the mse of each image, (N,).
     """
     from torchmetrics.functional.image import structural_similarity_index_measure as similarity
 
@@ -113,39 +113,39 @@ def reconstruction_metrics(
 
 
 def sharpness(x: Tensor) -> Tensor:
-    """The variance of the Laplacian of each image (B, C, H, W), (B,) in float64 (Pech-Pacheco et al. 2000)."""
+    """The variance of the Laplacian of images (B, C, H, W): (B,), in float64 (Pech-Pacheco et al. 2000)."""
     inner = x[..., 1:-1, 1:-1]
     around = x[..., :-2, 1:-1] + x[..., 2:, 1:-1] + x[..., 1:-1, :-2] + x[..., 1:-1, 2:]
     return (around - 4 * inner).flatten(1).var(1).double()
 
 
 def pca_density(pca: PCA, test: Split) -> dict[str, float]:
-    """The mean log-likelihood in nats of probabilistic PCA (Tipping & Bishop 1999), as "elbo", where it has a density."""
+    """The mean log density in nats of probabilistic PCA (Tipping & Bishop 1999), as "elbo"; empty if it has no density."""
     if pca.noise <= 0:
         return {}
     return {"elbo": sum(float(pca.log_density(x).sum()) for x, _ in test.blocks(1000)) / len(test)}
 
 
 def pca_baseline(train: Split, test: Split, dimension: int) -> dict[str, float]:
-    """mse, sse and psnr on `test` of the PCA with `dimension` components fitted on `train`."""
+    """mse, sse and psnr on `test` of a PCA with `dimension` components, fitted on `train`."""
     pca = fit_pca(train, dimension)
     total = sum(float(squared_errors(x.cpu(), pca.reconstruct(x.cpu())).sum()) for x, _ in test.blocks(1000))
     return error_metrics(total / len(test), test.images[0].numel())
 
 
 def noise_draws(train: Split) -> int:
-    """How often each training image is corrupted anew for the linear filter: with few images one draw would be fitted itself."""
+    """How often each training image is corrupted for the fit of the linear filter, so that few images do not overfit it."""
     return math.ceil(IMAGES_PER_WEIGHT * train.images[0].numel() / len(train))
 
 
 def filter_errors(
     train: Split, test: Split, corrupt: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """denoised_mse, _sse and _psnr on `test` of the best linear filter for what `corrupt` does, and of no filter at all.
+    """denoised_mse, _sse and _psnr on `test` of the best linear filter against `corrupt`, and of no filter.
 
-    The filter is the least-squares map from noisy to clean training images: a Wiener filter, estimated by `noise_draws` of the
-    noise an image. What it gives, and what is left as it is, is clipped to [0, 1], as pixels are. Empty for images of more
-    than EXACT_PIXELS values. `corrupt` maps (B, C, H, W).
+    `corrupt` maps images (B, C, H, W) to images of the same shape. The filter is the least-squares map from noisy to clean
+    training images, a Wiener filter, estimated from `noise_draws` of the noise per image. Filtered and unfiltered images are
+    clipped to [0, 1]. Both results are empty for images of more than EXACT_PIXELS values.
     """
     pixels = train.images[0].numel()
     if pixels > EXACT_PIXELS:
@@ -167,12 +167,11 @@ def filter_errors(
         filtered += float(((seen @ weights).clamp(0, 1) - clean).square().mean(1).sum())
         untouched += float((seen[:, :-1].clamp(0, 1) - clean).square().mean(1).sum())
         advance(len(x))
-    return error_metrics(filtered / len(test), pixels, "denoised_"), error_metrics(
-        untouched / len(test), pixels, "denoised_"
-    )
+    of = "denoised_"
+    return error_metrics(filtered / len(test), pixels, of), error_metrics(untouched / len(test), pixels, of)
 
 
 def _with_one(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) as rows with a one behind, (B, P + 1), for the constant term."""
+    """Images (B, C, H, W) as rows with a one appended, (B, P + 1), for the constant term."""
     flat = x.flatten(1).cpu().double()
     return torch.cat([flat, flat.new_ones(len(flat), 1)], 1)

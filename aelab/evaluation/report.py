@@ -1,6 +1,7 @@
 """A report on a model: its metrics, each beside a baseline and a control, and pictures.
 
-A metric is called test/NAME, that of a baseline or control test/WHOSE_NAME (see `BASELINES` and `CONTROLS` of aelab.metrics).
+A metric of the model is named test/NAME, that of a baseline or control test/KIND_NAME, as in test/pca_mse (see `BASELINES`
+and `CONTROLS` of aelab.metrics).
 """
 
 import re
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """Metrics, lists of values and pictures by name, tags that say what they were computed with, and notes for the reader."""
+    """Metrics, lists of values and pictures by name; tags that say what they were computed with; notes for the reader."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     lists: dict[str, list[float]] = field(default_factory=dict)
@@ -26,11 +27,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def add(self, metrics: Mapping[str, float], of: str = "") -> None:
-        """Adds metrics of the model or, with `of`, of a baseline or control."""
+        """Adds metrics of the model or, with `of`, of that baseline or control."""
         self.metrics |= {f"test/{of}_{name}" if of else f"test/{name}": value for name, value in metrics.items()}
 
     def under(self, changed: Mapping[str, object]) -> "Report":
-        """The same, named after the options that were changed: test/NAME-VALUE/mse."""
+        """This report under names that hold the changed options: test/NAME-VALUE/mse. Without changes, as it is."""
         parts = [f"{name}-{_in_a_name(value)}" for name, value in changed.items()]
         metrics = {
             name.replace("test/", "/".join(["test", *parts, ""]), 1): value for name, value in self.metrics.items()
@@ -44,7 +45,7 @@ class Report:
         )
 
     def table(self) -> list[dict[str, object]]:
-        """One row a metric of the model: its value, that of its baseline and of its control, the unit, and what those are."""
+        """One row per metric of the model: its value, those of its baseline and its control, its unit, and what they are."""
         rows = []
         for metric, value in self.metrics.items():
             if against(metric)[0]:
@@ -64,5 +65,5 @@ class Report:
 
 
 def _in_a_name(value: object) -> str:
-    """A value as part of a figure's name: 1e+16 is 1e16, (400, 200) is 400-200."""
+    """A value as part of a metric's name: 1e+16 is 1e16, (400, 200) is 400-200."""
     return re.sub(r"[^\w.-]+", "-", str(value).replace("e+", "e")).strip("-" if isinstance(value, tuple) else "")

@@ -1,4 +1,4 @@
-"""Samples of a model told from test images, beside training images and Gaussian ones: as many of each, in every metric."""
+"""Samples of a model compared with test images, beside equally many training images and Gaussian ones."""
 
 import functools
 import logging
@@ -31,10 +31,10 @@ def samples(
     extractor: Extractor | None = None,
     folder: Path | None = None,
 ) -> None:
-    """How samples are told from test images, beside training images and Gaussian ones: as many of each, in every figure.
+    """Adds the metrics of samples to a report, beside those of equally many training images and Gaussian ones.
 
-    Distances are in the features of the data's own classifier, where they have classes, and in those of another
-    `extractor` too. What does not depend on the model is kept in the user's cache folder.
+    Distances are between features of the data set's own classifier, if it has classes, and between those of `extractor`.
+    Values that do not depend on the model are cached in `folder`, by default in the user's cache folder.
     """
     assert isinstance(recipe, Recipe)
     n = min(generation.MAX_IMAGES, len(data.test), len(data.train))
@@ -70,7 +70,7 @@ def samples(
 
 
 def _drawn(recipe: Generates, n: int) -> Tensor:
-    """n samples (n, C, H, W) of a model, on the CPU; BATCH codes at a time, so that the first are the same whatever n is."""
+    """n samples (n, C, H, W) of a model, on the CPU. They are drawn in batches of fixed size, so the first do not depend on n."""
     assert isinstance(recipe, Recipe)
     parts: list[Tensor] = []
     with eval_mode(recipe), progress_bar("samples", n, estimate=True) as bar:
@@ -86,23 +86,23 @@ def _add(report: Report, rows: Rows) -> None:
 
 
 def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:
-    """Says what is computed for the first time for a data set, and returns what counts it."""
+    """Logs that values are computed for the first time for a data set, and returns the `Advance` of the bar."""
     log.info(f"first evaluation of samples on {data.name}: {n:,} training and Gaussian images {how}, once")
     return bar.advance
 
 
 def _classifier(data: Dataset) -> Classifier | None:
-    """The classifier of data with classes."""
+    """The classifier of a data set; None if it has no classes."""
     if len(data.classes) < 2:
         return None
     with progress_bar(f"training the classifier of {data.name}, once", STEPS, estimate=True) as bar:
 
         @functools.cache
-        def say() -> None:
+        def log_once() -> None:
             log.info(f"first evaluation of samples on {data.name}: its classifier is trained, once, and kept")
 
         def advance(done: int) -> None:
-            say()
+            log_once()
             bar.update(done)
 
         return classifier_of(data, advance)
