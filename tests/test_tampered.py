@@ -18,7 +18,7 @@ from aelab.data import open_data
 from aelab.errors import UserError
 from aelab.training import checkpoint
 from aelab.training.checkpoint import Checkpoint
-from aelab.training.settings import Progress, Settings, made
+from aelab.training.settings import Progress, Settings, from_values
 from aelab.workflows import loading as opening
 
 NAN, INF = float("nan"), float("inf")
@@ -336,14 +336,14 @@ def test_a_configuration_that_nobody_could_have_typed_is_refused(name, tmp_path)
 def test_a_value_that_does_not_fit_its_field_is_named(kind, values, says):
     usual = {"epochs": 1, "batch_size": 2} if kind is Settings else {}
     with pytest.raises(ValueError, match=re.escape(says)) as caught:
-        made(kind, {**usual, **values})
+        from_values(kind, {**usual, **values})
     assert len(str(caught.value)) < 150
 
 
 def test_a_whole_number_is_a_number_and_a_field_may_not_be_missing():
-    assert made(Settings, {"epochs": 1, "batch_size": 2, "ema": 0}).ema == 0
-    assert made(Progress, {"best": math.inf, "latest": 3}).latest == 3
+    assert from_values(Settings, {"epochs": 1, "batch_size": 2, "ema": 0}).ema == 0
+    assert from_values(Progress, {"best": math.inf, "latest": 3}).latest == 3
     with pytest.raises(ValueError, match="batch_size is missing"):
-        made(Settings, {"epochs": 1})
+        from_values(Settings, {"epochs": 1})
     with pytest.raises(ValueError, match="epochs: 0"):
         Settings(0, 2)

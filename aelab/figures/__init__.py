@@ -1,4 +1,4 @@
-"""Pictures: grids of images as arrays, and plots as matplotlib figures. They know no run and no terminal."""
+"""Pictures: grids of images as arrays, and plots as matplotlib figures. Nothing here depends on runs or a terminal."""
 
 from aelab.figures.grids import PATHS, WRITTEN, Picture, grid, pairs, reconstructions, walks, write
 from aelab.figures.plots import DRAWN, bars, contact_sheet, curve, curves, descending, picture_figure, save

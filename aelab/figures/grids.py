@@ -1,4 +1,4 @@
-"""Grids of images as uint8 arrays (H, W, 3): samples, reconstructions, walks from code to code."""
+"""Grids of images as uint8 arrays (H, W, 3): samples, reconstructions, interpolations."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from aelab.errors import UserError
 from aelab.recipe import Autoencodes, Decodes
 
 Picture = NDArray[np.uint8]
-TILE = 28  # pixels: smaller images are enlarged, pixel by pixel, to at least this
-GAP = 2
+TILE = 28  # pixels: smaller images are enlarged by a whole factor to at least this
+GAP = 2  # pixels between images
 WRITTEN = (
     ".png",
     ".jpg",
@@ -29,7 +29,7 @@ WRITTEN = (
 
 
 def grid(images: Tensor, columns: int = 8) -> Picture:
-    """Images (N, C, H, W) with values in [0, 1] in rows of `columns`, on a mid-grey ground."""
+    """Images (N, C, H, W) in [0, 1] in rows of `columns`, on a grey background."""
     tiles = images.detach().float().cpu().clamp(0, 1)
     scale = max(1, -(-TILE // min(tiles.shape[2:])))
     tiles = (tiles * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
@@ -45,7 +45,7 @@ def grid(images: Tensor, columns: int = 8) -> Picture:
 
 
 def write(path: Path, picture: Picture) -> None:
-    """Writes a picture to a file whose ending names the format. Raises UserError if that cannot be done."""
+    """Writes a picture to a file; its suffix sets the format. Raises UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(picture).save(path)
@@ -54,7 +54,7 @@ def write(path: Path, picture: Picture) -> None:
 
 
 def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
-    """Rows of images (N, C, H, W), each with the row of its partners below it."""
+    """Rows of images (N, C, H, W); below each row the row of their partners."""
     columns = min(columns, len(above))
     blank = above.new_full((-len(above) % columns, *above.shape[1:]), 128 / 255)  # fills the last row
     rows = [torch.split(torch.cat([part, blank]), columns) for part in (above, below)]
@@ -62,7 +62,7 @@ def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
 
 
 def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
-    """Rows of inputs x (N, C, H, W), each with the row of its reconstructions below it."""
+    """Rows of inputs x (N, C, H, W); below each row the row of their reconstructions."""
     return pairs(x, recipe.decode(recipe.encode(x)), columns)
 
 
@@ -72,10 +72,10 @@ def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Points (T, D) on the great arc from a to b, their length going evenly from |a| to |b| (White 2016).
+    """Points (T, D) on the great arc from code a (D,) to code b (D,), t (T,) from 0 to 1 (White 2016).
 
-    Under a normal prior in many dimensions codes lie near a sphere; the straight line cuts through its empty inside.
-    Parallel or opposite codes have no one great arc: they get the straight line.
+    Their length changes linearly from |a| to |b|. Under a normal prior in many dimensions codes lie near a sphere, and the
+    straight line leaves it. Parallel or opposite codes have no unique great arc; they get the straight line.
     """
     length_a, length_b = a.norm(), b.norm()
     cosine = (a @ b / (length_a * length_b)).clamp(-1, 1)
@@ -91,7 +91,7 @@ PATHS = {"linear": linear, "spherical": spherical}
 
 
 def walks(recipe: Decodes, starts: Tensor, ends: Tensor, steps: int, path: str) -> Picture:
-    """For each pair of codes (N, D) one row of images along the path, `steps` of them, both ends included."""
+    """One row of `steps` images along the path between each pair of codes (N, D), both ends included."""
     t = torch.linspace(0, 1, steps, device=starts.device)
     codes = [PATHS[path](a, b, t) for a, b in zip(starts, ends, strict=True)]
     return grid(recipe.decode(torch.cat(codes)), steps)

@@ -18,9 +18,9 @@ DRAWN = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".ep
 
 
 def _figure(**how: Any) -> "Figure":
-    """An empty figure. The names in it come from anyone: they are drawn as they are, never as mathematics or by LaTeX.
+    """An empty figure. Text is drawn literally, never as mathematics or by LaTeX: names may come from anyone.
 
-    A matplotlibrc, which matplotlib reads in the working folder too, counts for nothing.
+    A matplotlibrc file is ignored, as matplotlib would also read one in the working folder.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def picture_figure(picture: Picture, title: str) -> "Figure":
 
 
 def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
-    """The same test images (N, C, H, W) side by side as each column shows them, under the column's name."""
+    """The same images (N, C, H, W) as processed by each column, side by side, under the names of the columns."""
     first = next(iter(columns.values()))
     wide = 2
     figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9))
@@ -62,7 +62,7 @@ def curve(
     title: str,
     errors: Mapping[str, Sequence[float]] | None = None,
 ) -> "Figure":
-    """Lines over x, which is drawn on a logarithmic axis with its own values as ticks; bars of `errors` up and down."""
+    """Lines over x, on a logarithmic axis with the values of x as ticks; `errors` are drawn as error bars."""
     from matplotlib.ticker import NullLocator
 
     figure = _figure(figsize=(5.5, 3.8))
@@ -81,7 +81,7 @@ def curve(
 
 
 def bars(heights: Mapping[str, float], label: str) -> "Figure":
-    """A bar for each name; a line where all of them are equal."""
+    """A bar for each name, and a dashed line at their mean."""
     figure = _figure(figsize=(5.5, 3.0))
     axes = figure.subplots()
     axes.bar(list(map(visible, heights)), list(heights.values()))
@@ -92,7 +92,7 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
 
 
 def descending(heights: Sequence[float], label: str) -> "Figure":
-    """A bar for each value, the largest first."""
+    """A bar for each value, in descending order."""
     from matplotlib.ticker import MaxNLocator
 
     figure = _figure(figsize=(5.5, 3.0))
@@ -104,7 +104,7 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
 
 
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
-    """One line a run through its points (step, value), on a logarithmic axis where all values are positive."""
+    """One line per run through its points (step, value); the y axis is logarithmic if all values are positive."""
     from matplotlib.ticker import LogFormatter
 
     figure = _figure(figsize=(6.5, 3.8))
@@ -115,7 +115,7 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
     if all(value > 0 for points in lines.values() for _, value in points):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter())  # the usual one writes mathematics
+        axes.yaxis.set_minor_formatter(LogFormatter())  # the default one writes mathematical text
     axes.set(xlabel="step" if name.startswith("step/") else "epoch", ylabel=name)
     axes.grid(alpha=0.3)
     figure.legend(axes.lines, list(map(visible, lines)), loc="outside upper center", ncols=2, fontsize=8)
@@ -123,7 +123,7 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
 
 
 def save(path: Path, figure: "Figure") -> None:
-    """Writes a figure to a file whose ending names the format. Raises UserError if that cannot be done."""
+    """Writes a figure to a file; its suffix sets the format. Raises UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

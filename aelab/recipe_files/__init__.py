@@ -1,7 +1,7 @@
-"""Recipes by name or path: found and read without being run, loaded one at a time, their signatures read as options.
+"""Recipe files: found by name or path, read without being executed, and loaded; their signatures become options.
 
-A recipe is code. It is executed if it is built in, if it is in ./recipes, or if the user typed its path: in this command, or,
-the same bytes at the same place, in an earlier one. That a run names it is no reason.
+A recipe is code. It is executed only if it is built in, if it is in ./recipes, or if the user typed its path, now or in an
+earlier command while the file had the same content. A run that names a recipe does not make it trusted.
 """
 
 from aelab.recipe_files.execute import build, check, load, signature

@@ -1,4 +1,4 @@
-"""Recipe files are run here: their class, its signature, and the recipe that is built with the values of its options."""
+"""Executes recipe files: loads their class, reads its signature, and builds recipes with options."""
 
 import importlib.util
 import inspect
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def signature(recipe_file: RecipeFile) -> Signature:
-    """What the command line needs to know of a recipe: read from its source where that is exact, else by running it.
+    """The signature of a recipe: read from its source if that is unambiguous, else by executing it.
 
     Raises UserError if the file cannot be loaded or has an option without a type or a default.
     """
@@ -29,7 +29,7 @@ def signature(recipe_file: RecipeFile) -> Signature:
 
 
 class _Source(SourceFileLoader):
-    """Executes the source that was read, never a compiled file beside it."""
+    """Executes the source that was read, never a cached bytecode file beside it."""
 
     def __init__(self, name: str, recipe_file: RecipeFile) -> None:
         super().__init__(name, str(recipe_file.path))
@@ -41,7 +41,7 @@ class _Source(SourceFileLoader):
 
 
 def load(recipe_file: RecipeFile) -> "type[Recipe]":
-    """Runs a recipe's file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
+    """Executes a recipe file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
     from aelab.recipe import Recipe
 
     _define_old_names(Recipe)
@@ -111,9 +111,9 @@ def signature_of_class(recipe: "type[Recipe]") -> Signature:
 
 
 def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
-    """The recipe with these options for images of this shape (C, H, W) and, if it asks, this number of classes.
+    """The recipe with these options, for images of this shape (C, H, W) and, if it needs it, this number of classes.
 
-    Raises UserError if it does not accept them; options that are not its own, or out of range, are refused before it is run.
+    Raises UserError if it does not accept them. Unknown options and values out of range are refused before it is executed.
     """
     expected = signature(recipe_file)
     _check(recipe_file.name, expected.options, values)
@@ -140,12 +140,12 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
 
 
 def check(recipe_file: RecipeFile, values: Mapping[str, Any]) -> None:
-    """Raises UserError for a value of an unknown option, or one that nobody could have typed; the file is not run for it."""
+    """Raises UserError for an unknown option, or a value that the option does not accept. The file is not executed."""
     _check(recipe_file.name, signature(recipe_file).options, values)
 
 
 def _check(name: str, options: Sequence[Option], values: Mapping[str, Any]) -> None:
-    """Raises UserError for a value of an unknown option, or one that nobody could have typed for its option."""
+    """Raises UserError for an unknown option, or a value that the option does not accept."""
     known = {option.name: option for option in options}
     for key, value in values.items():
         if key not in known:

@@ -1,4 +1,4 @@
-"""An option of a recipe: its type, default, bounds and help; how a value for it is parsed and checked."""
+"""An option of a recipe: its type, default, bounds and help, and how its values are parsed and checked."""
 
 import sys
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of annotated_types' Ge, Gt, Le, Lt and Interval
 SETTINGS = ("epochs", "batch_size", "schedule", "warmup", "ema", "monitor")  # for which a recipe has a default
 TYPES = {int: "INTEGER", float: "FLOAT", str: "TEXT", tuple[int, ...]: "INTEGER,..."}
-WHOLE = ((">=", -(2**63)), ("<=", 2**63 - 1))  # what a tensor of whole numbers holds
+WHOLE = ((">=", -(2**63)), ("<=", 2**63 - 1))  # 64 bits, as in a tensor
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,20 @@ class Option:
 
     @property
     def metavar(self) -> str:
-        """What `--help` shows for its value: the type and the range."""
+        """The type and the range, as `--help` shows them."""
         return " ".join([TYPES.get(self.type, ""), *(f"{sign}{bound:g}" for sign, bound in self.bounds)])
 
     def parse(self, text: str) -> Any:
-        """The value that was typed. Raises ValueError with a reason for one that is not of the type or out of range."""
+        """The value of a text. Raises ValueError, with the reason, if it is not of the type or out of range."""
         parts = [part for part in text.split(",") if part.strip()]
         return self._validated(parts if get_origin(self.type) is tuple else text)
 
     def check(self, value: object) -> None:
-        """Raises ValueError for a value that nobody could have typed: a configuration may hold any."""
+        """Raises ValueError for a value of another type or out of range, as a configuration may hold any value."""
         self._validated(value, strict=True)
 
     def _validated(self, value: object, strict: bool = False) -> Any:
-        """The value as pydantic returns it. Raises ValueError if it refuses it."""
+        """The value, validated by pydantic. Raises ValueError if it is invalid."""
         from pydantic import ValidationError
 
         try:
@@ -52,7 +52,7 @@ class Option:
 
     @cached_property
     def _adapter(self) -> "TypeAdapter[Any]":
-        """Checks type and bounds, those of each number of a tuple. No float may be infinite, no int need more than 64 bits."""
+        """The validator of type and bounds, in a tuple of each number. Floats must be finite, and ints fit into 64 bits."""
         from pydantic import Field, TypeAdapter
 
         if self.type not in TYPES or self.type is str:
@@ -68,16 +68,16 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """What the command line needs to know of a recipe."""
+    """What the command line needs to know about a recipe."""
 
     options: tuple[Option, ...]
-    settings: Mapping[str, Any]  # its defaults of SETTINGS
-    doc: str  # its file's docstring
-    takes_classes: bool  # whether the constructor wants the number of classes behind the shape of an image
+    settings: Mapping[str, Any]  # the recipe's defaults of SETTINGS
+    doc: str  # the docstring of the file
+    takes_classes: bool  # whether the constructor takes the number of classes after the shape of an image
 
 
 def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
-    """The option that a keyword argument with this type and default is. Raises UserError for a type or bound that cannot be."""
+    """The option for a keyword argument with this type and default. Raises UserError for an unsupported type or bound."""
     plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(plain) is tuple and get_args(plain) == (int, ...):
         plain = tuple[int, ...]  # typing.Tuple is another object
@@ -96,18 +96,18 @@ def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
     if not all(_is_valid_bound(plain, bound) for _, bound in bounds):
         raise UserError(
             f"{recipe}: the option {name} has a bound that does not fit its type.",
-            "A float's is a number, that of an int or tuple[int, ...] a whole one; others have none.",
+            "The bound of a float is a number, that of an int or tuple[int, ...] a whole number; other types have none.",
         )
     return Option(name, plain, default, help_line, bounds)
 
 
 def _is_choice(hint: Any) -> bool:
-    """Whether a type is one of some words."""
+    """Whether a type is a Literal of strings."""
     return get_origin(hint) is Literal and all(isinstance(value, str) for value in get_args(hint))
 
 
 def _is_valid_bound(kind: Any, bound: Any) -> bool:
-    """Whether a value of this type can be compared with a bound."""
+    """Whether a bound is a finite number that fits values of this type."""
     if not isinstance(bound, (int, float)) or not abs(bound) <= sys.float_info.max:  # infinite or NaN
         return False
     return kind is float or (kind in (int, tuple[int, ...]) and bound == int(bound))

@@ -1,4 +1,4 @@
-"""Where recipe files lie, and which of them may be run because the user typed them."""
+"""Where recipe files are, and which of them may be executed because the user typed their path."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from aelab.recipe_files.recipe_file import RecipeFile
 
 
 def available() -> dict[str, RecipeFile]:
-    """Every recipe by name: the built-in ones, and those of ./recipes, which win."""
+    """Every recipe by name: the built-in ones, and those in ./recipes, which take precedence."""
     spec = importlib.util.find_spec("aelab.recipes")
     built_in = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     found: dict[str, RecipeFile] = {}
@@ -29,7 +29,7 @@ def available() -> dict[str, RecipeFile]:
 
 
 def find(name: str) -> RecipeFile:
-    """The file of a recipe given by name or by path. Raises UserError, with the nearest name, if there is none."""
+    """The file of a recipe, given by name or path. Raises UserError, suggesting a similar name, if there is none."""
     if name.endswith(".py"):
         if not Path(name).is_file():
             raise UserError(f"there is no file {name}.", code=2)
@@ -46,14 +46,14 @@ def find(name: str) -> RecipeFile:
 
 
 def trust(name: str) -> RecipeFile:
-    """The file of a recipe whose name or path the user typed to train it; a path is remembered.
+    """The file of a recipe whose name or path the user typed. A path is remembered.
 
-    Its runs can then be opened without the path being typed again, as long as not a byte of the file is changed.
+    Its runs can then be opened without typing the path again, as long as the file is not changed.
     """
     recipe_file = find(name)
     if not _is_local(recipe_file):
         _trusted.add(mark := _trust_file(recipe_file))
-        with suppress(OSError):  # then it has to be typed again in the next command
+        with suppress(OSError):  # then the path must be typed again in the next command
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
     return recipe_file
@@ -68,19 +68,19 @@ def _is_local(recipe_file: RecipeFile) -> bool:
 
 
 def _trust_file(recipe_file: RecipeFile) -> Path:
-    """An empty file of the user's own that says: this source was typed at this place."""
+    """An empty file in the user's cache folder that records that this path with this content was typed."""
     digest = hashlib.sha256(os.fsencode(recipe_file.path) + b"\0" + recipe_file.content).hexdigest()
     return Path(platformdirs.user_cache_dir("aelab")) / "typed" / digest
 
 
 def of_run(path: str, name: str) -> RecipeFile:
-    """The recipe file that a run names by the path or name in its configuration, and by the name in the store.
+    """The recipe file of a run, by the path or name in its configuration, else by its name in the store.
 
-    Raises UserError where it is neither built in, nor in ./recipes, nor the very source that the user typed.
+    Raises UserError if it is neither built in, nor in ./recipes, nor a file with the content that the user typed the path of.
     """
     known = available()
     recipe_file = known.get(path) or (find(path) if path.endswith(".py") and Path(path).is_file() else None)
-    if recipe_file is None:  # of another machine
+    if recipe_file is None:  # the path is of another machine
         name = Path(name).name.removesuffix(".py")
         if name not in known:
             raise UserError(

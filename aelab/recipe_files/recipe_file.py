@@ -1,4 +1,4 @@
-"""A recipe's file: its bytes, its source, what identifies it. Nothing here runs it."""
+"""A recipe file: its bytes, its source and its digest. Nothing here executes it."""
 
 import ast
 import hashlib
@@ -12,14 +12,14 @@ from pathlib import Path
 from aelab.errors import UserError, visible
 from aelab.files import read_small_file
 
-# What Python raises for a text that it cannot parse; some for an unknown encoding, some for one that is nested too deeply.
+# What Python raises for a source that it cannot parse, for an unknown encoding, or for one that is nested too deeply.
 UNREADABLE = (SyntaxError, ValueError, LookupError, RecursionError, MemoryError)
-COMMON = ("aelab", "aelab.recipe")  # imported by every recipe: the version of aelab stands for them
+COMMON = ("aelab", "aelab.recipe")  # imported by every recipe; not part of its digest
 
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe's file, found but not run. It is read once: what is compared and recorded is what is executed."""
+    """A recipe file, not executed. It is read once, so that what is compared and recorded is what is executed."""
 
     name: str
     path: Path
@@ -35,7 +35,7 @@ class RecipeFile:
 
     @property
     def source(self) -> str:
-        """The text of the file. Raises one of UNREADABLE where it has no such text."""
+        """The text of the file. Raises one of UNREADABLE if it cannot be decoded."""
         return importlib.util.decode_source(self.content)
 
     @cached_property
@@ -45,9 +45,9 @@ class RecipeFile:
 
     @cached_property
     def sha256(self) -> str:
-        """What identifies the code that is trained: the file, and what it imports of aelab beyond `aelab.recipe`.
+        """A digest of the code that is trained: the file, and the modules of aelab that it imports beyond `aelab.recipe`.
 
-        It is the SHA-256 of the file's bytes alone where it imports nothing else of aelab.
+        It is the SHA-256 of the file alone if there are no such modules.
         """
         own = hashlib.sha256(self.content).hexdigest()
         try:
@@ -61,7 +61,7 @@ class RecipeFile:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring, or what is wrong with the file."""
+        """The first line of the docstring, or why the file cannot be read."""
         try:
             return visible((ast.get_docstring(self.tree) or "no docstring").splitlines()[0])
         except (UserError, *UNREADABLE) as error:
@@ -69,14 +69,14 @@ class RecipeFile:
 
 
 def _parsed(source: str | bytes) -> ast.Module:
-    """A source, parsed; what Python warns of it is said when it is run."""
+    """Parses a source. Python's warnings about it are shown when it is executed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
 def _modules(tree: ast.Module) -> dict[str, bytes]:
-    """The sources of the modules of aelab that a source imports, and of those that they import, by their names."""
+    """The sources of the modules of aelab that a source imports, directly or indirectly, by name."""
     found: dict[str, bytes] = {}
     waiting = list(_imports(tree))
     while waiting:
@@ -88,7 +88,7 @@ def _modules(tree: ast.Module) -> dict[str, bytes]:
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    """The names under aelab that a source imports, anywhere in it; some are of modules, some of what is in one."""
+    """The names under aelab that a source imports, anywhere in it: modules, and names in modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -98,12 +98,12 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             continue
         for name in names:
             parts = name.split(".")
-            if parts[0] == "aelab":  # an import of a.b.c runs a and a.b too
+            if parts[0] == "aelab":  # an import of a.b.c executes a and a.b too
                 yield from (".".join(parts[:length]) for length in range(1, len(parts) + 1))
 
 
 def _file(name: str) -> Path | None:
-    """The source file of a module of aelab, found without importing it, or None if there is no such module."""
+    """The source file of a module of aelab, found without importing it; None if there is no such module."""
     _, room, *rest = name.split(".")
     spec = importlib.util.find_spec(f"aelab.{room}")  # which imports `aelab` alone
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):

@@ -1,6 +1,6 @@
-"""A recipe's signature read from its source: running the file would import torch, which takes seconds.
+"""Reads the signature of a recipe from its source, as executing the file would import torch, which takes seconds.
 
-What is read is what running the file would give, or nothing: a source that could mean anything else is not guessed at.
+The result is exactly what executing the file would give. If that is not certain, there is no result.
 """
 
 import ast
@@ -17,9 +17,9 @@ from aelab.errors import UserError
 from aelab.recipe_files.option import SETTINGS, Signature, option
 from aelab.recipe_files.recipe_file import UNREADABLE, RecipeFile
 
-# Importing these changes no recipe. `__future__` would turn annotations into strings.
+# Packages whose import changes no recipe. `__future__` is not among them, as it would turn annotations into strings.
 PACKAGES = sys.stdlib_module_names - {"__future__"} | {"aelab", "annotated_types", "numpy", "torch", "torchvision"}
-PURE = ("math.", "torch.")  # whose functions change nothing here either
+PURE = ("math.", "torch.")  # their functions change no recipe either
 VALUES = {f"builtins.{kind.__name__}": kind for kind in (int, float, bool, str, tuple)} | {
     "typing.Annotated": Annotated,
     "typing.Literal": Literal,
@@ -29,11 +29,11 @@ DECORATORS = ("builtins.property", "builtins.staticmethod", "builtins.classmetho
 
 
 class _UnclearError(Exception):
-    """The source does not say by itself what running it would give."""
+    """The source alone does not tell what executing it would give."""
 
 
 def read(recipe_file: RecipeFile) -> Signature | None:
-    """The signature of a recipe, or None where only running it tells."""
+    """The signature of a recipe, or None if only executing it tells."""
     try:
         return _Source(recipe_file.tree).signature()
     except (_UnclearError, UserError, TypeError, *UNREADABLE):
@@ -41,22 +41,22 @@ def read(recipe_file: RecipeFile) -> Signature | None:
 
 
 class _Source:
-    """A file of statements that bind names and do nothing else, so that what a name means can be read.
+    """A source whose statements only bind names, so that the meaning of a name can be read from it.
 
-    A name has a meaning if an import at the top is all that binds it in the whole file, or if it is a builtin that
+    A name has a known meaning if imports of one thing at the top level are all that binds it, or if it is a builtin that
     nothing binds.
     """
 
     def __init__(self, tree: ast.Module) -> None:
         self.tree = tree
-        self.bound: dict[str, list[str]] = defaultdict(list)  # to what it is imported as, or to "" for anything else
+        self.bound: dict[str, list[str]] = defaultdict(list)  # the full name for an import, "" for anything else
         top = set(tree.body)
         for node in ast.walk(tree):
             for name, meaning in _bindings(node, node in top):
                 self.bound[name].append(meaning)
 
     def signature(self) -> Signature:
-        """The signature of the file's one recipe. Raises _UnclearError where that cannot be read."""
+        """The signature of the file's one recipe. Raises _UnclearError if it cannot be read."""
         self._check(self.tree.body)
         recipe = self._recipe()
         constructors = [node for node in recipe.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
@@ -68,7 +68,7 @@ class _Source:
         if not plain or any(
             map(_has_string, [constructors[0].returns, *(each.annotation for each in (*plain, *others))])
         ):
-            raise _UnclearError  # even self is one of *args; a type in quotes may not be known when it runs
+            raise _UnclearError  # self may be in *args; a type in quotes may be unknown when the file is executed
         found = []
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
             if argument.annotation is None or default is None or argument.arg.startswith("__"):  # which Python renames
@@ -80,7 +80,7 @@ class _Source:
         return Signature(tuple(found), settings, ast.get_docstring(self.tree) or "", takes_classes)
 
     def settings(self, recipe: ast.ClassDef) -> dict[str, Any]:
-        """Those of SETTINGS, by their present names, that a class has a value for."""
+        """The values that a class sets for SETTINGS, by their present names."""
         old_names = {old: new for old, new in aliases.RECIPE.items() if new in SETTINGS}
         found: dict[str, Any] = {}
         for node in recipe.body:
@@ -91,7 +91,7 @@ class _Source:
         return aliases.renamed(found, old_names)
 
     def _recipe(self) -> ast.ClassDef:
-        """The one class that inherits from Recipe, and from nothing else. Raises _UnclearError if another one might."""
+        """The one class that inherits from Recipe only. Raises _UnclearError if another class might inherit from it too."""
         classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef)]
         recipes = [node for node in classes if [self.meaning(base) for base in node.bases] == ["aelab.recipe.Recipe"]]
         if len(recipes) != 1 or len(self.bound[recipes[0].name]) != 1 or recipes[0].decorator_list:
@@ -107,7 +107,7 @@ class _Source:
         return recipe
 
     def _check(self, body: Sequence[ast.stmt]) -> None:
-        """Raises _UnclearError for a statement that may do more, when the file is run, than bind its names."""
+        """Raises _UnclearError for a statement that may do more than bind names."""
         for node in body:
             match node:
                 case ast.Pass() | ast.Expr(value=ast.Constant()):
@@ -139,14 +139,14 @@ class _Source:
                 raise _UnclearError
 
     def _check_decorators(self, nodes: Sequence[ast.expr]) -> None:
-        """Raises _UnclearError for a decorator that is not imported."""
+        """Raises _UnclearError for a decorator that is neither imported nor one of DECORATORS."""
         for node in nodes:
             meaning = self.meaning(node.func if isinstance(node, ast.Call) else node)
             if not meaning or (meaning.startswith("builtins.") and meaning not in DECORATORS):
                 raise _UnclearError
 
     def meaning(self, node: ast.expr) -> str:
-        """The full name of what a name, or a name with dots, stands for; "" if that is not known."""
+        """The full name that a name, or a dotted name, stands for; "" if it is not known."""
         if isinstance(node, ast.Attribute):
             inner = self.meaning(node.value)
             return inner and f"{inner}.{node.attr}"
@@ -158,7 +158,7 @@ class _Source:
         return meanings.pop() if len(meanings) == 1 else ""
 
     def value(self, node: ast.expr | None) -> Any:
-        """The value of a literal or of a type with its notes. Raises _UnclearError for anything else."""
+        """The value of a literal or of an annotated type. Raises _UnclearError for anything else."""
         match node:
             case ast.Constant(value=value):
                 return value
@@ -181,7 +181,7 @@ class _Source:
 
 
 def _bindings(node: ast.AST, at_the_top: bool) -> Iterator[tuple[str, str]]:
-    """The names that a node binds, its inner nodes left out, with their meanings: what is imported, or "" for anything else."""
+    """The names that a node itself binds, with their meanings: the full name for an import, "" for anything else."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         for alias in node.names:
             if isinstance(node, ast.ImportFrom):
@@ -199,14 +199,14 @@ def _bindings(node: ast.AST, at_the_top: bool) -> Iterator[tuple[str, str]]:
 
 
 def _has_string(annotation: ast.expr | None) -> bool:
-    """Whether a string is in an annotation."""
+    """Whether an annotation contains a string."""
     return annotation is not None and any(
         isinstance(node, ast.Constant) and isinstance(node.value, str) for node in ast.walk(annotation)
     )
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:
-    """The names that one statement of a file or class that `_Source` accepts binds there."""
+    """The names that a statement binds in its scope, for a statement that `_Source` accepts."""
     if isinstance(statement, ast.Assign):
         yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
     elif isinstance(statement, ast.AnnAssign):
@@ -218,7 +218,7 @@ def _names(statement: ast.stmt) -> Iterator[str]:
 
 @cache
 def _default_settings() -> dict[str, Any]:
-    """The values of SETTINGS that a recipe has unless it says otherwise: the class Recipe's own."""
+    """The values of SETTINGS in the class Recipe, which a recipe inherits."""
     source = _Source(ast.parse((Path(__file__).parents[1] / "recipe.py").read_bytes()))
     (recipe,) = (node for node in source.tree.body if isinstance(node, ast.ClassDef) and node.name == "Recipe")
     return source.settings(recipe)

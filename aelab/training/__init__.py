@@ -1,4 +1,4 @@
-"""The training loop as a generator of events, its settings and state, and its checkpoints."""
+"""The training loop as a generator of events; its settings, its state and its checkpoints."""
 
 from aelab.training.checkpoint import Checkpoint, finish, newest, present
 from aelab.training.device import device_name, pick_device

@@ -1,11 +1,11 @@
-"""Checkpoints: folders that are whole or not there, verified before they are believed.
+"""Checkpoints: folders that are written atomically, and verified before they are used.
 
     checkpoints/last-00001250/   weights.safetensors  state.pt  manifest.json      all that a resume needs; two are kept
     checkpoints/best-00001000/   weights.safetensors  manifest.json                the weights of the best validation
 
-Of a finished run one last is left, and no best where the last one's manifest says that its weights are the best ("best": true).
-A folder is written under another name, synced and renamed, so a kill leaves the old one. The manifest holds the sha256 of every
-file: torch.load alone does not notice flipped bits.
+A finished run keeps one last checkpoint, and no best one if the manifest of the last says that its weights are the best
+("best": true). A folder is written under another name, synced and renamed, so that a kill leaves the old one. The manifest
+holds the sha256 of every file, as torch.load does not notice flipped bits.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ MAX_KEPT: Mapping[Kind, int] = {"last": 2, "best": 1}
 
 
 class OtherFormat(UserError):
-    """A checkpoint of another version of aelab: not damaged, and not to be passed over."""
+    """A checkpoint in the format of another version of aelab. It is not damaged, so it must not be skipped."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: the recipe's weights, the training state (empty in a best one), and the manifest."""
+    """A verified checkpoint: the recipe's weights, the training state (empty for a best one), and the manifest."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -58,8 +58,8 @@ def save(
 ) -> Path:
     """Writes one checkpoint into `folder` and removes the older ones of its kind that are no longer kept.
 
-    A whole one of the same kind and step is left as it is: a resume goes the same way from either. `facts` goes into
-    the manifest. Raises OSError if the disk does not take it; what was there stays intact.
+    A checkpoint of the same kind and step that verifies is not written again. `facts` goes into the manifest. Raises OSError
+    if the disk does not take it; the checkpoints that were there stay intact.
     """
     files = {"weights.safetensors": safetensors.torch.save(_copied(weights))}
     if state:
@@ -77,7 +77,7 @@ def save(
         return target
     unfinished = folder / f".{target.name}.{os.getpid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{kind}-*"):  # by a process that was killed
+    for left in folder.glob(f".{kind}-*"):  # left by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
         unfinished.mkdir()
@@ -87,7 +87,7 @@ def save(
                 file.flush()
                 os.fsync(file.fileno())
         _sync(unfinished)
-        shutil.rmtree(target, ignore_errors=True)  # one that did not verify
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one
         unfinished.rename(target)
         _sync(folder)
     finally:
@@ -102,7 +102,7 @@ def save(
 
 
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that share no memory: safetensors refuses tied weights."""
+    """Contiguous copies of weights that share no memory: safetensors refuses tied weights."""
     return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
 
 
@@ -133,9 +133,9 @@ def present(folder: Path, kind: Kind) -> list[Path]:
 
 
 def finish(folder: Path) -> None:
-    """Leaves of a finished run what is needed: the newest last checkpoint, and the best one unless that is the same.
+    """Removes from a finished run all but the newest last checkpoint and the best one; the latter too if both are the same.
 
-    Where the newest does not verify, everything stays.
+    If the newest one does not verify, nothing is removed.
     """
     lasts = present(folder, "last")
     try:
@@ -147,7 +147,7 @@ def finish(folder: Path) -> None:
 
 
 def _with_weights(folder: Path, kind: Kind) -> list[Path]:
-    """The checkpoints that have the weights of a kind, newest first: the best ones may be those of a last checkpoint."""
+    """The checkpoints that hold the weights of a kind, newest first. A last checkpoint may hold the best weights."""
     paths = present(folder, kind)
     if kind == "best":
         paths += [path for path in present(folder, "last") if _is_best(path)]
@@ -155,7 +155,7 @@ def _with_weights(folder: Path, kind: Kind) -> list[Path]:
 
 
 def _is_best(path: Path) -> bool:
-    """Whether a last checkpoint says that its weights are the best; whether that is true is seen when it is loaded."""
+    """Whether the manifest of a last checkpoint says that its weights are the best. It is verified only when it is loaded."""
     try:
         return json.loads(read_small_file(path / "manifest.json"))["best"] is True
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -163,7 +163,7 @@ def _is_best(path: Path) -> bool:
 
 
 def load(path: Path) -> Checkpoint:
-    """Reads one checkpoint. Raises UserError, naming the file, if anything in it is missing, altered or of another format."""
+    """Reads and verifies one checkpoint. Raises UserError, naming the file, if anything is missing, altered or unknown."""
     try:
         manifest = json.loads(read_small_file(path / "manifest.json"))
         if manifest["format"] != FORMAT:
@@ -171,23 +171,25 @@ def load(path: Path) -> Checkpoint:
                 f"checkpoint {path} has format {manifest['format']}; this version of aelab reads {FORMAT}."
             )
         if manifest["sha256"] != _digest(manifest):
-            raise UserError(f"checkpoint {path / 'manifest.json'} is altered: its sha256 is not its own.")
+            raise UserError(
+                f"checkpoint {path / 'manifest.json'} is altered: its sha256 differs from the one that it states."
+            )
         if path.name != f"{manifest['kind']}-{manifest['step']:08d}":
             raise UserError(
-                f"checkpoint {path} has another name than its manifest: {manifest['kind']}, {manifest['step']}."
+                f"checkpoint {path} has another name than its manifest says: {manifest['kind']}, {manifest['step']}."
             )
         files = {name: _verified(path, name, facts) for name, facts in manifest["files"].items()}
         weights = safetensors.torch.load(files["weights.safetensors"])
         state = _state(path, files["state.pt"]) if manifest["kind"] == "last" else {}
     except UserError:
         raise
-    except Exception as error:  # json's, safetensors', zipfile's, pickle's: a crafted file may raise any
+    except Exception as error:  # a crafted file can make json, safetensors, zipfile or pickle raise anything
         raise UserError(f"checkpoint {path} cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from error
     return Checkpoint(path, weights, state, manifest)
 
 
 def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
-    """The content of one file. Raises UserError if it is a link or not what the manifest says."""
+    """The content of one file. Raises UserError if it is a link or differs from the manifest."""
     file = path / Path(name).name
     if file.is_symlink() or path.is_symlink():
         raise UserError(f"checkpoint {file} is a link; links are refused.")
@@ -198,13 +200,13 @@ def _verified(path: Path, name: str, facts: Mapping[str, Any]) -> bytes:
 
 
 def _state(path: Path, content: bytes) -> dict[str, Any]:
-    """What torch.save wrote: tensors and plain values, nothing that executes, nothing that unfolds."""
+    """The training state in `content`, as torch.save wrote it. Code and compressed data are refused."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > len(content):  # torch stores, it does not compress
             raise UserError(f"checkpoint {path / 'state.pt'} is compressed; aelab writes none like it.")
     try:
         state = torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as error:  # torch's text advises to load it in the way that executes code
+    except Exception as error:  # not shown: torch's message advises the user to load it in a way that executes code
         raise UserError(
             f"checkpoint {path / 'state.pt'} cannot be read: it is damaged, or holds what aelab never writes."
         ) from error
@@ -214,9 +216,9 @@ def _state(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def newest(folder: Path, kind: Kind, warn: Callable[[str], object] = log.warning) -> Checkpoint | None:
-    """The newest checkpoint of a kind that verifies, or None; `warn` is told of each damaged one that is skipped.
+    """The newest checkpoint of a kind that verifies, or None. `warn` is called for each damaged one that is skipped.
 
-    The best weights may be in a last checkpoint. Raises UserError for one of another format.
+    The best weights may be in a last checkpoint. Raises UserError for a checkpoint in another format.
     """
     paths = _with_weights(folder, kind)
     for number, path in enumerate(paths, 1):

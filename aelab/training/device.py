@@ -1,4 +1,4 @@
-"""What a training runs on."""
+"""The device that a training runs on."""
 
 import torch
 
@@ -6,7 +6,7 @@ from aelab.errors import UserError
 
 
 def pick_device(name: str) -> torch.device:
-    """auto is CUDA where there is one, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
+    """The device of a name; `auto` is CUDA if available, else Apple's MPS, else the CPU. Raises UserError if there is none."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, there in available.items() if there)
@@ -18,7 +18,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device is called."""
+    """The name of a GPU; of a CPU the number of threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What a trainer tells while it trains."""
+"""The events that a trainer yields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StepDone:
-    """A step was taken. Every few steps `means` holds the means of the step's metrics since the last time, else None."""
+    """A step is done. Every few steps `means` holds the mean of each training metric since the last time, else None."""
 
     step: int
     means: Mapping[str, float] | None
@@ -15,7 +15,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class StepSkipped:
-    """A step was not taken, as its loss or gradient was not finite; so many were skipped by now."""
+    """A step was skipped, as its loss or gradient was not finite; `skipped` counts such steps so far."""
 
     step: int
     reason: str
@@ -24,10 +24,10 @@ class StepSkipped:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch is over and the weights are validated.
+    """An epoch is done, and the weights are validated.
 
-    `train` holds the means of the step's metrics over the epoch, `val` the metrics on the validation images. `improved`
-    says whether these weights are the ones to keep so far. `seconds` are those of the training steps alone.
+    `train` holds the means of the training metrics over the epoch, `val` the metrics on the validation images. `improved`
+    says whether these weights are the best so far. `seconds` is the time of the training steps alone.
     """
 
     epoch: int
@@ -42,7 +42,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class PhaseStopped:
-    """A phase ended early: `patience` epochs brought no better validation."""
+    """A phase ended early, after `patience` epochs without an improved validation."""
 
     phase: str
     patience: int

@@ -1,4 +1,4 @@
-"""When a trainer's state is written to the disk, and what becomes of a disk that does not take it."""
+"""When the state of a trainer is saved, and what happens if the disk does not take it."""
 
 import logging
 import time
@@ -14,11 +14,11 @@ from aelab.training.weights import not_finite
 
 log = logging.getLogger(__name__)
 
-SAVE_SECONDS = 30.0  # between two checkpoints: the most that a kill can cost
+SAVE_SECONDS = 30.0  # between two checkpoints: the most that a kill can lose
 
 
 class Checkpoints:
-    """The checkpoints of one training, in `folder`; `facts` go into each manifest."""
+    """Saves the checkpoints of one training in `folder`; `facts` go into each manifest."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder, self.facts = folder, facts
@@ -26,13 +26,13 @@ class Checkpoints:
         self._saved_at = self._counted_to = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last one is so old that it is time for another."""
+        """Whether SAVE_SECONDS have passed since the last checkpoint."""
         return time.monotonic() - self._saved_at > SAVE_SECONDS
 
     def save(self, trainer: Trainer) -> None:
-        """Writes the state of a trainer. A disk that does not take it is a warning here; `error` says why.
+        """Saves the state of a trainer. If the disk does not take it, this only warns, and `error` says why.
 
-        Raises DivergedError, and leaves the last ones, where the weights are not finite.
+        Raises DivergedError if the weights are not finite; the checkpoints before stay.
         """
         at = trainer.progress
         if name := not_finite(trainer.recipe):
@@ -55,7 +55,7 @@ class Checkpoints:
 
 
 def restore(trainer: Trainer, last: Checkpoint, best: Checkpoint | None) -> None:
-    """Brings a trainer to a checkpoint. Raises UserError where it does not fit the recipe or could not be written by it."""
+    """Loads a checkpoint into a trainer. Raises UserError if it does not belong to this recipe with these options."""
     try:
         trainer.load_state_dict(last.state, last.weights, best.weights if best else None)
         if trainer.progress.step != last.manifest["step"]:

@@ -1,4 +1,4 @@
-"""How to train, and where a training stands: plain values that a checkpoint and config.json hold."""
+"""The settings and the progress of a training: plain values that config.json and checkpoints hold."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ from aelab.errors import reason
 
 T = TypeVar("T")
 
-LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
-MIN_STEPS = 2000  # of a training whose epochs nobody chose
+LARGEST_SEED = 2**32 - 1  # torch's CPU generator uses 32 bits: a larger seed would repeat a smaller one
+MIN_STEPS = 2000  # of a training for which no number of epochs was given
 
-Whole = Annotated[int, Interval(ge=-(2**63), lt=2**63)]  # what a tensor holds
+Whole = Annotated[int, Interval(ge=-(2**63), lt=2**63)]  # 64 bits, as in a tensor
 Count = Annotated[int, Interval(ge=0, lt=2**63)]
 Positive = Annotated[int, Interval(ge=1, lt=2**63)]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train, whatever the recipe. Raises ValueError for what the command line would not take."""
+    """The settings of a training that every recipe has. Raises ValueError for a value that the command line would refuse."""
 
     epochs: Positive
     batch_size: Positive
@@ -41,37 +41,37 @@ class Settings:
         _check(type(self), vars(self))
 
     def steps_an_epoch(self, images: int) -> int:
-        """The rest of a shuffled epoch is left out, so that all steps are alike."""
+        """Full batches in an epoch of so many images. An incomplete last batch is left out, so that all steps are alike."""
         return images // min(self.batch_size, images)
 
     def long_enough(self, images: int) -> "Settings":
-        """With more epochs where these would be fewer than MIN_STEPS steps, or than max_steps if that is less."""
+        """These settings with enough epochs for MIN_STEPS steps, or for max_steps if that is less."""
         fewest = min(MIN_STEPS, self.max_steps or MIN_STEPS)
         return replace(self, epochs=max(self.epochs, math.ceil(fewest / self.steps_an_epoch(images))))
 
 
 @dataclass
 class Progress:
-    """Where a training stands: what a checkpoint holds beside tensors."""
+    """The progress of a training: what a checkpoint holds beside tensors."""
 
     phase: Whole = 0
-    epoch: Whole = 0  # whole ones in this phase
-    batch: Whole = 0  # done in this epoch
-    step: Whole = 0  # in all phases
-    epochs: Whole = 0  # in all phases
-    best: float = math.inf
+    epoch: Whole = 0  # complete epochs in this phase
+    batch: Whole = 0  # batches done in this epoch
+    step: Whole = 0  # over all phases
+    epochs: Whole = 0  # over all phases
+    best: float = math.inf  # value of the monitored metric in this phase
     best_step: Whole = 0
-    latest: float = math.inf  # of the validations of this phase
+    latest: float = math.inf  # value of the monitored metric
     since_best: Whole = 0  # epochs
     seconds: float = 0.0  # of training in this epoch
-    spent: float = 0.0  # seconds in all, with validation and logging, in every process that worked on it
-    names: list[str] = field(default_factory=list)  # of the summed figures
+    spent: float = 0.0  # seconds in all processes, validation and logging included
+    names: list[str] = field(default_factory=list)  # of the summed metrics
     summed: Whole = 0  # steps in the sums of the epoch
-    windowed: Whole = 0  # and of the window
-    skipped: Whole = 0  # steps that were not taken, as their loss or gradient was not finite
+    windowed: Whole = 0  # steps in the sums of the window
+    skipped: Whole = 0  # steps that were skipped, as their loss or gradient was not finite
 
     def check(self, phases: Sequence[int], batches: int, settings: Settings) -> None:
-        """Raises ValueError where this cannot be in a training with `phases` of so many epochs of so many batches."""
+        """Raises ValueError if a training cannot have this progress; `phases` are the epochs of each, of `batches` batches."""
         steps = sum(phases) * batches
         steps = min(steps, settings.max_steps or steps)
         cut = settings.patience is not None or self.step == steps  # phases may have ended early
@@ -98,7 +98,7 @@ class Progress:
 
 
 def from_values(kind: type[T], values: object) -> T:
-    """A dataclass of plain values. Raises ValueError for a field that is missing, unknown or not of its type."""
+    """Makes a dataclass from plain values. Raises ValueError for a field that is missing, unknown or not of its type."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{values!r:.60} is no {kind.__name__.lower()}")
     known = fields(kind)  # type: ignore[arg-type]  # mypy has no name for the type of a dataclass
@@ -110,7 +110,7 @@ def from_values(kind: type[T], values: object) -> T:
 
 
 def _check(kind: type, values: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value that is not, without any conversion, of the type of its field."""
+    """Raises ValueError for a value that is not of the type of its field; nothing is converted."""
     for name, value in values.items():
         try:
             _adapters(kind)[name].validate_python(value, strict=True)
@@ -120,12 +120,12 @@ def _check(kind: type, values: Mapping[str, Any]) -> None:
 
 @cache
 def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
-    """What checks the fields of a dataclass, by their names."""
+    """A validator for each field of a dataclass."""
     return {name: TypeAdapter(hint) for name, hint in get_type_hints(kind, include_extras=True).items()}
 
 
 def rate_factor(settings: Settings, done: int, total: int) -> float:
-    """The factor of the learning rate after `done` of `total` steps of a phase: warm-up, then constant or half a cosine."""
+    """The factor of the learning rate after `done` of `total` steps of a phase: warm-up, then constant or a half cosine."""
     factor = min(1.0, (done + 1) / (settings.warmup + 1))
     if settings.schedule == "cosine":
         factor *= (1 + math.cos(math.pi * done / total)) / 2

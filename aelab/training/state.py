@@ -1,4 +1,4 @@
-"""The state of a trainer: taken, checked against what this training could have written, and loaded."""
+"""The state of a trainer: saved, checked against what this training could have written, and loaded."""
 
 import math
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def of(trainer: "Trainer") -> dict[str, Any]:
 def load(
     trainer: "Trainer", values: Mapping[str, Any], weights: Mapping[str, Tensor], best: Mapping[str, Tensor] | None
 ) -> None:
-    """Brings a trainer to where another one stood. Raises ValueError where it was none of this recipe and these settings."""
+    """Loads a state into a trainer. Raises ValueError if a trainer of this recipe with these settings cannot have written it."""
     values = deepcopy({"rng_mps": None, **aliases.renamed(values, aliases.STATE)})  # optimizers would share the tensors
     try:
         progress = _checked(trainer, values)
@@ -61,7 +61,7 @@ def load(
     if best:
         trainer.best_weights = {aliases.weight(name): value.to(trainer.device) for name, value in best.items()}
     else:
-        progress.best = math.inf  # it cannot be had again: the next one is the best
+        progress.best = math.inf  # the best weights are lost: the next validation is the best
     torch.set_rng_state(values["rng"])
     if values["rng_cuda"] is not None and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(values["rng_cuda"], trainer.device)
@@ -70,19 +70,19 @@ def load(
 
 
 def _checked(trainer: "Trainer", values: Mapping[str, Any]) -> Progress:
-    """The progress in a state. Raises ValueError where it, or another part of the state, cannot be of this training."""
+    """The progress in a state. Raises ValueError if any part of the state cannot belong to this training."""
     progress = from_values(Progress, values.get("progress"))
     sums = torch.zeros(len(progress.names), dtype=trainer.sums.dtype)
     expected = of(trainer) | {"progress": asdict(progress), "sums": sums, "window_sums": sums, "optimizers": []}
-    stateless = []  # phases none of whose optimizers has a state that it would have after a step
+    stateless = []  # for each phase, whether its optimizers lack the state that they would have after a step
     for phase, states in zip(trainer.phases, values.get("optimizers", ()), strict=True):
         expected["optimizers"].append({name: _stepped(o).state_dict() for name, o in phase.optimizers.items()})
         keeps_state = any(now["state"] for now in expected["optimizers"][-1].values())
         stateless.append(keeps_state and not any(states[name]["state"] for name in phase.optimizers))
-        for name, now in expected["optimizers"][-1].items():  # what has had no gradient yet has no state
+        for name, now in expected["optimizers"][-1].items():  # a parameter without a gradient has no state
             now["state"] = {key: now["state"][key] for key in now["state"].keys() & states[name]["state"].keys()}
             groups = [[{**group, "lr": None} for group in each["param_groups"]] for each in (now, states[name])]
-            if groups[0] != groups[1]:  # the learning rate is set before every step
+            if groups[0] != groups[1]:  # the learning rate does not count: it is set before every step
                 raise ValueError(f"the settings of {name} are not those of this recipe")
     for name in ("rng_cuda", "rng_mps"):
         there = values.get(name)
@@ -96,15 +96,15 @@ def _checked(trainer: "Trainer", values: Mapping[str, Any]) -> Progress:
     done = progress.epoch * trainer.batches + progress.batch if progress.phase < len(trainer.phases) else 0
     begun = stateless[progress.phase] if done > progress.skipped else False
     if begun or (stateless and all(stateless) and progress.step > progress.skipped):
-        raise ValueError("its optimizers have no state after steps that they took")
+        raise ValueError("its optimizers have no state, though they have taken steps")
     if trainer.average and int(values["average"]["n_averaged"]) != progress.step:
         raise ValueError(f"an average of {int(values['average']['n_averaged'])} steps")
-    torch.Generator().set_state(values["rng"])  # raises for a state that is none
+    torch.Generator().set_state(values["rng"])  # raises if it is not a random state
     return progress
 
 
 def _stepped(optimizer: Optimizer) -> Optimizer:
-    """A copy of an optimizer, its parameters too, after a step whose gradient is zero: it shows what state it keeps."""
+    """A copy of an optimizer and its parameters after a step with zero gradients. It shows which state the optimizer has."""
     copy = deepcopy(optimizer)
     for group in copy.param_groups:
         for parameter in group["params"]:
@@ -114,7 +114,7 @@ def _stepped(optimizer: Optimizer) -> Optimizer:
 
 
 def _extend(trainer: "Trainer", before: list[int]) -> None:
-    """Continues a finished training where there are more epochs than it had. Raises UserError where that cannot be."""
+    """Reopens the last phase of a finished training that has more epochs now. Raises UserError if an earlier phase has."""
     at = trainer.progress
     current = min(at.phase, len(trainer.phases) - 1)
     now = [phase.epochs for phase in trainer.phases]
@@ -126,9 +126,10 @@ def _extend(trainer: "Trainer", before: list[int]) -> None:
 
 
 def mismatch(there: object, here: object, name: str = "") -> str | None:
-    """What keeps a state that was read from being one like that which is `here`, in words; None if nothing does.
+    """The first difference in structure between a state that was read (`there`) and the expected one (`here`), or None.
 
-    Keys, types, shapes and lengths must agree, and tensors be finite where those here are. Plain values may differ.
+    Keys, types, shapes and lengths must agree, and a tensor must be finite wherever the expected one is. Plain values may
+    differ.
     """
     if isinstance(here, Mapping):
         if not isinstance(there, Mapping):

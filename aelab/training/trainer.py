@@ -1,4 +1,4 @@
-"""The training loop: phases, epochs and steps of any recipe, as events. It touches nothing but tensors.
+"""The training loop: phases, epochs and steps of any recipe, as events. It has no side effects beyond tensors.
 
     trainer = Trainer(recipe, data, settings)
     for event in trainer:
@@ -6,10 +6,10 @@
             case StepDone(step, means): ...
             case EpochDone(epoch): ...
 
-Whoever iterates decides what becomes of an event, and may stop after any: a trainer that is iterated again, or that has
-loaded the state of another one, goes on from there bit for bit. No recipe is named here. The metrics of a step stay on the
-device and are read every few steps only. The order of the images is a function of the seed and the epoch, so the whole
-state is weights, optimizers, random state and progress (`state`).
+The caller decides what to do with an event, and may stop after any. A trainer that is iterated again, or that has loaded
+the state of another one, continues bit for bit. No recipe is named here. The metrics of a step stay on the device and are
+read every few steps only. The order of the images is a function of the seed and the epoch, so the whole state consists of
+weights, optimizers, random state and progress (`state`).
 """
 
 import math
@@ -31,11 +31,11 @@ from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, Step
 from aelab.training.settings import Progress, Settings, rate_factor
 from aelab.training.weights import average
 
-CURVE_POINTS = 1000  # at most, of a curve by step
+CURVE_POINTS = 1000  # in a metric's curve over steps, at most
 
 
 class DivergedError(UserError):
-    """The loss, a gradient or a weight is not finite before step `step` + 1. `intact` says that the weights still are."""
+    """The loss, a gradient or a weight is not finite after step `step`. `intact` says whether the weights still are."""
 
     def __init__(self, step: int, reason: str, skipped: int, intact: bool) -> None:
         skip = f"has skipped {skipped}" if skipped else "N skips N"
@@ -47,9 +47,9 @@ class DivergedError(UserError):
 
 
 class Trainer:
-    """One training of one recipe on `data`, whose device is the recipe's.
+    """One training of one recipe on `data`, on the device that both are on.
 
-    After a training `recipe` has its last weights; `keep_best` loads the ones to keep.
+    After the training `recipe` has its last weights; `keep_best` loads the best ones.
     """
 
     def __init__(self, recipe: Recipe, data: Dataset, settings: Settings) -> None:
@@ -64,7 +64,7 @@ class Trainer:
         steps = sum(phase.epochs for phase in self.phases) * self.batches
         self.steps = min(steps, settings.max_steps or steps)
         self.epochs = math.ceil(self.steps / self.batches)
-        self.window = math.ceil(self.steps / CURVE_POINTS)  # steps that one point of a curve is the mean of
+        self.window = math.ceil(self.steps / CURVE_POINTS)  # steps that one point of a curve averages
         self.progress = Progress()
         precise = torch.float32 if self.device.type == "mps" else torch.float64
         self.sums = self.window_sums = torch.zeros(0, dtype=precise)
@@ -72,19 +72,19 @@ class Trainer:
 
     @property
     def kept(self) -> Recipe:
-        """The recipe with the weights that are validated, drawn and kept: their average, where one is taken."""
+        """The recipe with the weights that are validated, drawn and saved as the best: their average if there is one."""
         return cast("Recipe", self.average.module) if self.average else self.recipe
 
     @property
     def title(self) -> str:
-        """Which epoch of which phase is next or under way."""
+        """The phase and the epoch that are next or in progress."""
         at = self.progress
         name = f"{self.phases[at.phase].name}, " if len(self.phases) > 1 and at.phase < len(self.phases) else ""
         return f"{name}epoch {min(at.epochs + 1, self.epochs)}/{self.epochs}"
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether so many epochs were no better that the phase ends."""
+        """Whether `patience` epochs have passed without an improvement, so that the phase ends."""
         return self.settings.patience is not None and self.progress.since_best >= self.settings.patience
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,19 +94,19 @@ class Trainer:
     def load_state_dict(
         self, values: Mapping[str, Any], weights: Mapping[str, Tensor], best: Mapping[str, Tensor] | None
     ) -> None:
-        """Goes back to where a trainer stood. Raises ValueError where it was no trainer of this recipe with these settings.
+        """Loads a state. Raises ValueError if a trainer of this recipe with these settings cannot have written it.
 
-        `best` are the best weights so far; without them the next validation is the best.
+        `best` holds the best weights so far; without them, the next validation counts as the best.
         """
         state.load(self, values, weights, best)
 
     def keep_best(self) -> None:
-        """Loads the weights to keep into the recipe: the best validated, or the last where no metric is monitored."""
+        """Loads the best weights into the recipe, or the last ones if no metric is monitored."""
         self.recipe.load_state_dict(self.best_weights or self.kept.state_dict())
         self.average = None
 
     def __iter__(self) -> Iterator[Event]:
-        """Trains to the end. Raises DivergedError where a loss or gradient is not finite, unless the settings skip it."""
+        """Trains to the end. Raises DivergedError if a loss or gradient is not finite, unless the settings skip such steps."""
         at = self.progress
         while at.phase < len(self.phases):
             phase = self.phases[at.phase]
@@ -119,7 +119,7 @@ class Trainer:
                 at.epoch, at.best, at.since_best = 0, math.inf, 0
 
     def _epoch(self, phase: Phase) -> Iterator[Event]:
-        """The rest of one epoch, and its validation."""
+        """Trains the rest of one epoch, and validates."""
         at, sources, title = self.progress, self.sources[self.progress.phase], self.title
         place, length = (self.settings.seed, at.phase, at.epoch), self.batches * self.batch_size
         self.recipe.train()
@@ -141,14 +141,14 @@ class Trainer:
         yield self._end_epoch(title)
 
     def _sources(self, phase: Phase) -> list[Split]:
-        """What each batch of a phase draws from, equally many images of each."""
+        """The splits that each batch of a phase draws from, equally many images from each."""
         train = self.data.train
         chosen = train.labelled(phase.labels, self.settings.seed) if phase.labels else train
         hidden = replace(train, labels=torch.full_like(train.labels, -1))
         return [chosen, hidden] if phase.unlabelled else [chosen]
 
     def step(self, phase: Phase, x: Tensor, y: Tensor) -> str:
-        """One step of a phase with x (B, C, H, W) and y (B,). Returns why it was skipped, or nothing."""
+        """One step of a phase with x (B, C, H, W) and y (B,). Returns why it was skipped, or an empty string."""
         at = self.progress
         self._set_rates(phase)
         may_skip = at.skipped < self.settings.skip_nonfinite
@@ -160,7 +160,7 @@ class Trainer:
             if not may_skip:
                 raise DivergedError(at.step, str(error), at.skipped, intact=True) from error
             for buffer, value in zip(self.recipe.buffers(), before, strict=True):
-                buffer.copy_(value)  # the forward pass may have ruined the averages of a batch normalisation
+                buffer.copy_(value)  # the forward pass may have ruined running averages of batch normalisation
             at.skipped, at.batch, at.step = at.skipped + 1, at.batch + 1, at.step + 1
             return str(error)
         values = torch.stack([value.detach().to(self.sums.dtype) for value in metrics.values()])
@@ -174,7 +174,7 @@ class Trainer:
         return ""
 
     def _set_rates(self, phase: Phase) -> None:
-        """Sets the learning rates, a function of the progress alone."""
+        """Sets the learning rates, which depend on the progress only, so that a schedule has no state."""
         at = self.progress
         factor = rate_factor(self.settings, at.epoch * self.batches + at.batch, phase.epochs * self.batches)
         for optimizer, rates in zip(phase.optimizers.values(), self.rates[at.phase], strict=True):
@@ -186,7 +186,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16) if half else nullcontext()
 
     def _window_means(self) -> dict[str, float] | None:
-        """The means of the metrics since the last time; None where no step was taken."""
+        """The means of the metrics since the last time; None if every step since then was skipped."""
         at = self.progress
         if not at.windowed:
             return None
@@ -207,7 +207,7 @@ class Trainer:
         return EpochDone(at.epochs, title, means, held_out, improved, seconds, speed, at.step == self.steps)
 
     def _keep_if_best(self, held_out: Mapping[str, float]) -> bool:
-        """Keeps the weights where the monitored metric is the best so far, or where none is monitored."""
+        """Copies the weights if the monitored metric is the best so far, or if none is monitored. Returns whether it did."""
         at, monitor = self.progress, self.recipe.monitor
         at.since_best += monitor is not None
         at.latest = math.inf if monitor is None else held_out[monitor]

@@ -1,4 +1,4 @@
-"""The weights of a recipe: their average, whether others fit, and whether they are finite."""
+"""The weights of a recipe: averaged, loaded, and checked for values that are not finite."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from aelab.recipe import Recipe
 def average(recipe: Recipe, decay: float) -> AveragedModel:
     """An exponential moving average of a recipe's weights and buffers.
 
-    After n steps its decay is at most (1 + n) / (10 + n), so that it forgets the first weights in a short training too.
+    After n steps the decay is at most (1 + n) / (10 + n), so that even a short training forgets the initial weights.
     """
 
     def step(averaged: Any, current: Any, n: Tensor | int) -> None:
@@ -25,7 +25,7 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
 
 
 def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
-    """Loads weights into a recipe. Raises ValueError with the first one that does not fit, or is not finite, by name."""
+    """Loads weights into a recipe. Raises ValueError, naming the weight, if one does not fit or is not finite."""
     wanted = recipe.state_dict()
     weights = {aliases.weight(name): value for name, value in weights.items()}
     for name in dict.fromkeys([*wanted, *weights]):
@@ -41,6 +41,6 @@ def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
 
 
 def not_finite(recipe: Recipe) -> str | None:
-    """The first weight that is not finite, or buffer that is not a number; one pass over all of them."""
+    """The name of the first parameter that is not finite, or buffer that is NaN; None if there is none."""
     bad = (name for name, weight in recipe.named_parameters() if not torch.isfinite(weight).all())
     return next(bad, None) or next((name for name, b in recipe.named_buffers() if torch.isnan(b).any()), None)
