@@ -1,4 +1,4 @@
-"""Tracked runs as tables, and how a table is written. pandas is imported only when a table is made."""
+"""Tables of tracked runs, and their formats. pandas is imported only when a table is made."""
 
 from aelab.results.compare import comparable, comparison, grouped, labels, markable, mixed, pivot
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records

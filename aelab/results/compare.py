@@ -1,4 +1,4 @@
-"""Runs side by side, as tables (pandas): which rows and columns they have, and which may be compared."""
+"""Tables (pandas) of runs side by side: their rows and columns, and which values may be compared."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from aelab.tracking import RunInfo
 
-TRAINING_SETTINGS = {  # shown only where `differences` says so: they are no options of a model
+TRAINING_SETTINGS = {  # not options of a model; `differences` includes some of them
     "recipe",
     "seed",
     "device",
@@ -29,7 +29,7 @@ TRAINING_SETTINGS = {  # shown only where `differences` says so: they are no opt
     "patience",
     "parameters",
 }
-SHOWN_ON_REQUEST = {  # metrics that follow from others, or tell little about the model
+SHOWN_ON_REQUEST = {  # metrics that follow from others, or say little about the model
     "sse",
     "psnr",
     "denoised_mse",
@@ -50,17 +50,17 @@ SHOWN_ON_REQUEST = {  # metrics that follow from others, or tell little about th
     "recall",
     "density",
 }
-RECIPE_SPECIFIC = ("loss", "nll", "elbo", "iwae_nll")  # differ in meaning between recipes and between likelihoods
-BETTER_WITH_LONGER_CODES = ("mse", "sse", "psnr", "ssim")  # whatever the model
+RECIPE_SPECIFIC = ("loss", "nll", "elbo", "iwae_nll")  # their meaning depends on recipe and likelihood
+BETTER_WITH_LONGER_CODES = ("mse", "sse", "psnr", "ssim")  # for every model
 BY_THE_CLASSIFIER = ("classes", "class_distance", "inception_score_lenet", "classifier_error")  # "lenet"
-EITHER = "best or last/"  # the split of a column where runs differ in which weights they keep
+EITHER = "best or last/"  # the split of a column for runs of which some keep the best weights and some the last
 
 
 def comparison(runs: "Sequence[RunInfo]", metrics: Sequence[str] = ()) -> "pd.DataFrame":
-    """Runs as rows; as columns the options in which they differ and their metrics.
+    """One row per run; the columns are the options in which the runs differ, and metrics.
 
-    The metrics are `metrics`; by default those of the test set if all runs have been evaluated, else the validation metrics of
-    the kept weights, as best/NAME, last/NAME or, where runs differ in that, "best or last/NAME".
+    Without `metrics`, they are those of the test set if all runs have been evaluated, else the validation metrics of the kept
+    weights, as best/NAME, last/NAME or, if the runs differ in that, "best or last/NAME".
     """
     import pandas as pd
 
@@ -81,7 +81,7 @@ def comparison(runs: "Sequence[RunInfo]", metrics: Sequence[str] = ()) -> "pd.Da
 def differences(runs: "Sequence[RunInfo]") -> list[str]:
     """The options in which runs of one recipe differ, and those of latent_dim, seed, data and epochs in which any runs differ.
 
-    "source" is among them if runs of one recipe were trained by different versions of its file.
+    "source" is among them if runs of one recipe were trained with different versions of its file.
     """
     import pandas as pd
 
@@ -93,7 +93,7 @@ def differences(runs: "Sequence[RunInfo]") -> list[str]:
 
 
 def grouped(runs: "Sequence[RunInfo]", by: Sequence[str], metrics: Sequence[str] = ()) -> "pd.DataFrame":
-    """One row for each group of runs that agree in all options `by`: their number, mean and standard deviation of each metric.
+    """One row per group of runs that agree in all options `by`: their number, and mean and standard deviation of each metric.
 
     Raises UserError for an option that no run has.
     """
@@ -124,9 +124,9 @@ def grouped(runs: "Sequence[RunInfo]", by: Sequence[str], metrics: Sequence[str]
 
 
 def pivot(runs: "Sequence[RunInfo]", rows: str, columns: str, metric: str) -> "pd.DataFrame":
-    """One row for each value of the option `rows`, one column for each of `columns`; the cells hold one metric.
+    """One row for each value of the option `rows`, one column for each value of `columns`; the cells hold one metric.
 
-    A cell is the mean, and a column "NAME sd" beside it the standard deviation.
+    A cell is the mean over runs; a column "NAME sd" beside it holds the standard deviation.
     """
     import pandas as pd
 
@@ -142,7 +142,7 @@ def pivot(runs: "Sequence[RunInfo]", rows: str, columns: str, metric: str) -> "p
 
 
 def mixed(runs: "Sequence[RunInfo]", by: Sequence[str]) -> list[str]:
-    """The options, other than the seed, in which runs of one group differ: what their mean would hide."""
+    """The options, other than the seed, in which runs of one group differ, so that their mean hides a difference."""
     groups: dict[tuple[object, ...], list[RunInfo]] = {}
     for run in runs:
         groups.setdefault(tuple(key_of(run, key) for key in by), []).append(run)
@@ -151,21 +151,21 @@ def mixed(runs: "Sequence[RunInfo]", by: Sequence[str]) -> list[str]:
 
 
 def key_of(run: "RunInfo", key: str) -> object:
-    """An option of a run, its recipe, or as "source" the first digits of the SHA-256 of its recipe file."""
+    """An option of a run, its recipe, or for "source" the first digits of the SHA-256 of its recipe file."""
     named = {"recipe": run.recipe, "source": run.tags.get("aelab.recipe_sha256", "")[:8] or None}
     return named[key] if key in named else value_of(run.params.get(key))
 
 
 def _order(value: object) -> tuple[bool, bool, object]:
-    """A sort key for options: numbers by size, then names by the alphabet, then what is missing."""
+    """A sort key for options: numbers in order, then names in alphabetical order, then missing values."""
     return (value is None, isinstance(value, str), 0 if value is None else value)
 
 
 def comparable(runs: "Sequence[RunInfo]", names: Sequence[str], asked: bool) -> tuple[list[str], str]:
-    """Those of the metrics `names` that can be compared between the runs, and why the others cannot.
+    """The metrics among `names` that can be compared between the runs, and why the others cannot.
 
-    Distances of samples can be compared only if the same weights of the extractor made them, from as many samples. Raises
-    UserError instead if the metrics were `asked` for.
+    Distances of samples can be compared only if they were computed with the same weights of the extractor and from equally
+    many samples. Raises UserError instead if the metrics were `asked` for.
     """
     kept, reason = list(names), ""
     for extractor in EXTRACTORS:
@@ -183,11 +183,11 @@ def comparable(runs: "Sequence[RunInfo]", names: Sequence[str], asked: bool) -> 
 
 
 def markable(runs: "Sequence[RunInfo]", names: Sequence[str]) -> list[str]:
-    """Those of the columns `names` in which one value is better than another.
+    """The columns among `names` in which a best value may be marked.
 
-    All runs must be of one data set. A loss or a likelihood is compared only within one recipe and one kind of likelihood, as a
-    density of grey values is not a probability of zeros and ones; an error of reconstructions only within one code size. A
-    baseline is never marked.
+    All runs must have been trained on the same data. A loss or a likelihood is compared only within one recipe and one kind
+    of likelihood, as a density of grey values is not a probability of binary pixels; an error of reconstructions only within
+    one code size. A baseline is never marked.
     """
     if len({run.tags.get("aelab.data_fingerprint") for run in runs}) > 1:
         return []
@@ -204,7 +204,7 @@ def markable(runs: "Sequence[RunInfo]", names: Sequence[str]) -> list[str]:
 
 
 def _extractor(metric: str) -> str:
-    """The extractor whose features or classes a metric was computed with, or nothing."""
+    """The extractor whose features or classes a metric was computed with; empty if there is none."""
     name = against(metric)[1].rsplit("/", 1)[-1]
     return (
         "lenet"
@@ -214,7 +214,7 @@ def _extractor(metric: str) -> str:
 
 
 def labels(frame: "pd.DataFrame") -> list[str]:
-    """A name for each row of a comparison: the run's, with the options in which the runs differ."""
+    """A label for each row of a comparison: the run's name, with the options in which the runs differ."""
     import pandas as pd
 
     between = list(frame.columns[2 : list(frame.columns).index("parameters")])
@@ -226,14 +226,14 @@ def labels(frame: "pd.DataFrame") -> list[str]:
 
 
 def metric_of(run: "RunInfo", name: str) -> float | None:
-    """A metric of a run by the name of its column: split/NAME, or "best or last/NAME" for the kept weights' validation."""
+    """A metric of a run by the name of its column: split/NAME, or "best or last/NAME" for the validation of its kept weights."""
     if name.startswith(EITHER):
         return run.validation.get(name.removeprefix(EITHER))
     return run.metrics.get(name)
 
 
 def _default_metrics(runs: "Sequence[RunInfo]") -> list[str]:
-    """The metrics that tell the most, all of one split so that they can be compared."""
+    """The main metrics, all of one split so that they can be compared."""
     if all("test/loss" in run.metrics for run in runs):
         split = "test/"
         found = [key.removeprefix(split) for run in runs for key in run.metrics if key.startswith(split)]
@@ -251,7 +251,7 @@ def _default_metrics(runs: "Sequence[RunInfo]") -> list[str]:
 
 
 def _validation_split(runs: "Sequence[RunInfo]") -> str:
-    """best/ if the best weights of all runs were kept, last/ if the last ones were, else both words."""
+    """The split best/ if all runs keep their best weights, last/ if all keep their last ones, else EITHER."""
     splits = {
         "best/" if any(key.startswith("best/") for key in run.metrics) else "last/" for run in runs if run.validation
     }

@@ -1,4 +1,4 @@
-"""Tables written for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" holds the standard deviation of NAME."""
+"""Tables for the terminal, in Markdown, LaTeX and CSV. A column "NAME sd" holds the standard deviation of NAME."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
@@ -27,9 +27,9 @@ def records(frame: "pd.DataFrame") -> list[dict[str, object]]:
 
 
 def cells(frame: "pd.DataFrame", style: Style, mark: Collection[str] = ()) -> list[dict[str, str]]:
-    """The rows as text: numbers in four significant digits, mean and deviation in one cell.
+    """The rows as text: numbers with four significant digits, mean and standard deviation in one cell.
 
-    In each column of `mark` whose metric has a better direction the best value is marked, if there is more than one row.
+    In the columns of `mark` whose metric has a better direction, the best value is marked if there is more than one row.
     """
     deviations = {f"{name} sd" for name in frame} & set(frame)
     best = _best(frame, mark) if len(frame) > 1 else {}
@@ -49,7 +49,7 @@ def cells(frame: "pd.DataFrame", style: Style, mark: Collection[str] = ()) -> li
 
 
 def _best(frame: "pd.DataFrame", mark: Collection[str]) -> dict[str, list[int]]:
-    """For each column of a metric that has a better direction, the rows with the best value."""
+    """The rows with the best value, for each column of `mark` whose metric has a better direction."""
     import pandas as pd
 
     best = {}
@@ -65,7 +65,7 @@ def _best(frame: "pd.DataFrame", mark: Collection[str]) -> dict[str, list[int]]:
 
 
 def number_columns(frame: "pd.DataFrame") -> list[str]:
-    """The columns that hold numbers, which stand on the right."""
+    """The columns that hold numbers, which are aligned right."""
     import pandas as pd
 
     return [str(name) for name in frame if pd.to_numeric(frame[name], errors="coerce").notna().any()]
@@ -93,15 +93,15 @@ def latex(frame: "pd.DataFrame", mark: Collection[str] = ()) -> str:
 
 
 def csv(frame: "pd.DataFrame") -> str:
-    """A table in CSV, numbers in full and deviations in columns of their own.
+    """A table in CSV, with full precision and with standard deviations in columns of their own.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe before it.
+    Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
     """
     return frame.rename(columns=_no_formula).map(_no_formula).to_csv(index=False)
 
 
 def _no_formula(value: object) -> object:
-    """A value that no spreadsheet runs: a formula becomes text, a number stays one."""
+    """A value that no spreadsheet evaluates: a formula becomes text, and a number stays a number."""
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return value
     try:
@@ -112,5 +112,5 @@ def _no_formula(value: object) -> object:
 
 
 def _escaped(text: str, style: Style) -> str:
-    text = visible(text)  # a line break in a name would be a row of its own
+    text = visible(text)  # a line break in a name would start a new row
     return "".join(LATEX_ESCAPES.get(sign, sign) for sign in text) if style == "latex" else text

@@ -1,4 +1,4 @@
-"""The standard tables of the lecture, by name, made of tracked runs."""
+"""The standard tables of the lecture, made from tracked runs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Curve = Callable[["RunInfo", str], list[tuple[int, float]]]  # run and metric ->
 
 
 def latent_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
-    """Test error of reconstructions against the dimension of the code, beside the PCA of equal size; means over seeds."""
+    """The test error of reconstructions by code size, beside that of the PCA of equal size; means over seeds."""
     import pandas as pd
 
     chosen = [run for run in runs if "test/sse" in run.metrics and "latent_dim" in run.params]
@@ -29,9 +29,9 @@ def latent_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def noise_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
-    """PSNR of denoised test images against the level of the noise: the level of the training, and others.
+    """The PSNR of denoised test images by noise level: that of the training, and others that were evaluated.
 
-    One column for each evaluated run; beside it the best linear filter for each level, and the noisy images left alone.
+    There is one column per evaluated run, and beside it the best linear filter and the noisy images themselves.
     """
     import pandas as pd
 
@@ -53,7 +53,7 @@ def noise_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def losses_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
-    """The generator's losses: mean and smallest norm of its gradient over the first 100 steps, and how good its samples are."""
+    """The generator's losses: mean and smallest gradient norm over the first EARLY_STEPS steps, and metrics of the samples."""
     import pandas as pd
 
     rows = []
@@ -70,9 +70,9 @@ def losses_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
-    """The newest evaluated run of each recipe, all on the data set of the newest of them, with the main metrics of each task.
+    """The newest evaluated run of each recipe, all on the data of the newest of them, with the main metrics of each task.
 
-    Code sizes differ between recipes, so beside the error of reconstructions stands that of the PCA of the same size.
+    Code sizes differ between recipes, so the error of the PCA of equal size is beside the error of reconstructions.
     """
     import pandas as pd
 
@@ -108,12 +108,12 @@ def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def labels_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
-    """Classification error against the number of labels: pretrained, from scratch, and their difference.
+    """The classification error by number of labels: pretrained, from scratch, and their difference.
 
-    One row for each number of labels, and for each combination of other options in which runs differ. A pair is two runs, one
-    of each arm, with the same labels: those of one seed, on one data set. All numbers of a row are means and standard deviations
-    over its pairs; draws that only one arm has are counted as unpaired, and averaged only if there is no pair. The error is
-    test/error if all runs have been evaluated, else val/error.
+    There is one row for each number of labels and each combination of other options in which runs differ. A pair is two runs,
+    one of each arm, with the same labels, so of one seed and one data set. All numbers of a row are means and standard
+    deviations over its pairs; draws that only one arm has are counted as unpaired, and averaged only if there is no pair. The
+    error is test/error if all runs have been evaluated, else val/error.
     """
     import pandas as pd
 
@@ -134,7 +134,7 @@ def labels_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
         [
             {
                 **{name: key_of(run, name) for name in by},
-                "labels": int(run.params["labels"]) or math.inf,  # all come last
+                "labels": int(run.params["labels"]) or math.inf,  # 0 means all of them, which comes last
                 "draw": (run.tags.get("aelab.data_fingerprint"), run.params["seed"]),
                 "arm": "pretrained" if run.params["pretrain"] == "True" or "start" in run.params else "scratch",
                 "error": run.metrics[metric],
@@ -167,7 +167,7 @@ TABLES = {
     "losses": losses_table,
     "models": models_table,
 }
-NOTHING_TO_SHOW = {  # what is said where a table would have no rows
+NOTHING_TO_SHOW = {  # the error if a table would have no rows
     "latent": ("none of these runs has been evaluated on reconstructions.", "Evaluate some: aelab eval RUN..."),
     "labels": ("none of these runs was trained with labels.", "Train some: aelab train pretrained --labels 100"),
     "noise": (
@@ -175,7 +175,7 @@ NOTHING_TO_SHOW = {  # what is said where a table would have no rows
         "Evaluate one: aelab eval denoising --set level=0.25",
     ),
     "losses": (
-        "none of these runs has the two losses of a generator.",
+        "none of these runs has a generator's gradient norms.",
         "Train one: aelab train gan --loss minimax --noise 0",
     ),
     "models": ("none of these runs has been evaluated.", "Evaluate some: aelab eval RUN..."),

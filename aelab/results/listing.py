@@ -1,4 +1,4 @@
-"""The list of the tracked runs, as `aelab runs` shows it."""
+"""The list of tracked runs, as `aelab runs` shows it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,9 +11,9 @@ LISTING_HEADINGS = {"loss": "validation loss"}  # in the terminal; JSON has the 
 
 
 def listing_order(runs: "Sequence[RunInfo]") -> "list[RunInfo]":
-    """Each run once, newest first; the runs of a sweep follow their parent in the order in which they ran.
+    """Each run once, newest first; the runs of a sweep follow their parent in the order in which they started.
 
-    A run whose parent is itself, or has a parent of its own, is listed as a run without a sweep: a store may hold anything.
+    A store may hold anything: a run whose parent is the run itself, or has a parent of its own, is listed as if it had none.
     """
     known = {run.id: run for run in runs}
     first = {run.id for run in runs if run.parent not in known}
@@ -24,7 +24,7 @@ def listing_order(runs: "Sequence[RunInfo]") -> "list[RunInfo]":
 
 
 def listing_row(run: "RunInfo") -> dict[str, object]:
-    """One line of the list; `loss` is the validation loss of the kept weights."""
+    """One row of the list; `loss` is the validation loss of the kept weights."""
     return {
         "id": run.id[:8],
         "name": ("  " if run.parent else "") + run.name,

@@ -1,4 +1,4 @@
-"""All access to MLflow: `Store` finds and starts runs, `RunWriter` writes one, `served` shows them in a browser."""
+"""All access to MLflow: `Store` finds and starts runs, `RunWriter` writes one, `served` runs MLflow's web pages."""
 
 from aelab.tracking import start_up  # noqa: F401  # first: how MLflow is imported
 from aelab.tracking.info import RunInfo, cache_folder

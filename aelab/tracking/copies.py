@@ -1,4 +1,4 @@
-"""Copies on this machine of run files that a server keeps."""
+"""Local copies of the files of runs whose artifacts are on a server."""
 
 import re
 import tempfile
@@ -13,7 +13,7 @@ from aelab.tracking.trouble import reason_of
 
 
 def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
-    """A folder with config.json, the newest checkpoints and `parts`; what it already holds is not fetched again."""
+    """A local folder with config.json, the newest checkpoints and `parts` of a run. What it already holds is not downloaded."""
     cache = cache_folder(info.id)
     for part in ("config.json", *parts):
         if not (cache / part).exists():
@@ -32,7 +32,7 @@ def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
 
 
 def _fetch(client: MlflowClient, info: RunInfo, part: str) -> None:
-    """Downloads a part of a run's files, whole or not at all. Raises UserError for a link and for a path out of the folder."""
+    """Downloads a part of a run's files atomically. Raises UserError for a link, and for a path that leads out of the folder."""
     cache = cache_folder(info.id)
     try:
         cache.mkdir(parents=True, exist_ok=True)

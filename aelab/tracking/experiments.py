@@ -11,15 +11,15 @@ from mlflow.tracking import MlflowClient
 from aelab.errors import UserError
 
 DEFAULT_EXPERIMENT = "aelab"
-LONGEST_NAME = 500  # that MLflow takes
+LONGEST_NAME = 500  # characters that MLflow accepts
 
 
 def experiment_id(client: MlflowClient, name: str | None, database: Path | None, on_server: bool) -> str:
-    """The id of an experiment, created if need be; no name means MLFLOW_EXPERIMENT_NAME, else "aelab".
+    """The id of an experiment, which is created if necessary. Its default name is MLFLOW_EXPERIMENT_NAME, else "aelab".
 
-    Its artifacts go into mlruns/ beside the `database`, or into the working directory for a store of another kind; if the store
-    is `on_server`, its server decides. Raises UserError for an invalid name, and for an experiment that was deleted or belongs to
-    a server.
+    Its artifacts go into mlruns/ beside the `database`, or into the working directory for another kind of store. If the store
+    is `on_server`, the server decides. Raises UserError for an invalid name, and for an experiment that was deleted or that
+    belongs to a server.
     """
     if name is None:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
@@ -42,9 +42,9 @@ def experiment_id(client: MlflowClient, name: str | None, database: Path | None,
 
 
 def folder_name(experiment: str) -> str:
-    """The name of an experiment's folder: its own name, or one made of it with a digest, so that no two share a folder.
+    """The name of an experiment's folder: the experiment's name if it is a plain one, else a plain one with a digest.
 
-    Raises UserError for a name that would lead elsewhere.
+    No two experiments share a folder. Raises UserError for a name that cannot be that of a folder.
     """
     bare = experiment.strip(" .")
     if not bare or not experiment.isprintable() or set(experiment) & set("/\\") or len(experiment) > LONGEST_NAME:

@@ -1,4 +1,4 @@
-"""What the store knows of a run, and where its files are on this machine."""
+"""What the store knows about a run, and where the run's files are on this machine."""
 
 import math
 import os
@@ -23,7 +23,7 @@ LATEST_TIME = 253_370_764_800_000  # the year 9999, in milliseconds since 1970
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What the store knows of a run."""
+    """What the store knows about a run."""
 
     id: str
     name: str
@@ -31,7 +31,7 @@ class RunInfo:
     experiment_id: str
     started: float | None  # seconds since 1970; None if the store has no valid time
     ended: float | None
-    params: Mapping[str, str]  # `epochs` is the present number, also of a run that was lengthened
+    params: Mapping[str, str]  # `epochs` is the present number, even if the run was lengthened
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     artifacts: str  # URI
@@ -42,15 +42,15 @@ class RunInfo:
 
     @property
     def seconds(self) -> float | None:
-        """The seconds of training, or from start to end if the run does not say; None while it is running."""
-        with suppress(KeyError, ValueError):  # the tag may hold anything
+        """The seconds of training, or those from start to end if the run has no such tag; None while it is running."""
+        with suppress(KeyError, ValueError):  # the tag may have any text
             if math.isfinite(seconds := float(self.tags["aelab.seconds"])):
                 return seconds
         return round(self.ended - self.started, 1) if self.ended and self.started is not None else None
 
     @property
     def validation(self) -> dict[str, float]:
-        """The metrics of the kept weights on the validation images, by bare name: of the best ones, else of the last."""
+        """The validation metrics of the best weights, by name without split; of the last ones where there are no best."""
         for split in ("best/", "last/"):
             if found := {k.removeprefix(split): v for k, v in self.metrics.items() if k.startswith(split)}:
                 return found
@@ -58,7 +58,7 @@ class RunInfo:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run was stopped from outside: by a signal, or because its process died."""
+        """Whether the run was stopped from outside: by a signal, or by the death of its process."""
         return self.status == "KILLED" or self.tags.get("aelab.reason", "").startswith(PROCESS_DIED)
 
     @property
@@ -67,7 +67,7 @@ class RunInfo:
 
 
 def run_info(run: Any) -> RunInfo:
-    """What MLflow's run entity says, under the present names of metrics and tags."""
+    """The content of MLflow's run entity, under the present names of metrics and tags."""
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
@@ -91,15 +91,15 @@ def run_info(run: Any) -> RunInfo:
 
 
 def _time(milliseconds: object) -> float | None:
-    """A time of the store in seconds since 1970; None if it is missing, negative or after the year 9999."""
+    """A time in the store as seconds since 1970; None if it is missing, negative or after the year 9999."""
     whole = isinstance(milliseconds, int) and 0 <= milliseconds < LATEST_TIME
     return milliseconds / 1000 if whole else None  # type: ignore[operator]
 
 
 def local_path(info: RunInfo) -> Path | None:
-    """The folder of a run's artifacts on this machine, or None if a server keeps them.
+    """The folder of a run's artifacts on this machine, or None if they are on a server.
 
-    Raises UserError if it is not named after the run, as MLflow does: a store may come from anyone.
+    Raises UserError if the folder is not named after the run, as MLflow's are: a store may come from anyone.
     """
     parts = urllib.parse.urlsplit(info.artifacts)
     if parts.scheme not in ("file", ""):
@@ -113,22 +113,22 @@ def local_path(info: RunInfo) -> Path | None:
 
 
 def cache_folder(run_id: str) -> Path:
-    """Where a run that is tracked by a server keeps its files on this machine."""
+    """The folder on this machine for the files of a run whose artifacts are on a server."""
     return Path(platformdirs.user_cache_dir("aelab")) / "runs" / _valid_id(run_id)
 
 
 def _valid_id(run_id: str) -> str:
-    """The id. Raises UserError if it does not look like MLflow's: it becomes the name of a folder."""
+    """The id. Raises UserError if it is not one of MLflow's, as it becomes the name of a folder."""
     if not re.fullmatch("[0-9a-f]{32}", run_id):
         raise UserError(f"the store says that a run has the id {run_id[:60]}; that is not an id of MLflow's.")
     return run_id
 
 
 def run_folder(info: RunInfo) -> Path:
-    """The folder of a run's files on this machine, to read and write in.
+    """The folder of a run's files on this machine, for reading and writing.
 
-    Raises UserError if the folder is a link, or holds a link or anything else that is neither file nor folder: what is read,
-    sent, written or deleted there would be another file, or a pipe that blocks.
+    Raises UserError if the folder is a link, or holds a link or anything else that is neither a file nor a folder. Reading or
+    writing there would reach other files, or block on a pipe.
     """
     local = local_path(info)
     folder = local or cache_folder(info.id)

@@ -1,4 +1,4 @@
-"""Which run is meant by what was typed: an id, the start of one, a name, a recipe or a path."""
+"""Finds the run that a user named by an id, the start of an id, a name, a recipe or a path."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from aelab.tracking.info import RunInfo
 
 
 def find_run(name: str, runs: Sequence[RunInfo], store: str) -> RunInfo:
-    """The one of the `runs`, newest first, that `name` means.
+    """The run that `name` means, among `runs` (newest first).
 
-    It is compared with ids and names first, then with recipes (the newest finished run, one outside a sweep if there is one),
-    then with the starts of ids. A path means the last id in it. Raises UserError if there is no such run or more than one;
-    `store` is the address that the message shows.
+    `name` is compared with ids and names first, then with recipes, then with the starts of ids. A recipe means its newest
+    finished run, outside of sweeps if there is one. A path means the last id in it. Raises UserError if there is no such run
+    or more than one; the message shows `store`, the address.
     """
     in_path = re.findall(r"[0-9a-f]{32}", name) if os.sep in name else []
     wanted = in_path[-1] if in_path else name

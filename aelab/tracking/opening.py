@@ -1,4 +1,4 @@
-"""Checks before a store is opened: its address, its server, its database. A new database is created whole or not at all."""
+"""Checks before a store is opened: its address, its server, its database. A new database is created atomically."""
 
 import http.client
 import os
@@ -18,9 +18,9 @@ from aelab.errors import UserError, redacted
 from aelab.tracking.start_up import no_collection
 from aelab.tracking.trouble import reason_of
 
-LOCKED_SECONDS = 10.0  # how long a database may stay locked by another program
-PING_SECONDS = 5.0  # how long a server may take to answer at all
-ATTEMPTS = 3  # at connecting to a database; MLflow's own ten take 100 seconds
+LOCKED_SECONDS = 10.0  # to wait for a database that another program has locked
+PING_SECONDS = 5.0  # to wait for a server's first answer
+ATTEMPTS = 3  # to connect to a database; MLflow's default of ten takes 100 seconds
 
 
 class NoStoreError(UserError):
@@ -28,7 +28,7 @@ class NoStoreError(UserError):
 
 
 def checked(uri: str) -> str:
-    """The address, its scheme in lower case. Raises UserError if MLflow cannot understand it."""
+    """The address with its scheme in lower case. Raises UserError if MLflow cannot use it."""
     scheme, colon, rest = uri.strip().partition(":")
     uri = scheme.lower() + colon + rest
     shown = redacted(uri)
@@ -51,7 +51,7 @@ def checked(uri: str) -> str:
             "Work in another folder, or name another store: --tracking-uri sqlite:////PATH/mlflow.db",
             code=2,
         )
-    if database and os.path.isdir(database):  # noqa: PTH112  # Path's raises where it may not look
+    if database and os.path.isdir(database):  # noqa: PTH112  # Path.is_dir raises without permission
         raise UserError(
             f"{database} is a folder, not a database.", f"Name the file in it: --tracking-uri {shown}/mlflow.db", code=2
         )
@@ -63,7 +63,7 @@ def checked(uri: str) -> str:
 
 
 def has_content(database: Path) -> bool:
-    """Whether there is a file that is not empty: MLflow would make an empty one a database. Raises UserError."""
+    """Whether the file exists and is not empty, as MLflow turns an empty file into a database. Raises UserError if unknown."""
     try:
         return database.stat().st_size > 0
     except (FileNotFoundError, NotADirectoryError):
@@ -73,22 +73,22 @@ def has_content(database: Path) -> bool:
 
 
 def is_server(uri: str) -> bool:
-    """Whether a server is at an address."""
+    """Whether an address is that of a server."""
     return uri.startswith(("http://", "https://"))
 
 
 def database_of(uri: str) -> Path | None:
-    """The file of a SQLite store."""
+    """The file of a SQLite store; None for another kind of store."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def ping(uri: str) -> None:
-    """Raises UserError if no server answers in a few seconds."""
+    """Raises UserError if no server answers within PING_SECONDS."""
     try:
         with urllib.request.urlopen(redacted(uri).rstrip("/") + "/health", timeout=PING_SECONDS):
             return
     except urllib.error.HTTPError:
-        return  # it answers; MLflow will say what is wrong
+        return  # it answers; MLflow will report what is wrong
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
@@ -101,7 +101,7 @@ def ping(uri: str) -> None:
 
 
 def prepare_database_access() -> None:
-    """Imports MLflow's part for databases, and lets it try three times to reach one, not ten."""
+    """Imports MLflow's modules for databases, and limits their attempts to connect."""
     with no_collection():
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from mlflow.store.db import utils
@@ -110,14 +110,14 @@ def prepare_database_access() -> None:
 
 
 def check_database(database: Path) -> None:
-    """Raises UserError if a database cannot be read, or is not MLflow's. MLflow itself would try ten times, for 100 s."""
+    """Raises UserError if a database cannot be read, or is not MLflow's. MLflow itself would retry for a long time."""
     try:
         address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise cannot_open(f"sqlite:///{database}", error) from error
-    if tables and "alembic_version" not in tables:  # MLflow would add its own tables
+    if tables and "alembic_version" not in tables:  # MLflow would add its tables to it
         raise UserError(f"{database} belongs to another program.", "Name another store: --tracking-uri", code=2)
 
 
@@ -133,7 +133,7 @@ def cannot_open(uri: str, error: BaseException) -> UserError:
 
 
 def create(database: Path) -> None:
-    """Creates a database under another name and renames it: one that is half created could never be opened."""
+    """Creates a database under another name, then renames it: an incomplete database could never be opened."""
     part = database.with_name(f"{database.name}.part")
     for left in database.parent.glob(f"{part.name}*"):
         left.unlink()
@@ -147,9 +147,9 @@ def create(database: Path) -> None:
 
 
 def creation_lock(database: Path) -> AbstractContextManager[Any]:
-    """The lock of a database: processes that create one at the same time would break it.
+    """The lock for creating a database, as processes that create it at the same time would break it.
 
-    No lock if the database exists and its folder cannot be written to: it can still be read.
+    There is no lock if the database exists and its folder is not writable: it can still be read.
     """
     read_only = database.exists() and not os.access(database.parent, os.W_OK)
     return nullcontext() if read_only else FileLock(f"{database}.lock", timeout=60)

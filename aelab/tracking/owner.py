@@ -1,4 +1,4 @@
-"""Who started a run, which process writes it, and whether that process still exists."""
+"""Who started a run, which process writes it, and whether that process is still alive."""
 
 import getpass
 import os
@@ -20,12 +20,12 @@ class HeldError(UserError):
 
 
 def lock_path(folder: Path) -> Path:
-    """The file that locks a run's folder; it lies beside it."""
+    """The lock file of a run's folder, which is beside the folder."""
     return folder.with_name(folder.name + ".lock")
 
 
 def hold(folder: Path, name: str, who: str = "") -> FileLock:
-    """Locks a run until release, or until this process ends. Raises HeldError if another process has the lock."""
+    """Locks a run until release, or until this process ends. Raises HeldError if another process holds the lock."""
     lock = FileLock(lock_path(folder), timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -41,12 +41,12 @@ def hold(folder: Path, name: str, who: str = "") -> FileLock:
 
 
 def this_process() -> str:
-    """Host, process id and start: what the tag aelab.process says."""
+    """Host, process id and start time: the value of the tag aelab.process."""
     return f"{platform.node()} {os.getpid()} {_started(os.getpid())}"
 
 
 def is_gone(process: str, folder: Path) -> bool:
-    """Whether the process of a run has died: it ran on this host, does not exist any more, and nobody holds the lock."""
+    """Whether the process of a run has died: it ran on this host, no longer exists, and no process holds the run's lock."""
     host, _, rest = process.partition(" ")
     number, _, started = rest.partition(" ")
     if host != platform.node() or not number.isdigit():
@@ -64,7 +64,7 @@ def is_gone(process: str, folder: Path) -> bool:
 
 
 def _started(number: int) -> str | None:
-    """When a process began, in the kernel's ticks; empty if the system does not tell; None if there is no such process."""
+    """When a process started, in kernel ticks; empty if the system does not tell; None if there is no such process."""
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
         return None if state == "Z" else fields[18]
@@ -93,8 +93,8 @@ def origin() -> dict[str, str]:
 def commit(folder: Path) -> str | None:
     """The commit that is checked out in a folder, read from git's files; None if there is none.
 
-    git itself is not run: it executes what the configuration in the folder names (core.fsmonitor, filters, hooks), and the
-    folder may be a stranger's. Hence local changes go unnoticed; but a run keeps its recipe's source.
+    git itself is not run: it executes programs that the folder's configuration names (core.fsmonitor, filters, hooks), and
+    the folder may come from anyone. So local changes go unnoticed, but a run keeps the source of its recipe.
     """
     place = next((p for parent in (folder, *folder.parents) if (p := parent / ".git").exists()), folder / ".git")
     if place.is_file():  # of a worktree or submodule
@@ -109,7 +109,7 @@ def commit(folder: Path) -> str | None:
 
 
 def _text(path: Path) -> str:
-    """The text of a small regular file; empty if there is none."""
+    """The text of a small regular file; empty if it cannot be read."""
     with suppress(OSError, ValueError):
         return read_small_file(path).decode()
     return ""

@@ -1,4 +1,4 @@
-"""MLflow's registry of models: a name and an alias for a run."""
+"""MLflow's model registry, which gives a run a name and an alias."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from aelab.tracking.info import RunInfo
 
 
 def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
-    """Makes a run's files a version of a model and points the alias to it; returns the version.
+    """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
 
     Raises UserError for a name or an alias that MLflow does not accept.
     """
@@ -29,7 +29,7 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
 
 
 def versions_of(client: MlflowClient, info: RunInfo) -> list[tuple[str, str]]:
-    """Name and version of each model that a run is registered as."""
+    """The name and the version of each model that a run is registered as."""
     found = client.search_model_versions(f"run_id = '{info.id}'")
     return [(version.name, str(version.version)) for version in found]
 

@@ -1,4 +1,4 @@
-"""The thread that sends what a run has logged: in batches, each entry once, and on through outages of the store."""
+"""The thread that sends what a run has logged: in batches, each entry once, through outages of the store."""
 
 import itertools
 import json
@@ -21,21 +21,21 @@ from aelab.tracking.info import RunInfo
 from aelab.tracking.spool import Entry, Spool, open_to_append
 from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
 
-FLUSH_SECONDS = 2.0  # between two sendings; up to 16 times that while the store is away
-END_SECONDS = 20.0  # how long a store may take nothing at the end of a run
-RETRY_SECONDS = 0.5  # between two attempts then
-HURRY_SECONDS = 5.0  # how long it may once the process was told to stop
-SLOWEST_UPLOAD = 250_000.0  # bytes per second: a large file is given this much time
-METRICS_PER_REQUEST = 1000  # the most that MLflow's log_batch takes
+FLUSH_SECONDS = 2.0  # between two batches; up to 16 times that during an outage
+END_SECONDS = 20.0  # at the end of a run: how long to wait for a store that takes nothing
+RETRY_SECONDS = 0.5  # between two attempts at the end of a run
+HURRY_SECONDS = 5.0  # to wait at the end, once the process was told to stop
+SLOWEST_UPLOAD = 250_000.0  # bytes per second: a large file gets as much time as this needs
+METRICS_PER_REQUEST = 1000  # the limit of MLflow's log_batch
 KIND_NAMES = {"metric": "metric", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}  # of entries
 
 
 class Sender:
-    """Sends a run's entries to the store, from a thread of its own that never raises.
+    """Sends a run's entries to the store, in a thread of its own that never raises.
 
-    What fails stays queued and is tried again; what the store refuses is set aside in `refused.jsonl` in the run's folder.
-    Entries with text only are in the `spool` too, which is deleted once the store has everything. `upload` is whether a server
-    keeps the files. `warn` is told when the store goes away, comes back or refuses something.
+    What fails stays in the queue and is sent again. What the store refuses is written to `refused.jsonl` in the run's folder.
+    Entries are in the `spool` too, which is deleted once the store has everything. `upload` says whether the files go to a
+    server. `warn` is called when an outage begins or ends, and when the store refuses something.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class Sender:
         warn: Callable[[str], None],
     ) -> None:
         self.trouble = ""  # why the last attempt to send failed
-        self.deleted = ""  # what can be done about it if the run was deleted in MLflow
-        self.sent = False  # everything, after the end
+        self.deleted = ""  # if the run was deleted in MLflow: what the user can do
+        self.sent = False  # whether everything was sent, after the end
         self._client, self._id, self._name, self._folder = client, info.id, info.name, folder
         self._spool, self._upload, self._warn = spool, upload, warn
         self._queue: list[Entry] = []
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._stopping = self._given_up = False
         self._last_success = time.monotonic()
-        self._patience = END_SECONDS  # how long what is being sent may take
-        self._refused: set[str] = set()  # the names of what was set aside
-        self._refused_lines: set[str] = set()  # and all of it
+        self._patience = END_SECONDS  # how long the present request may take
+        self._refused: set[str] = set()  # names of refused entries
+        self._refused_lines: set[str] = set()  # the refused entries
         self._thread = threading.Thread(target=self._work, daemon=True, name="aelab-tracking")
 
     def start(self) -> None:
@@ -70,17 +70,17 @@ class Sender:
             self._queue.append(entry)
 
     def finish(self, hurry: Callable[[], bool]) -> None:
-        """Sends what is left. A store that takes nothing for END_SECONDS is given up, earlier once `hurry` says so."""
+        """Sends the rest. Gives up when the store takes nothing for END_SECONDS, or sooner once `hurry` returns true."""
         begun = time.monotonic()
         self._last_success = begun
         self._stopping = True
         self._wake.set()
-        left, said = HURRY_SECONDS, False
+        left, warned = HURRY_SECONDS, False
         while self._thread.is_alive() and left > 0 and time.monotonic() - self._last_success < self._patience:
             self._thread.join(0.1)
             left -= 0.1 * hurry()
-            if not said and time.monotonic() - begun > SILENCE_SECONDS:
-                said = True
+            if not warned and time.monotonic() - begun > SILENCE_SECONDS:
+                warned = True
                 self._warn(
                     f"waiting for the store to take the rest of {self._name}; after {self._patience:.0f} s without an answer "
                     "it is kept for aelab sync."
@@ -109,7 +109,7 @@ class Sender:
             self._spool.remove()
 
     def _send(self) -> bool:
-        """Sends all that is queued; what fails stays queued. True if nothing is left."""
+        """Sends the queue; what fails stays in it. Returns whether the queue is empty."""
         while not self._given_up:
             with self._lock:
                 metrics = list(
@@ -121,7 +121,7 @@ class Sender:
                     self._report("")
                     return True
                 self._deliver(batch)
-            except Exception as error:  # noqa: BLE001  # whatever the store, the network or the disk raises: later, then
+            except Exception as error:  # noqa: BLE001  # of the store, the network or the disk: it is sent again later
                 self._report(str(error) if isinstance(error, UserError) else reason_of(error))
                 return False
             with self._lock:
@@ -129,13 +129,13 @@ class Sender:
         return False
 
     def _deliver(self, batch: list[Entry]) -> None:
-        """Sends a batch, or what the store takes of it; what it refuses is set aside."""
+        """Sends a batch. Entries that the store refuses are set aside, and the others are sent."""
         if batch[0][0] == "tags":
             batch = [["tags", {key: value}] for key, value in batch[0][1].items()]
         deliver(batch, self._log, self._check_run, self._set_aside, self._refused)
 
     def _check_run(self) -> None:
-        """Raises if the store is away or no longer has the run: then it has not refused what was sent."""
+        """Raises if the store does not answer or no longer has the run: then it has not refused the entry itself."""
         try:
             if self._client.get_run(self._id).info.lifecycle_stage != "deleted":
                 return
@@ -147,11 +147,11 @@ class Sender:
         raise UserError(f"{self._name} has been deleted in MLflow")
 
     def _set_aside(self, entry: Entry, why: str) -> None:
-        """Writes what the store refuses beside the run's files, and warns once for each name."""
+        """Writes a refused entry to the run's folder, and warns once for each name."""
         kind, name = entry[0], next(iter(entry[1])) if entry[0] == "tags" else str(entry[1])
         path, line = self._folder / "refused.jsonl", json.dumps({"entry": entry, "why": why})
         with suppress(OSError):
-            if line not in self._refused_lines:  # an entry may be refused twice if the store went away in between
+            if line not in self._refused_lines:  # an entry may be refused twice if there was an outage in between
                 self._refused_lines.add(line)
                 file = open_to_append(path)
                 try:
@@ -169,7 +169,7 @@ class Sender:
             )
 
     def _report(self, trouble: str) -> None:
-        """Warns when the store goes away and when it is back."""
+        """Warns when an outage begins and when it ends. `trouble` says what is wrong, and is empty if nothing is."""
         before, self.trouble = self.trouble, trouble
         if not trouble:
             self.deleted = ""
@@ -181,7 +181,7 @@ class Sender:
             self._warn("the store answers again and has what was kept for it.")
 
     def _log(self, batch: list[Entry]) -> None:
-        """Logs entries of one kind with MLflow. Raises whatever MLflow, the network or the disk raises."""
+        """Logs entries of one kind with MLflow. Raises any error of MLflow, the network or the disk."""
         match batch[0]:
             case ["metric", *_]:
                 self._client.log_batch(self._id, metrics=[Metric(*entry[1:]) for entry in batch])
@@ -194,7 +194,7 @@ class Sender:
                     self._client.log_artifact(self._id, str(source), path.rpartition("/")[0] or None)
             case ["picture", key, step, kept]:
                 if self.trouble and (key, step) in stored_pictures(self._client, self._id):
-                    return  # it arrived, the answer did not
+                    return  # it arrived, though the answer did not
                 self._log_picture(key, step, kept)
             case ["end", status, stamp]:
                 for path in sorted(self._folder.glob("checkpoints/*/*")) if self._upload else []:
@@ -204,7 +204,7 @@ class Sender:
         self._last_success, self._patience = time.monotonic(), END_SECONDS
 
     def _log_picture(self, key: str, step: int, kept: Any) -> None:
-        """Logs a picture, an array or the name of its file in the spool, and deletes that file."""
+        """Logs a picture, given as an array or as the name of its file in the spool, and deletes that file."""
         picture = self._spool.picture(kept) if isinstance(kept, str) else kept
         if picture is not None:
             self._client.log_image(self._id, picture, key=key, step=step, synchronous=True)
@@ -212,7 +212,7 @@ class Sender:
             self._spool.forget(kept)
 
     def _inside(self, path: str) -> Path:
-        """A file of the run's folder. Raises UserError for a path that leads out of it."""
+        """A file in the run's folder. Raises UserError for a path that leads out of it."""
         target = (self._folder / path).resolve()
         if not target.is_relative_to(self._folder.resolve()):
             raise UserError(f"{path} is not in {self._folder}.")
@@ -220,7 +220,7 @@ class Sender:
 
 
 def stored_pictures(client: MlflowClient, run_id: str) -> set[tuple[str, int]]:
-    """The pictures that the store has of a run, by key and step."""
+    """The key and the step of each picture of a run that the store has."""
     found = set()
     for entry in client.list_artifacts(run_id, "images"):
         if match := re.match(r"(.+)[%+]step[%+](\d+)[%+].*\.webp$", Path(entry.path).name):  # it is written last

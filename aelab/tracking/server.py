@@ -1,4 +1,4 @@
-"""MLflow's web pages, served for one store on this machine."""
+"""MLflow's web server for one store, on this machine."""
 
 import itertools
 import os
@@ -20,10 +20,10 @@ from aelab.tracking.store import Store
 
 @contextmanager
 def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """Runs MLflow's web server for a store, on this machine only, until the block or this process ends.
+    """Runs MLflow's web server for a store, reachable from this machine only, until the block or this process ends.
 
-    It answers when the block begins. One worker starts three times as fast as MLflow's four. Raises UserError if the port is
-    taken or the server does not start.
+    The server answers when the block begins. It has one worker, which starts three times as fast as MLflow's default of four.
+    Raises UserError if the port is taken or the server does not start.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -53,19 +53,20 @@ def served(store: Store, port: int) -> "Iterator[subprocess.Popen[bytes]]":
         yield server
     finally:
         assert server.stdin
-        server.stdin.close()  # which tells it to end
+        server.stdin.close()  # tells it to end
         server.wait()
-        with suppress(ProcessLookupError):  # if it was killed, what it had started remains
+        with suppress(ProcessLookupError):  # if the server was killed, its child processes remain
             os.killpg(server.pid, signal.SIGKILL)
 
 
 def _command(port: int) -> list[str]:
-    """The server's command line: it imports no module from the working folder and answers only to this machine's names.
+    """The server's command line. It imports nothing from the working folder, and accepts only this machine's host names.
 
-    By default it accepts every Host that begins like a private address, also 10.0.0.1.example.com, which anyone can point here.
+    By default MLflow accepts every Host header that begins like a private address, such as 10.0.0.1.example.com, a name that
+    anyone can let point to this machine.
     """
     hosts = ",".join(f"{name}{suffix}" for name in ("127.0.0.1", "localhost") for suffix in (f":{port}", ""))
-    standard_library = Path(os.__file__).parent  # uvicorn would put the working folder there, before all others
+    standard_library = Path(os.__file__).parent  # by default uvicorn puts the working folder first in sys.path
     options = {
         "--host": "127.0.0.1",
         "--port": str(port),
@@ -80,10 +81,10 @@ def _environment(store: Store) -> dict[str, str]:
     root = store.database.parent if store.database else Path.cwd()
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": store.uri,  # not among the arguments, which every user of the machine can read
+        "MLFLOW_BACKEND_STORE_URI": store.uri,  # not an argument, as every user of the machine can read those
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": (root.resolve() / "mlruns").as_uri(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONSAFEPATH": "1",  # for the process that the server starts
+        "PYTHONSAFEPATH": "1",  # for the child process of the server
     }
     for name in ("TRACKING_URI", "SERVER_CORS_ALLOWED_ORIGINS", "SERVER_DISABLE_SECURITY_MIDDLEWARE"):
         environment.pop(f"MLFLOW_{name}", None)

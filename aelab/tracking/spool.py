@@ -1,4 +1,4 @@
-"""What a run has logged, line by line in a file on this disk, until the store has all of it."""
+"""What a run has logged, as lines of a local file, until the store has all of it."""
 
 import json
 import os
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from aelab.figures import Picture
 
 Entry = list[Any]
-"""A kind and its fields: metric, key, value, ms, step; tags, {...}; picture, key, step, file; file, path; end, status, ms."""
+"""A kind and its fields: metric, key, value, ms, step | tags, {...} | picture, key, step, file | file, path | end, status, ms."""
 PICTURE_FILE = re.compile(r"[A-Za-z0-9.~-]*-\d+\.png")  # the names that `keep` gives
 
 
 def open_to_append(path: Path) -> int:
-    """Opens a file of the run, creating it if need be. Raises OSError for a link, and for a pipe that nobody reads."""
+    """Opens a file of the run for appending, and creates it if necessary. Raises OSError for a link or an unread pipe."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 class Spool:
-    """A file of entries, and beside it the pictures that they name.
+    """A file of entries, and beside it a folder with their pictures.
 
-    Writing never raises: on a full disk the entry stays in memory only, and `trouble` says so.
+    Writing never raises: on a full disk an entry is in memory only, and `trouble` says so.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Spool:
             self._torn, self.trouble = True, f"{error.strerror} ({self.path})"
 
     def keep(self, key: str, step: int, picture: "Picture") -> str:
-        """Writes a picture beside the spool; returns the name of its file, empty if that failed."""
+        """Writes a picture to a file beside the spool. Returns the name of the file, or an empty string if that failed."""
         name = f"{re.sub(r'[^A-Za-z0-9.-]', '~', key)}-{step}.png"
         import PIL.Image
 
@@ -58,7 +58,7 @@ class Spool:
         return name
 
     def picture(self, name: str) -> "Picture | None":
-        """A kept picture; None if its file is incomplete."""
+        """A picture that was kept; None if its file is missing or damaged."""
         import numpy as np
         import PIL.Image
 
@@ -69,12 +69,12 @@ class Spool:
             return None
 
     def forget(self, name: str) -> None:
-        """Deletes a picture: the store has it."""
+        """Deletes a picture that the store has."""
         with suppress(OSError):
             (self.pictures / Path(name).name).unlink()
 
     def entries(self) -> Iterator[Entry]:
-        """The entries of the file; a line that its process did not finish is skipped."""
+        """The entries of the file. An incomplete line is skipped."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Spool:
             self._file = None
 
     def remove(self) -> None:
-        """Deletes the file, its pictures and their folder: the store has everything. Links are not followed."""
+        """Deletes the file, its pictures and their folder, once the store has everything. Links are not followed."""
         self.close()
         with suppress(OSError):
             self.path.unlink(missing_ok=True)

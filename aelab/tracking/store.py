@@ -1,4 +1,4 @@
-"""The tracking store: opened, searched, and asked for runs."""
+"""The tracking store: opens it, searches it, and starts runs in it."""
 
 import os
 import platform
@@ -31,8 +31,8 @@ NEWEST_FIRST = ["attributes.start_time DESC"]
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    `offline` means that last one, and marks its runs for `aelab sync`. A database that does not exist is created, unless
-    `create` is false: then NoStoreError is raised. `warn` is told of long waits and of outages.
+    `offline` means mlflow.db, and marks its runs for `aelab sync`. A database that does not exist is created, or with
+    `create=False` NoStoreError is raised. `warn` is called for long waits and outages.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Store:
             raise
         except Timeout as error:
             raise UserError(f"cannot open the store {self.shown_uri}: another process is creating it.") from error
-        except Exception as error:  # SQLAlchemy's, Alembic's, MLflow's: it has no common base
+        except Exception as error:  # of SQLAlchemy, Alembic or MLflow, which have no common base
             raise opening.cannot_open(self.uri, error) from error
 
     def _connect(self) -> MlflowClient:
@@ -95,7 +95,7 @@ class Store:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Turns what the store raises into a UserError, and warns if it takes long."""
+        """Turns the errors of the store into UserErrors, and warns if the store takes long."""
         if self._asking:
             yield
             return
@@ -104,14 +104,14 @@ class Store:
             with waiting(f"the store {self.shown_uri}", self.warn):
                 yield
         except (MlflowException, OSError) as error:
-            unread = "cannot be read" if "cannot be None" in str(error) else "does not answer"  # a fault of a row
+            unread = "cannot be read" if "cannot be None" in str(error) else "does not answer"  # for an invalid row
             verb = "refuses" if refused(error) else unread
             raise UserError(f"the store {self.shown_uri} {verb}: {reason_of(error)}.") from error
         finally:
             self._asking = False
 
     def experiment(self, name: str | None) -> str:
-        """The id of an experiment, created if need be. Raises UserError for an invalid name."""
+        """The id of an experiment, which is created if necessary. Raises UserError for an invalid name."""
         return experiment_id(self.client, name, self.database, opening.is_server(self.uri))
 
     def create(
@@ -124,7 +124,7 @@ class Store:
         dataset: Mapping[str, str] | None = None,
         parent: str | None = None,
     ) -> RunWriter:
-        """Starts a run. If `name` ends in a dash, the first six digits of the run's id are added to it."""
+        """Starts a run. If `name` ends in a dash, the first six digits of the run's id are appended."""
         every = {**tags, **origin(), "aelab.process": this_process()}
         if parent:
             every["mlflow.parentRunId"] = parent
@@ -148,7 +148,7 @@ class Store:
                 raise
 
     def reopen(self, info: RunInfo, begin: bool = True) -> RunWriter:
-        """Continues a run: what it has logged is not logged again. It is RUNNING at once, or with a later `begin`.
+        """Reopens a run; what it has logged is not logged again. With `begin` it is marked as RUNNING at once.
 
         Raises UserError if another process is writing it.
         """
@@ -159,7 +159,7 @@ class Store:
             return run
 
     def begin(self, run: RunWriter) -> None:
-        """Marks a reopened run as running, in this process."""
+        """Marks a reopened run as RUNNING in this process."""
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
             tags = {"aelab.process": this_process(), "aelab.reason": "", **offline}
@@ -168,10 +168,10 @@ class Store:
 
     @contextmanager
     def held(self, info: RunInfo, force: bool = False) -> Iterator[RunInfo]:
-        """Locks a run for the block, so that no other process writes it; yields it as the store has it now.
+        """Locks a run for the block, so that no other process writes it, and yields its present state in the store.
 
-        Raises UserError if another process is writing it. On this machine the run's lock tells, on another one only the status
-        RUNNING, which `force` overrides.
+        Raises UserError if another process is writing it. On this machine the run's lock tells; on another one only the status
+        RUNNING does, which `force` overrides.
         """
         process = info.tags.get("aelab.process", "")
         held = hold(run_folder(info), info.name, process)
@@ -188,12 +188,12 @@ class Store:
             held.release()
 
     def mark_dead(self) -> list[RunInfo]:
-        """Marks the runs as FAILED whose process on this machine died, and returns them."""
+        """Marks as FAILED the runs whose process on this machine has died, and returns them."""
         dead = []
         for info in self.runs("attributes.status = 'RUNNING'"):
             try:
-                folder = local_path(info) or cache_folder(info.id)  # only its name is used: the lock is beside it
-            except UserError as problem:  # with one run: the others are still checked
+                folder = local_path(info) or cache_folder(info.id)  # only its name: the lock is beside it
+            except UserError as problem:  # the other runs are still checked
                 self.warn(f"{info.name or info.id[:8]}: {problem}")
                 continue
             if not is_gone(info.tags.get("aelab.process", ""), folder):
@@ -207,11 +207,11 @@ class Store:
         return dead
 
     def annotate(self, info: RunInfo) -> RunWriter:
-        """Opens a run to add metrics and pictures to it; its status does not change."""
+        """Opens a run to add metrics and pictures; its status does not change."""
         return RunWriter(self.client, info, training=False, warn=self.warn)
 
     def add_metrics(self, info: RunInfo, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a finished run at step 0, only those that it does not have."""
+        """Logs metrics of a finished run at step 0, except those that it already has with this value."""
         run = self.annotate(info)
         run.metrics({key: value for key, value in metrics.items() if info.metrics.get(key) != value}, 0)
         run.close()
@@ -221,12 +221,12 @@ class Store:
             return run_info(self.client.get_run(run_id))
 
     def newest(self, **tags: str) -> RunInfo | None:
-        """The newest run with these of aelab's tags, such as identity="...", whatever its status."""
+        """The newest run with these tags of aelab's, such as identity="...", of any status."""
         wanted = " and ".join(f"tags.`aelab.{name}` = '{value}'" for name, value in tags.items())
         return next(iter(self.runs(wanted)), None)
 
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
-        """All points (step, value) of a metric, by step."""
+        """All points (step, value) of a metric, sorted by step."""
         with self.asking():
             names = [metric, *aliases.old_metrics(metric, info.recipe)]
             points = [point for name in names for point in self.client.get_metric_history(info.id, name)]
@@ -235,9 +235,9 @@ class Store:
     def runs(
         self, filter_string: str = "", experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY
     ) -> list[RunInfo]:
-        """The store's runs of aelab, newest first; `view` can ask for deleted ones.
+        """aelab's runs in the store, newest first; `view` can ask for deleted ones.
 
-        Raises UserError where MLflow does not understand the filter.
+        Raises UserError if MLflow does not accept the filter.
         """
         found, token = [], None
         with self.asking():
@@ -265,7 +265,7 @@ class Store:
         return find_run(name, self.runs(), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
-        """Deletes a run and its registrations from the lists. MLflow keeps its files until `mlflow gc`."""
+        """Deletes a run and its registrations. MLflow hides the run, and keeps its files until `mlflow gc`."""
         with self.asking():
             for name, version in registry.versions_of(self.client, info):
                 self.client.delete_model_version(name, version)
@@ -277,19 +277,19 @@ class Store:
             return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
 
     def register(self, info: RunInfo, name: str, alias: str) -> str:
-        """Makes a run's files a version of a model in MLflow's registry and points the alias to it; returns the version.
+        """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
 
         Raises UserError for a name or an alias that MLflow does not accept.
         """
         return registry.register(self.client, info, name, alias)
 
     def folder(self, info: RunInfo, *parts: str) -> Path:
-        """The run's files on this machine: its artifact folder, or, from a server, a copy of what is needed and `parts`."""
+        """The run's files on this machine: its artifact folder or, from a server, a copy of what is needed and of `parts`."""
         folder = run_folder(info)
         return folder if local_path(info) else copies.copy(self.client, info, parts)
 
     def page(self, experiment_id: str, base: str) -> str:
-        """The address of an experiment in MLflow's pages, in the mode for model training."""
+        """The address of an experiment in MLflow's pages, in their mode for model training."""
         return f"{base.rstrip('/')}/#/experiments/{experiment_id}?workflowType=machine_learning"
 
     def restore_command(self, info: RunInfo) -> str:

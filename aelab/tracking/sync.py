@@ -1,4 +1,4 @@
-"""Sending what a store does not have yet: spools that an outage left, and runs that were trained offline."""
+"""Sends what a store does not have yet: spools that an outage left, and runs that were trained offline."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -21,9 +21,9 @@ ENTITIES: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 
 
 def replay(store: Store, note: Callable[[str], None]) -> int:
-    """Sends the spools of the store's runs that no process is writing, without what the store already has.
+    """Sends the spools of the store's runs that no process is writing, except what the store already has.
 
-    Returns how many runs were sent. Raises UserError, after all have been tried, if the store did not take one.
+    Returns the number of runs sent. Raises UserError, after all have been tried, if the store did not take one.
     """
     sent, failed = 0, []
     store.mark_dead()
@@ -51,7 +51,7 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
                 sent += 1
                 note(f"{info.name}  sent what was kept in {spool.name}")
     for info in store.runs(view=ViewType.DELETED_ONLY):
-        with suppress(UserError):  # nothing of it is sent
+        with suppress(UserError):  # its folder is refused, so nothing of it would be sent
             if list(run_folder(info).glob("unsent*.jsonl")):
                 restore = store.restore_command(info)
                 note(f"{info.name}  is deleted in MLflow; what is unsent is kept. To restore it: {restore}")
@@ -60,10 +60,10 @@ def replay(store: Store, note: Callable[[str], None]) -> int:
 
 
 def push(local: Store, store: Store, note: Callable[[str], None]) -> int:
-    """Copies the runs that were trained offline to another store; of runs copied before, only what is new.
+    """Copies the runs that were trained offline to another store; of runs that were copied before, only what is new.
 
     A run keeps its name, times, status, metrics, tags and files, and gets a new id. A run that is still being trained is not
-    sent. Returns how many were sent. Raises UserError if another process is doing the same.
+    sent. Returns the number of runs sent. Raises UserError if another process is doing the same.
     """
     assert local.database
     only = FileLock(f"{local.database}.sync.lock", timeout=0)
@@ -113,7 +113,7 @@ def _raise(failed: list[str]) -> None:
 
 
 def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) -> str:
-    """One run copied, or its copy completed. Returns the id of the copy."""
+    """Copies one run, or completes its copy. Returns the id of the copy."""
     client = store.client
     own = {"aelab.offline", "mlflow.parentRunId"}
     refused: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a store raises: in plain words, and whether it refuses what it was given or does not answer."""
+"""Errors of a store: in plain words, and whether the store refuses what was sent or does not answer."""
 
 import errno
 import re
@@ -10,8 +10,8 @@ from typing import Any
 from aelab.errors import redacted
 from aelab.tracking.spool import Entry
 
-SILENCE_SECONDS = 5.0  # of waiting before a line tells of it
-PLAIN_REASONS = [  # what libraries say, and what the user is told
+SILENCE_SECONDS = 5.0  # of waiting before a message
+PLAIN_REASONS = [  # (message of a library, what the user is told)
     (r"database( table)? is locked", "it is locked by another program"),
     (r"database or disk is full|No space left|Errno 28", "its disk is full"),
     (r"readonly database|Read-only file system", "it is read-only"),
@@ -36,12 +36,12 @@ PLAIN_REASONS = [  # what libraries say, and what the user is told
         "the connection breaks",
     ),
 ]
-LONGEST_METRIC_NAME = 250  # letters
-TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses that may change when it is tried again
+LONGEST_METRIC_NAME = 250  # characters
+TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses with which a later attempt may succeed
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception in one line: in plain words if we have some, else its first line; without passwords."""
+    """An exception in one line without passwords: in plain words if it is a known one, else its first line."""
     text = str(error).strip()
     for pattern, words in PLAIN_REASONS:
         if match := re.search(pattern, text):
@@ -56,7 +56,7 @@ def valid_metric_name(name: str) -> bool:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether the store refuses what was sent, now and always; false if it, or the way to it, is at fault."""
+    """Whether the store refuses what was sent for good; false if the store or the connection fails."""
     if getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
@@ -66,7 +66,7 @@ def refused(error: BaseException) -> bool:
         return 400 <= status < 500 and status not in TRANSIENT
     cause: BaseException | None = error
     while cause:
-        if isinstance(cause, OSError):  # also what requests raises, of which some are ValueErrors too
+        if isinstance(cause, OSError):  # includes the errors of requests, some of which are ValueErrors too
             return cause.errno == errno.ENAMETOOLONG
         if isinstance(cause, (ValueError, TypeError, OverflowError)):
             return True
@@ -85,8 +85,8 @@ def deliver(
 ) -> None:
     """Posts a batch; if the store refuses it, its halves, and so on. `refuse` is called with each refused entry and the reason.
 
-    Further metrics under a bad name that was refused are not posted. `check` is called after each refusal; it and `post` raise
-    if the store is away.
+    Metrics whose name was refused before and is invalid are not posted. `check` is called after each refusal; it and `post`
+    raise if the store does not answer.
     """
     rest = []
     for entry in batch:
@@ -110,7 +110,7 @@ def deliver(
 
 @contextmanager
 def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Tells after five seconds what the block is waiting for."""
+    """Says after SILENCE_SECONDS what the block is waiting for."""
     timer = threading.Timer(SILENCE_SECONDS, say, [f"still waiting for {what}; Ctrl-C ends it."])
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""One run being written to MLflow: training never waits for it, and nothing is sent twice."""
+"""Writes one run to MLflow. Training never waits for it, and nothing is sent twice."""
 
 import json
 import os
@@ -27,12 +27,12 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class RunWriter:
-    """One run being written. Nothing here waits for the store: a `Sender` sends what was queued, every two seconds.
+    """Writes one run. No method waits for the store, except `close`: a `Sender` sends the queue every two seconds.
 
-    Each entry is first written to a spool on this disk and is sent once; a point or picture that the store already has is
+    Each entry is first written to a spool on this disk, and is sent once. A point or picture that the store already has is
     dropped. What the store does not take stays in the spool, for the next resume or `aelab sync`. With `training` the run is
-    locked until it is closed; without it, metrics are added to a run that another process may be writing. `reopened` reads back
-    the spool of the run's last process. `warn` is told of outages and of what the store refuses.
+    locked until it is closed; without it, metrics are added to a run that another process may be writing. `reopened` reads
+    back the spool of the run's last process. `warn` is called for outages and for entries that the store refuses.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class RunWriter:
         self._sender.start()
 
     def _read_back(self, ended: bool) -> None:
-        """Reads back what the run has logged, and queues what its last process could not send.
+        """Reads what the run has logged, and queues what its last process could not send.
 
-        The status is queued only if the run has `ended`, and only if nothing was logged after it.
+        The status is queued only if the run has `ended` and nothing was logged after it.
         """
         for key in self.info.metrics:
             names = [key, *aliases.old_metrics(key, self.info.recipe)]
@@ -113,17 +113,17 @@ class RunWriter:
                 self._put("metric", key, value, stamp, step)
 
     def stepwise_image(self, key: str, picture: "Picture", step: int) -> None:
-        """Queues a picture (H, W, 3) that MLflow shows under a slider of steps; the slider starts at step 0."""
+        """Queues a picture (H, W, 3) that MLflow shows with a step slider. The slider needs a picture at step 0."""
         if (key, step) not in self._drawn:
             self._drawn.add((key, step))
             kept = self._spool.keep(key, step, picture)
             if kept:
                 self._put("picture", key, step, kept)
-            else:  # a full disk: in memory only
+            else:  # the disk is full: in memory only
                 self._sender.put(["picture", key, step, picture])
 
     def picture(self, path: str, picture: "Picture | Figure") -> Path:
-        """Writes a picture, an array or a matplotlib figure, as an artifact; returns its file on this machine."""
+        """Writes a picture, an array (H, W, 3) or a matplotlib figure, as an artifact. Returns its file on this machine."""
         if isinstance(picture, np.ndarray):
             import PIL.Image
 
@@ -131,14 +131,14 @@ class RunWriter:
         return self._artifact(path, picture.savefig)
 
     def text(self, path: str, text: str) -> Path:
-        """Writes a text file as an artifact."""
+        """Writes a text file as an artifact. Returns its path on this machine."""
         return self._artifact(path, lambda target: target.write_text(text, encoding="utf-8"))
 
     def json(self, path: str, value: Any) -> Path:
         return self.text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def _artifact(self, path: str, write: Callable[[Path], Any]) -> Path:
-        """Writes a file into the run's folder, whole or not at all; if a server keeps the artifacts, it is sent there too."""
+        """Writes a file atomically into the run's folder. If the artifacts are on a server, it is queued to be sent there."""
         target = self.folder / path
         unfinished = target.with_name(f".{os.getpid()}-{target.name}")
         try:
@@ -154,14 +154,14 @@ class RunWriter:
         return target
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        """Queues tags, without passwords; what is not text, as in the name of a file, becomes a question mark."""
+        """Queues tags, without passwords. Bytes that are not text, as in the name of a file, become question marks."""
         self._put("tags", {key: redacted(str(value)).encode(errors="replace").decode() for key, value in tags.items()})
 
     def close(self, status: Status | None = None, hurry: Callable[[], bool] = bool) -> None:
-        """Sends what is left and ends the run with a status, or leaves its status as it is.
+        """Sends the rest, and ends the run with a status or leaves its status as it is.
 
-        A store that takes nothing for twenty seconds is given up, earlier once there is a `hurry`. Raises UserError if it
-        does not take everything; what is missing then stays in the spool, the status too.
+        Gives up when the store takes nothing for twenty seconds, or sooner once `hurry` returns true. Raises UserError if the
+        store does not take everything; what is missing, including the status, then stays in the spool.
         """
         if status:
             self._put("end", status, int(time.time() * 1000))
