@@ -173,8 +173,8 @@ def test_it_is_the_training_steps_that_are_tried(here, phases):
 @pytest.mark.parametrize("verb", ["sample", "interpolate"])
 @pytest.mark.parametrize(
     ("out", "says"),
-    [("/", "is a folder"), ("folder", "is a folder"), (".", "is a folder"), ("file/x.png", "is no folder"),
-     ("x.xyz", ".xyz is no format"), ("x.npy", ".png"), ("n" * 300 + ".png", "too long")],
+    [("/", "is a folder"), ("folder", "is a folder"), (".", "is a folder"), ("file/x.png", "is not a folder"),
+     ("x.xyz", "cannot be written as .xyz"), ("x.npy", ".png"), ("n" * 300 + ".png", "too long")],
 )  # fmt: skip
 def test_a_place_for_a_picture_that_is_none_is_refused_before_any_work(cli, no_run, here, verb, out, says):
     (here / "folder").mkdir()

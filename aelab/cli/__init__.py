@@ -46,10 +46,10 @@ ORDER = (
 
 
 class Verbs(TyperGroup):
-    """The verbs in the order of a day's work: typer would put groups behind the commands."""
+    """The verbs in the order in which they are used; by default typer lists groups after commands."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = None  # in plain text: the first page comes at once, rich takes longer than all the rest
+        self.rich_markup_mode = None  # plain text, as importing rich takes longer than all the rest of this page
         super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -82,7 +82,7 @@ def root(
 
 
 def main() -> NoReturn:
-    """Runs the command line and exits with its code; a user's mistake never ends in a traceback."""
+    """Runs the command line, and exits with its code. A user's mistake never leads to a traceback."""
     _open_standard_streams()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # our own go through the console
@@ -109,7 +109,7 @@ def main() -> NoReturn:
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename:
             _fault(error)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drops what is still in the buffer
         console_for().error(f"the output could not be written: {error.strerror}.")
         sys.exit(1)
     except Exception as error:  # noqa: BLE001
@@ -117,7 +117,7 @@ def main() -> NoReturn:
 
 
 def _fault(error: Exception) -> NoReturn:
-    """Ends with the traceback of a fault of ours or of a recipe's, without passwords; with a line where memory is short."""
+    """Exits with the traceback of a bug in aelab or in a recipe, without passwords; if memory ran out, with a message."""
     if out_of_memory(error):
         console_for().error(str(no_memory()))
     else:
@@ -127,11 +127,11 @@ def _fault(error: Exception) -> NoReturn:
 
 
 def _open_standard_streams() -> None:
-    """Opens those that the caller closed (`>&-`): the next file would take their number, and get what is meant for them."""
+    """Opens standard streams that the caller closed (`>&-`), as the next file would get their number, and their output."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+" if number else "r"))  # noqa: SIM115, PTH123  # as long as the process
+            setattr(sys, name, open(os.devnull, "r+" if number else "r"))  # noqa: SIM115, PTH123  # open until the process ends

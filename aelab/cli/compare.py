@@ -27,12 +27,12 @@ FORMATS = "Format"  # a panel of --help
 
 Runs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN...]", help="Runs, or sweeps for all of theirs; else all finished ones."),
+    typer.Argument(metavar="[RUN...]", help="Runs; a sweep stands for all its runs.  (default: all finished runs)"),
 ]
 Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric to show, such as test/mse; repeatable.")]
 GroupBy = Annotated[
     list[str] | None,
-    typer.Option(help="An option, such as latent_dim: mean and deviation of the runs that agree in it; repeatable."),
+    typer.Option(help="An option, such as latent_dim: average the runs that agree in it; repeatable."),
 ]
 Rows = Annotated[str | None, typer.Option(help="An option whose values are the rows, with --columns and one --metric.")]
 Columns = Annotated[str | None, typer.Option(help="An option whose values are the columns.")]
@@ -78,11 +78,13 @@ def compare(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Put tracked runs side by side.
+    """Compare tracked runs side by side.
 
-    Shows the options in which they differ, and their metrics: of the test set where all of them have been evaluated, else
-    of the validation set. The best of a column is marked with a star; of reconstructions only where all codes are of one size.
-    Tables: latent, error against code size; labels, error against labels; noise, PSNR against level; losses, minimax against
+    Shows the options in which they differ, and their metrics: those of the test set if all of them have been evaluated, else
+    those of the validation set. The best value of a column is marked with a star; errors of reconstructions only if all
+    codes have the same size.
+
+    Tables: latent, error by code size; labels, error by number of labels; noise, PSNR by noise level; losses, minimax and
     non-saturating; models, the newest run of each recipe.
     """
     console = console_for(quiet, verbose)

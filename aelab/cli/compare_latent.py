@@ -43,8 +43,10 @@ Dimensions = Annotated[
     list[int], typer.Argument(metavar="D...", min=1, max=MANY, help="Latent dimensions, such as 2 5 10.")
 ]
 Recipe = Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")]
-Seeds = Annotated[int, typer.Option(min=1, max=10_000, help="Runs a dimension, with the seeds --seed, --seed + 1, ...")]
-Jobs = Annotated[int, typer.Option(min=1, max=10_000, help="Runs that are trained at once, each in a process.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, max=10_000, help="Runs per dimension, with the seeds --seed, --seed + 1, ...")
+]
+Jobs = Annotated[int, typer.Option(min=1, max=10_000, help="Runs to train at once, each in its own process.")]
 
 
 @verbs.command("compare-latent")
@@ -77,10 +79,10 @@ def compare_latent(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train one run a latent dimension and seed, and compare their errors.
+    """Train one run per latent dimension and seed, and compare their errors.
 
-    The table holds the reconstruction error on the test set, mean and standard deviation over seeds, with the PCA of the same
-    code size beside it; curve, contact sheet and table (CSV, Markdown, LaTeX) are logged on a parent run. Runs that are done
+    The table shows the reconstruction error on the test set, mean and standard deviation over seeds, beside that of the PCA
+    of equal size. Curve, contact sheet and table (CSV, Markdown, LaTeX) are logged to a parent run. Runs that are done
     already are not trained again: the same command continues where it was stopped.
     """
     console = console_for(quiet, verbose)

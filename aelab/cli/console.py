@@ -1,7 +1,7 @@
-"""The terminal: results to stdout, everything else to stderr, a bar only where someone can see it. The only rich.
+"""The terminal: results go to stdout, everything else to stderr, and bars only to a terminal. The only use of rich.
 
-Names of runs, files, classes and metrics come from anyone: everything that is shown goes through `visible`, and no text is
-read as rich's markup.
+Names of runs, files, classes and metrics may come from anyone: all text goes through `visible`, and none is parsed as rich's
+markup.
 """
 
 import json
@@ -23,14 +23,15 @@ from aelab.errors import visible
 from aelab.metrics import number
 from aelab.progress_bar import Bar, show_with
 
-ESTIMATE_AFTER, LONG_WAIT = 3.0, 10.0  # seconds after which the time that is left is said, and from how many on
-SHOWN_AFTER = 0.3  # seconds that something may take without a bar
+ESTIMATE_AFTER = 3.0  # seconds of work, before the time left is estimated
+LONG_WAIT = 10.0  # seconds: a shorter time left is not mentioned
+SHOWN_AFTER = 0.3  # seconds of work, before a bar is shown
 
 
 class Terminal(RichConsole):
-    """A console whose reader may go away, as in `aelab ... | head`: then nothing is shown any more, and the work goes on.
+    """A console that survives the end of its reader, as in `aelab ... | head`: it shows nothing more, and the work continues.
 
-    So it does where stderr is on a full disk; a result that cannot be written to stdout is an OSError.
+    The work also continues if stderr cannot be written. A result that cannot be written to stdout raises OSError.
     """
 
     def print(self, *objects: Any, **how: Any) -> None:
@@ -43,9 +44,9 @@ class Terminal(RichConsole):
 
 
 class Console:
-    """What a verb prints. Opening one shows the log of aelab and its progress bars on stderr.
+    """Prints what a verb returns. A new console also shows the log of aelab and its progress bars on stderr.
 
-    `quiet` leaves results, warnings and errors; `verbose` adds details.
+    `quiet` shows results, warnings and errors only; `verbose` adds details.
     """
 
     def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
@@ -61,33 +62,33 @@ class Console:
         show_with(self._bar)
 
     def result(self, text: str) -> None:
-        """A line of the answer, to stdout."""
+        """Prints one line of the result to stdout."""
         self.out.print(Text(visible(text)))
 
     def block(self, text: str) -> None:
-        """An answer of many lines, to stdout."""
+        """Prints a result of several lines to stdout."""
         for line in text.split("\n"):
             self.result(line)
 
     def data(self, value: Any) -> None:
-        """One JSON object, to stdout."""
+        """Prints one JSON object to stdout."""
         text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
         shown = (sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
         sys.stdout.write("".join(shown) + "\n")
 
     def note(self, text: str) -> None:
-        """A line that leads on, to stderr; not where it is to be quiet."""
+        """Prints a remark to stderr, unless the console is quiet."""
         logging.getLogger("aelab").info(text)
 
     def error(self, text: str) -> None:
-        """What ended the command, to stderr."""
+        """Prints the error that ends the command to stderr."""
         first, *rest = map(visible, text.split("\n"))
         self.err.print(Text(f"error: {first}", style="bold red"))
         for line in rest:
             self.err.print(Text(line))
 
     def table(self, rows: Sequence[Mapping[str, object]], title: str = "", right: Collection[str] = ()) -> None:
-        """Rows with the same keys as a table, to stdout; numbers, and the columns named in `right`, stand on the right."""
+        """Prints rows with the same keys as a table to stdout. Numbers and the columns in `right` are aligned right."""
         if not rows:
             return
         if title:
@@ -103,11 +104,11 @@ class Console:
 
     @contextmanager
     def _bar(self, title: str, total: int, done: int, estimate: bool) -> Iterator[Bar]:
-        """A bar on stderr; where nothing can move, with `estimate`, one line that says how much time is left."""
+        """A bar on stderr. Where a bar cannot move, with `estimate`, one line says how much time is left."""
         if not self._moving:
             yield _Line(title, total, done, estimate)
             return
-        # On a narrow terminal the text is cut, and the rest stands.
+        # On a narrow terminal only the text is cut.
         progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title))),
             BarColumn(16, table_column=Column(min_width=8)),
@@ -129,7 +130,7 @@ class Console:
 
 
 class _Handler(logging.Handler):
-    """Shows the log: notes as they are, warnings in yellow. A record with `once` is not repeated."""
+    """Shows the log: notes as they are, warnings in yellow. A record with `once` is shown only once."""
 
     def __init__(self, terminal: Terminal) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class _Handler(logging.Handler):
 
 
 class _Moving:
-    """A bar that moves, once the work has taken a moment."""
+    """A moving bar, which appears after SHOWN_AFTER seconds."""
 
     visible = True
 
@@ -172,14 +173,14 @@ class _Moving:
 
 
 class _Line:
-    """A bar that nobody sees. With `estimate` it says once how much time is left, if that is long."""
+    """A bar that is not shown. With `estimate` it logs once how much time is left, if that is long."""
 
     visible = False
 
     def __init__(self, title: str, total: int, done: int, estimate: bool) -> None:
         self._title, self._total, self._done = title, total, done
         self._estimated = not estimate
-        self._first: tuple[float, float] | None = None  # when, and how much of it was done
+        self._first: tuple[float, float] | None = None  # time and parts done, when the first part was done
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
         self._done = done
@@ -190,7 +191,7 @@ class _Line:
         self._estimate()
 
     def _estimate(self) -> None:
-        """Says how much is left, by the time that parts took since the first of them was done."""
+        """Logs how much time is left, from the time that the parts since the first one took."""
         if self._estimated:
             return
         now = time.monotonic()
@@ -210,5 +211,5 @@ class _Line:
 
 
 def duration(seconds: float) -> str:
-    """A time in words, such as 40 s or 3 min."""
+    """A duration as text, such as 40 s or 3 min."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -16,7 +16,7 @@ def data(
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """List the data sets and where they lie, or fetch one."""
+    """List the data sets and where they are, or download one."""
     console = console_for(quiet)
     from aelab.data import DOWNLOADABLE, listing, obtain
 
@@ -25,5 +25,5 @@ def data(
         return
     if fetch not in DOWNLOADABLE:
         names = ", ".join(DOWNLOADABLE)
-        raise UserError(f"'{fetch}' is not a data set that can be fetched: {names}.", code=2)
+        raise UserError(f"'{fetch}' is not a data set that can be downloaded: {names}.", code=2)
     console.result(f"{fetch} is in {obtain(DOWNLOADABLE[fetch], data_dir).place}")

@@ -26,14 +26,14 @@ verbs = typer.Typer()
 
 Samples = Annotated[
     int | None,
-    typer.Option(min=0, max=MANY, help="Importance samples an image.  (default: 500; 0 with --plain or --set)"),
+    typer.Option(min=0, max=MANY, help="Importance samples per image.  (default: 500; 0 with --plain or --set)"),
 ]
 Images = Annotated[
-    int | None, typer.Option(min=1, max=MANY, help="Test images for these samples, evenly spread.  (default: all)")
+    int | None, typer.Option(min=1, max=MANY, help="Test images for these samples, evenly spaced.  (default: all)")
 ]
 AtOnce = Annotated[int, typer.Option(min=1, max=MANY, help="Images at once; no metric depends on it (to 1e-6).")]
 Inception = Annotated[
-    Path | None, typer.Option(help="Weights of torchvision's inception_v3: distances of samples in its features too.")
+    Path | None, typer.Option(help="Weights of torchvision's inception_v3, for distances of samples in its features.")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="Loss terms and reconstructions only: quick, for many runs.")]
 
@@ -55,16 +55,16 @@ def evaluate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure a model on the test images, each metric beside a baseline and a control.
+    """Evaluate a model on the test images, each metric beside a baseline and a control.
 
-    Which metrics there are depends on what the model can do: reconstruct, encode, sample, classify, or say how likely an
-    image is. Metrics and pictures are logged to the run.
+    The metrics depend on what the model can do: reconstruct, encode, sample, classify, or compute a likelihood. Metrics and
+    pictures are logged to the run.
 
-    With --set the same weights are evaluated under another option, such as --set level=0.25 of a denoising autoencoder: the
-    metrics of --plain, logged under test/NAME-VALUE/.
+    With --set the same weights are evaluated with another option, such as --set level=0.25 for a denoising autoencoder. The
+    metrics are those of --plain, logged under test/NAME-VALUE/.
 
-    What takes long is the likelihood (--samples, --images) and the first evaluation of samples on a data set, which trains
-    its classifier and compares real images, once.
+    The likelihood takes long (--samples, --images), and so does the first evaluation of samples on a data set, which trains
+    its classifier and evaluates real images, once.
     """
     console = console_for(quiet, verbose)
     import aelab
@@ -72,7 +72,7 @@ def evaluate(
 
     store = store_for(tracking_uri)
     answers = []
-    for info in [store.find(name) for name in run]:  # all are looked for before the first is evaluated
+    for info in [store.find(name) for name in run]:  # find all of them before evaluating the first
         done = aelab.evaluate(
             info.id,
             samples=samples,

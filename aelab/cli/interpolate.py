@@ -9,10 +9,10 @@ from aelab.cli.options import DataDir, Device, Name, Quiet, Seed, Uri, Verbose, 
 
 verbs = typer.Typer()
 
-Paths = Annotated[Literal["linear", "spherical", "both"], typer.Option(help="How to walk from code to code.")]
+Paths = Annotated[Literal["linear", "spherical", "both"], typer.Option(help="The path from code to code.")]
 File = Annotated[
     Path | None,
-    typer.Option(help="Write the picture to this file too, as of sample; of both: NAME-linear, NAME-spherical."),
+    typer.Option(help="Also write the picture to this file; with --path both to NAME-linear and NAME-spherical."),
 ]
 
 
@@ -20,8 +20,8 @@ File = Annotated[
 def interpolate(
     run: Name,
     path: Paths = "both",
-    pairs: Annotated[int, typer.Option(min=1, max=100, help="How many walks.")] = 6,
-    steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a walk, both ends included.")] = 10,
+    pairs: Annotated[int, typer.Option(min=1, max=100, help="Pairs of codes.")] = 6,
+    steps: Annotated[int, typer.Option(min=2, max=100, help="Images per pair, both ends included.")] = 10,
     out: File = None,
     seed: Seed = 0,
     data_dir: DataDir = None,
@@ -30,7 +30,7 @@ def interpolate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Walk from code to code and draw the images on the way.
+    """Interpolate between codes, and draw the images along the path.
 
     The ends are codes of test images or, without an encoder, draws from the prior.
     """

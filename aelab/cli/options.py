@@ -1,4 +1,4 @@
-"""The options that several verbs share, and small things that every verb needs."""
+"""Options that several verbs share, and functions that every verb needs."""
 
 import os
 from contextlib import suppress
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from aelab.tracking import Store
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated."
-MANY = 10**9  # more than anyone waits for; a larger number has no place in a 64-bit counter
-LARGEST_SEED = 2**32 - 1  # torch's generator of the CPU takes 32 bits: a larger one would repeat a smaller one
+MANY = 10**9  # more than anyone waits for; much larger numbers would overflow 64-bit counters
+LARGEST_SEED = 2**32 - 1  # torch's CPU generator uses 32 bits: a larger seed would repeat a smaller one
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
 
 Names = Annotated[
@@ -42,15 +42,18 @@ Data = Annotated[
     ),
 ]
 DataDir = Annotated[
-    Path | None, typer.Option(help="Where data sets lie.", envvar="AELAB_DATA", show_envvar=True, rich_help_panel=DATA)
+    Path | None,
+    typer.Option(help="Folder of the data sets.", envvar="AELAB_DATA", show_envvar=True, rich_help_panel=DATA),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=4, max=100_000, help="Scale and cut the pictures of a folder to this size.", rich_help_panel=DATA),
+    typer.Option(
+        min=4, max=100_000, help="Scale and crop the pictures of a folder to this size.", rich_help_panel=DATA
+    ),
 ]
 SkipBad = Annotated[
     bool,
-    typer.Option("--skip-bad", help="Leave pictures of a folder out that cannot be read.", rich_help_panel=DATA),
+    typer.Option("--skip-bad", help="Leave out pictures of a folder that cannot be read.", rich_help_panel=DATA),
 ]
 SplitSeed = Annotated[
     int,
@@ -63,13 +66,13 @@ Epochs = Annotated[
     typer.Option(
         min=1,
         max=MANY,
-        help="Passes over the training images; not given, the recipe's own, or more until there are 2,000 steps.",
+        help="Passes over the training images; the recipe's own if not given, or more until there are 2,000 steps.",
         rich_help_panel=TRAINING,
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, max=MANY, help="Images in a step; the recipe's own if not given.", rich_help_panel=TRAINING),
+    typer.Option(min=1, max=MANY, help="Images per step; the recipe's own if not given.", rich_help_panel=TRAINING),
 ]
 Seed = Annotated[
     int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, order and noise.", rich_help_panel=TRAINING)
@@ -77,26 +80,29 @@ Seed = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=TRAINING)]
 Precision = Annotated[
     Literal["float32", "tf32", "bfloat16"],
-    typer.Option(help="Of the arithmetic; tf32 is for CUDA.", rich_help_panel=TRAINING),
+    typer.Option(help="Floating-point precision; tf32 is for CUDA.", rich_help_panel=TRAINING),
 ]
 MaxSteps = Annotated[
-    int | None, typer.Option(min=1, max=MANY, help="End after so many steps.", rich_help_panel=TRAINING)
+    int | None, typer.Option(min=1, max=MANY, help="Stop after this many steps.", rich_help_panel=TRAINING)
 ]
 Patience = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MANY, help="End after so many epochs without a better validation.", rich_help_panel=TRAINING
+        min=1, max=MANY, help="Stop after this many epochs without a better validation.", rich_help_panel=TRAINING
     ),
 ]
 SkipNonfinite = Annotated[
     int,
     typer.Option(
-        min=0, max=MANY, help="Pass over so many steps whose loss or gradient is not finite.", rich_help_panel=TRAINING
+        min=0,
+        max=MANY,
+        help="Skip up to this many steps whose loss or gradient is not finite.",
+        rich_help_panel=TRAINING,
     ),
 ]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
-    typer.Option("--schedule", help="How the learning rate goes on over a phase.", rich_help_panel=TRAINING),
+    typer.Option("--schedule", help="Course of the learning rate over a phase.", rich_help_panel=TRAINING),
 ]
 Warmup = Annotated[
     int | None,
@@ -107,13 +113,13 @@ Ema = Annotated[
     typer.Option(
         min=0,
         max=0.9999,
-        help="Decay of the average of the weights that is validated and kept; 0 takes none.",
+        help="Decay of an average of the weights, which is then validated and kept; 0 for no average.",
         rich_help_panel=TRAINING,
     ),
 ]
 Start = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Begin with the weights of another run of this recipe.", rich_help_panel=TRAINING),
+    typer.Option(metavar="RUN", help="Start with the weights of another run of this recipe.", rich_help_panel=TRAINING),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; repeatable.")
@@ -127,29 +133,25 @@ Experiment = Annotated[
     typer.Option(help="MLflow experiment.  (default: MLFLOW_EXPERIMENT_NAME, else aelab)", rich_help_panel=TRACKING),
 ]
 OfRecipe = Annotated[str | None, typer.Option("--recipe", help="Only runs of this recipe.")]
-Filter = Annotated[str, typer.Option("--filter", help="MLflow's filter, such as \"params.latent_dim = '2'\".")]
+Filter = Annotated[str, typer.Option("--filter", help="A filter of MLflow's, such as \"params.latent_dim = '2'\".")]
 Resume = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Go on with this run instead; --epochs may be more.", rich_help_panel=TRACKING),
+    typer.Option(metavar="RUN", help="Continue this run instead; --epochs may be more.", rich_help_panel=TRACKING),
 ]
 Offline = Annotated[
     bool,
-    typer.Option(
-        "--offline", help="Track in ./mlflow.db for now; aelab sync sends it later.", rich_help_panel=TRACKING
-    ),
+    typer.Option("--offline", help="Track in ./mlflow.db; aelab sync sends the run later.", rich_help_panel=TRACKING),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Go on where recipe, data or versions are not what they were.")]
-Longer = Annotated[int | None, typer.Option(min=1, max=MANY, help="More epochs than the run had: it becomes longer.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Details too, such as each checkpoint.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Write the picture to this file too; a PNG where its name has no ending.")
-]
+Force = Annotated[bool, typer.Option("--force", help="Continue even if recipe, data or versions have changed.")]
+Longer = Annotated[int | None, typer.Option(min=1, max=MANY, help="Lengthen the run to this many epochs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show details too, such as each checkpoint.")]
+Out = Annotated[Path | None, typer.Option(help="Also write the picture to this file; a PNG if its name has no suffix.")]
 
 
 def console_for(quiet: bool = False, verbose: bool = False) -> "Console":
-    """The terminal, opened."""
+    """The console of a verb."""
     from aelab.cli.console import Console
 
     return Console(quiet, verbose)
@@ -165,7 +167,7 @@ def store_for(uri: str | None, offline: bool = False) -> "Store":
 
 
 def short(path: Path) -> str:
-    """A path as one would type it here."""
+    """A path relative to the working folder if it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -173,7 +175,7 @@ def short(path: Path) -> str:
 
 
 def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
-    """Where a picture goes: a PNG where no ending is given. Raises UserError, before any work, where it cannot be written."""
+    """The file for a picture, a PNG if no suffix is given. Raises UserError, before any work, if it cannot be written."""
     if out is None:
         return None
     target = out if out.suffix or not out.name else out.with_name(out.name + ".png")
@@ -187,17 +189,17 @@ def destination(out: Path | None, endings: "Sequence[str]") -> Path | None:
         raise UserError(f"--out {str(out)[:60]}: {error.strerror}.", code=2) from error
     if target.suffix.lower() not in endings:
         raise UserError(
-            f"--out {out}: {target.suffix} is no format of a picture here.", f"Use one of {' '.join(endings)}", code=2
+            f"--out {out}: pictures cannot be written as {target.suffix}.", f"Use one of {' '.join(endings)}", code=2
         )
     if there != target and not there.is_dir():
-        raise UserError(f"--out {out}: {there} is no folder.", code=2)
+        raise UserError(f"--out {out}: {there} is not a folder.", code=2)
     if not os.access(there, os.W_OK):
-        raise UserError(f"--out {out}: {there} cannot be written to.", code=2)
+        raise UserError(f"--out {out}: {there} is not writable.", code=2)
     return target
 
 
 def assignments(recipe_file: "RecipeFile", pairs: list[str]) -> dict[str, Any]:
-    """The recipe's options given as NAME=VALUE."""
+    """The recipe's options that were given as NAME=VALUE. Raises UserError for an unknown name or an invalid value."""
     known = {option.name: option for option in recipe_files.signature(recipe_file).options}
     values = {}
     for pair in pairs:

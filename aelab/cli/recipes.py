@@ -10,7 +10,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 def recipes(json: Json = False) -> None:
-    """List the recipes, the lecture's and those in ./recipes."""
+    """List the recipes: those of the lecture, and those in ./recipes."""
     console = console_for()
     rows = [
         {"recipe": recipe_file.name, "what": recipe_file.summary, "file": short(recipe_file.path)}

@@ -1,4 +1,4 @@
-"""The verb `resume`, and what a training ends with."""
+"""The verb `resume`, and the output at the end of a training."""
 
 import shlex
 from typing import TYPE_CHECKING, Annotated
@@ -33,8 +33,8 @@ def resume(
 ) -> None:
     """Continue an interrupted run as if it had never stopped.
 
-    It stays the same MLflow run and ends with the numbers of an uninterrupted one. With --epochs it becomes longer, a finished
-    one too; under --schedule cosine it then ends otherwise than a run that was so long from the start.
+    It stays the same MLflow run, and ends with the same numbers as an uninterrupted one. --epochs lengthens a run, even a
+    finished one; with --schedule cosine it then differs from a run that was that long from the start.
     """
     console = console_for(quiet, verbose)
     import aelab
@@ -43,7 +43,7 @@ def resume(
 
 
 def show_trained(run: "Run", console: "Console") -> None:
-    """What a training ends with: its metrics, where its pictures are, and what to type next."""
+    """Shows the end of a training: its metrics, where its pictures are, and what to type next."""
     from aelab.metrics import number
 
     alone = sum(other.name == run.name for other in run.store.runs()) == 1

@@ -1,4 +1,4 @@
-"""The runs that are tracked: listed, shown, removed, exported, registered."""
+"""The verb `runs`: lists, shows, removes, exports and registers tracked runs."""
 
 import os
 import shlex
@@ -26,10 +26,9 @@ def runs(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the tracked runs; show, remove, export one.
+    """List the tracked runs; show, remove, export or register one.
 
-    The newest first, each with the validation loss of the weights that it kept. A run can also be registered as a model under a
-    name.
+    The newest run is first. `loss` is the validation loss of the kept weights.
     """
     if ctx.invoked_subcommand:
         return
@@ -56,7 +55,7 @@ def runs(
     elif found:
         console.table([{LISTING_HEADINGS.get(k, k): v for k, v in listing_row(info).items()} for info in found])
     elif recipe or filter_:
-        console.note("No run fits.")
+        console.note("There is no such run.")
     else:
         console.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 
@@ -65,7 +64,7 @@ def runs(
 def show(
     run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
-    """Show what is known of a run: its options, its latest metrics, its diagnostics, where its files are."""
+    """Show a run: its options, its latest metrics, its diagnostics, and where its files are."""
     from dataclasses import asdict
 
     from aelab.metrics import definition
@@ -98,12 +97,14 @@ def show(
 @group.command()
 def rm(
     run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, or folder.")],
-    force: Annotated[bool, typer.Option("--force", help="A registered one too, with its registration.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also remove registered runs, with their registrations.")
+    ] = False,
     tracking_uri: Uri = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove runs from the lists; of a sweep all its runs too. MLflow keeps them until `mlflow gc` is typed."""
+    """Remove runs from the lists; a sweep with all its runs. MLflow keeps them until `mlflow gc`."""
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
     store.mark_dead()
@@ -126,25 +127,27 @@ def rm(
     for info in wanted.values():
         store.remove(info)
         console.result(f"removed {info.name}")
-        console.note(f"back again with: {store.restore_command(info)}")
+        console.note(f"restore  {store.restore_command(info)}")
 
 
 @group.command()
 def export(
     run: Name,
-    folder: Annotated[Path, typer.Argument(help="A folder that is new or empty.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     programs: Annotated[
         bool,
-        typer.Option("--programs", help="Encoder and decoder as programs of torch.export too, which need no recipe."),
+        typer.Option(
+            "--programs", help="Also write encoder and decoder as torch.export programs, which need no recipe."
+        ),
     ] = False,
     data_dir: DataDir = None,
     tracking_uri: Uri = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write a model into a folder that works without aelab: weights, configuration, recipe, card and an example picture.
+    """Export a model into a folder that works without aelab: weights, configuration, recipe, card and an example picture.
 
-    The card holds the lines that load it in plain PyTorch.
+    The card contains the code that loads it in plain PyTorch.
     """
     console = console_for(quiet, verbose)
     import aelab
@@ -157,7 +160,7 @@ def export(
 def register(
     run: Name,
     name: Annotated[str, typer.Argument(help="Name of the model in MLflow's registry.")],
-    alias: Annotated[str, typer.Option(help="What this version is called.")] = "best",
+    alias: Annotated[str, typer.Option(help="Alias of this version.")] = "best",
     tracking_uri: Uri = None,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -12,7 +12,7 @@ verbs = typer.Typer()
 @verbs.command()
 def sample(
     run: Name,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images.")] = 64,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of images.")] = 64,
     seed: Seed = 0,
     out: Out = None,
     device: Device = "auto",

@@ -12,10 +12,7 @@ verbs = typer.Typer()
 
 @verbs.command()
 def sync(tracking_uri: Uri = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Send what a store has not had yet: what gathered while it was away, and the runs that were trained with --offline.
-
-    What it has already is left out.
-    """
+    """Send what a store does not have yet: what was logged during an outage, and runs that were trained with --offline."""
     console = console_for(quiet, verbose)
     from aelab.tracking import NoStoreError, push, replay
 
@@ -26,7 +23,7 @@ def sync(tracking_uri: Uri = None, quiet: Quiet = False, verbose: Verbose = Fals
         here = store_for(None, offline=True)
         sent += push(here, store, note) if here.uri != store.uri else 0
     except NoStoreError:
-        pass  # nothing was trained offline here
+        pass  # no run was trained offline here
     except UserError as problem:
         problems.append(problem)
     try:

@@ -1,4 +1,4 @@
-"""The verb `train`, with one command a recipe made from its signature."""
+"""The verb `train`, with one command per recipe, made from its signature."""
 
 import inspect
 import sys
@@ -48,7 +48,7 @@ verbs = typer.Typer()
 
 
 def train(recipe: str, name: str, values: dict[str, Any], typed: set[str]) -> None:
-    """Trains the recipe that was typed as `recipe` and is called `name`; of the options in `values` some were `typed`."""
+    """Trains a recipe, typed as `recipe` (a name or path) and named `name`, with options; `typed` are those from the user."""
     console = console_for(values.pop("quiet"), values.pop("verbose"))
     import aelab
 
@@ -70,7 +70,7 @@ def train(recipe: str, name: str, values: dict[str, Any], typed: set[str]) -> No
 
 
 def _ask(stopped: "RunInfo") -> bool:
-    """Asks whether to continue the run of the same command that was stopped."""
+    """Asks whether to continue the stopped run of the same command."""
     return typer.confirm(
         f"{visible(stopped.name)} of the same command was stopped. Continue it?", default=True, err=True
     )
@@ -138,11 +138,11 @@ def _common(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Carries the options that every recipe's command has."""
+    """Its signature lists the options that the command of every recipe has."""
 
 
 def _parameter(option: "Option") -> inspect.Parameter:
-    """A recipe's option as a parameter that typer understands."""
+    """An option of a recipe as a parameter for typer."""
     panel = "Recipe"
     if option.type is bool or get_origin(option.type) is Literal:
         hint: Any = Annotated[option.type, typer.Option(help=option.help, rich_help_panel=panel)]
@@ -167,14 +167,14 @@ def _parser(option: "Option") -> Callable[[Any], Any]:
 
 
 def _single(verb: Callable[..., None]) -> typer.Typer:
-    """A verb as an application of its own."""
+    """An application with one verb."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(epilog=EXIT_CODES)(verb)
     return single
 
 
 class Recipes(TyperGroup):
-    """The group `train`: a command for every recipe, whose file is only run when it is the one that is asked for."""
+    """The group `train`, with a command for every recipe. Only the file of the recipe that is trained is executed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(recipe_files.available())

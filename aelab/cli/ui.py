@@ -15,7 +15,7 @@ def ui(
     browser: Annotated[bool, typer.Option(help="Open a web browser.")] = True,
     tracking_uri: Uri = None,
 ) -> None:
-    """Browse the runs in MLflow's pages, served on this machine."""
+    """Browse the runs in MLflow's web pages, served on this machine."""
     console = console_for()
     import webbrowser
 
@@ -30,7 +30,7 @@ def ui(
     page = store.page(store.experiment(None), f"http://127.0.0.1:{port}")
     with tracking.served(store, port) as server:
         console.result(page)
-        console.note("Ctrl-C ends it.")
+        console.note("Ctrl-C stops the server.")
         if browser:
             webbrowser.open(page)
         try:

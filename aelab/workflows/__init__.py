@@ -1,6 +1,6 @@
-"""What one can do with runs: plan, train, resume, load, evaluate, draw, sweep, list, compare, export.
+"""The workflows: plan, train, resume, load, evaluate, draw, sweep, list, compare and export runs.
 
-Each part is imported when it is first used: listing runs needs no torch.
+Each module is imported when it is first used, so that listing runs does not import torch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What a run says of itself: the machine that it ran on, and its model card."""
+"""The description of a run: the machine that it ran on, and its model card."""
 
 import os
 import platform
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetens
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine: what environment.json holds."""
+    """The versions and the machine: the content of environment.json."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -33,12 +33,12 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def model_card(planned: Plan, name: str, data: Dataset, validation: Mapping[str, float], diagnosis: Diagnosis) -> str:
-    """A README for a run in Markdown: what was trained, on what, how well, and how to use it."""
+    """The model card in Markdown: what was trained, on which data, with which result, and how to use it."""
     config, recipe_file = planned.config, planned.recipe_file
     words = [option(key, value) for key, value in given(_typed(planned)).items()]
     images = (
         f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
-        f"validated on {len(data.val):,}, with {len(data.test):,} more set apart for the test. {data.note}"
+        f"validated on {len(data.val):,}, with {len(data.test):,} more held out for the test. {data.note}"
     )
     lines = [
         f"# {name}",
@@ -69,12 +69,13 @@ def model_card(planned: Plan, name: str, data: Dataset, validation: Mapping[str,
 
 
 def unit(metric: str) -> str:
-    """The unit of a metric, or nothing where it has none or is not known."""
+    """The unit of a metric; empty if it has none or is not known."""
     known = definition(metric)
     return known.unit if known else ""
 
 
 def _typed(planned: Plan) -> dict[str, Any]:
+    """The options of the command that trains this."""
     config = planned.config
     return {
         **config.options,
@@ -88,7 +89,7 @@ def _typed(planned: Plan) -> dict[str, Any]:
 
 
 def option(name: str, value: object) -> str:
-    """An option as one types it."""
+    """An option as it is typed on the command line."""
     flag = name.replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"

@@ -1,4 +1,4 @@
-"""Pictures that put runs side by side: curves of a metric, and contact sheets."""
+"""Pictures that compare runs: curves of a metric, and contact sheets."""
 
 from pathlib import Path
 
@@ -15,7 +15,10 @@ SHEET_IMAGES = 20  # test images on a contact sheet
 
 
 def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: Store) -> Path:
-    """Writes the curve of a metric over the training of each run to a file, and returns it."""
+    """Writes the curves of a metric over training, one per run, to a file, and returns its path.
+
+    The default is compare-METRIC.png. Raises UserError if a run does not have the metric.
+    """
     metric = present_name(metric, comparison_.runs)
     target = out or Path(f"compare-{metric.replace('/', '-')}.png")
     chosen = comparison_.runs
@@ -30,7 +33,10 @@ def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: St
 def draw_sheets(
     comparison_: Comparison, folder: Path, store: Store, *, seed: int, data_dir: Path | None, device: str
 ) -> list[Path]:
-    """Contact sheets: the same test images through every run that reconstructs, and samples of every run that draws."""
+    """Writes contact sheets into a folder: the same test images reconstructed by each run, and samples of each run.
+
+    Runs that cannot reconstruct or sample are left out. Raises UserError if the runs were trained on different data.
+    """
     chosen = comparison_.runs
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
         raise UserError("these runs were trained on different data, so they have no test images in common.", code=2)

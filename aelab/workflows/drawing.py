@@ -1,4 +1,4 @@
-"""Pictures of what a run can do: samples, interpolations, reconstructions; logged to the run."""
+"""Pictures of a run: samples, interpolations and reconstructions, logged to the run."""
 
 import shlex
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ KINDS = ("linear", "spherical")  # paths from code to code
 
 @dataclass(frozen=True)
 class Drawing:
-    """Images (N, C, H, W) with pixels in [0, 1], on the CPU, and the file of their picture on this machine."""
+    """Images (N, C, H, W) in [0, 1], on the CPU, and the file of their picture on this machine."""
 
     images: Tensor = field(repr=False)
     path: Path
@@ -39,9 +39,9 @@ def sample(
     device: str = "auto",
     tracking_uri: str | None = None,
 ) -> Drawing:
-    """Draws n codes from the prior by `seed` and decodes them into images (n, C, H, W).
+    """Draws n codes from the prior with `seed`, and decodes them into images (n, C, H, W).
 
-    Their picture is logged to the run, and written to the file `out` too. Raises UserError where the recipe has no prior.
+    Their picture is logged to the run, and also written to the file `out`. Raises UserError if the recipe has no prior.
     """
     opened = load(run, device=device, tracking_uri=tracking_uri)
     if not isinstance(opened.recipe, Generates):
@@ -66,12 +66,12 @@ def interpolate(
     data_dir: Path | str | None = None,
     tracking_uri: str | None = None,
 ) -> dict[str, Drawing]:
-    """Walks from code to code in `steps` images, both ends included: (pairs * steps, C, H, W), row after row.
+    """Interpolates between pairs of codes in `steps` images, both ends included: (pairs * steps, C, H, W), row by row.
 
-    `path` is "linear", the straight line, "spherical", the great arc (White 2016), or "both". The ends are codes of random
-    pairs of test images of different classes or, without an encoder, draws from the prior. Each picture is logged to the
-    run, and written to `out` too; of both, to NAME-linear and NAME-spherical. Raises UserError where the recipe has no
-    codes that decode to images.
+    `path` is "linear", the straight line, "spherical", the great arc (White 2016), or "both". The ends are the codes of
+    random pairs of test images of different classes or, without an encoder, draws from the prior. Each picture is logged to
+    the run, and also written to `out`; with "both", to NAME-linear and NAME-spherical. Raises UserError if the recipe cannot
+    decode codes.
     """
     opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
     kinds = KINDS if path == "both" else (path,)
@@ -85,7 +85,7 @@ def interpolate(
 
 
 def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int) -> dict[str, Tensor]:
-    """The images (pairs * steps, C, H, W) on paths between codes, for each kind of path; see `interpolate`."""
+    """The images (pairs * steps, C, H, W) for each kind of path; see `interpolate`."""
     recipe = run.recipe
     if not isinstance(recipe, (Autoencodes, Generates)):
         raise UserError(f"{run.name} cannot interpolate: {run.info.recipe} has no codes that decode to images.", code=2)
@@ -111,10 +111,9 @@ def reconstruct(
     data_dir: Path | str | None = None,
     tracking_uri: str | None = None,
 ) -> Drawing:
-    """The reconstructions (n, C, H, W) of n test images, class after class in turn, each drawn below its input.
+    """The reconstructions (n, C, H, W) of n test images, one of each class in turn; the picture shows each below its input.
 
-    The picture is logged to the run, and written to the file `out` too. Raises UserError where the recipe does not
-    reconstruct.
+    The picture is logged to the run, and also written to the file `out`. Raises UserError if the recipe does not reconstruct.
     """
     opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
     inputs = opened.data().test.showcase(n).cpu()
@@ -123,7 +122,7 @@ def reconstruct(
 
 
 def figures(run: Run) -> "dict[str, Figure]":
-    """What the run's recipe can show, as matplotlib figures with a title that names run and data."""
+    """The pictures that the recipe of a run can draw, as matplotlib figures whose titles name the run and the data."""
     recipe, found = run.recipe, {}
     of = f"{run.name}, {run.config.data}"
     if isinstance(recipe, Autoencodes):
@@ -139,7 +138,7 @@ def figures(run: Run) -> "dict[str, Figure]":
 
 
 def _log(run: Run, name: str, picture: Picture, out: Path | None) -> Path:
-    """Logs a picture to a run, writes it to `out` too, and returns where it is."""
+    """Logs a picture to a run, writes it to `out` if that is given, and returns the path."""
     if out:
         write(out, picture)
     writer = run.store.annotate(run.info)

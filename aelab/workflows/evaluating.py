@@ -1,4 +1,4 @@
-"""A run measured on the test images, and the measurement logged to it."""
+"""Evaluates a run on the test images, and logs the result to it."""
 
 import logging
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAMPLES = 500  # importance samples an image, unless told otherwise
+SAMPLES = 500  # importance samples per image, by default
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a run on the test images of its data, and where the pictures are."""
+    """The metrics of a run on the test images, and the paths of the pictures."""
 
     run: Run
     report: Report
@@ -51,13 +51,14 @@ def evaluate(
     data_dir: Path | str | None = None,
     tracking_uri: str | None = None,
 ) -> Evaluation:
-    """Measures a run on the test images, each metric beside a baseline and a control, and logs the result to the run.
+    """Evaluates a run on the test images, each metric beside a baseline and a control, and logs the result to the run.
 
-    `samples` importance samples an image (500; none if `plain`) estimate a likelihood, for `images` test images, evenly
-    spread, or all. No metric depends on `batch_size`, the images at once. `inception_weights` is a file of torchvision's
-    inception_v3, for distances of samples in its features too. `plain` leaves out what takes long. `options` of the recipe
-    may differ from those of the training, such as the noise level of a denoising autoencoder: that is `plain`, and the
-    metrics are called test/NAME-VALUE/... . Raises UserError where the data are not those of the training, unless `force`.
+    `samples` is the number of importance samples per image for a likelihood (default 500, or 0 with `plain`), and `images`
+    the number of test images that it is computed for, evenly spaced (default all). `batch_size` is the number of images at
+    once; no metric depends on it. `inception_weights` is a file of torchvision's inception_v3, which adds distances in its
+    features. `plain` leaves out what takes long. `options` of the recipe may differ from those of the training, such as the
+    noise level of a denoising autoencoder; this implies `plain`, and the metrics are named test/NAME-VALUE/... . Raises
+    UserError if the data are not those of the training, unless `force` is set.
     """
     extractor = inception(Path(inception_weights), pick_device(device)) if inception_weights else None
     changed = dict(options or {})
@@ -82,7 +83,7 @@ def evaluate(
 
 
 def log_report(report: Report, run: Run) -> list[Path]:
-    """Logs a report to its run, and returns where its pictures are."""
+    """Logs a report to its run, and returns the paths of its pictures."""
     writer = run.store.annotate(run.info)
     writer.tags(report.tags)
     for name, values in report.lists.items():
@@ -94,7 +95,7 @@ def log_report(report: Report, run: Run) -> list[Path]:
 
 
 def measure_plainly(run: Run, data: Dataset) -> Report:
-    """The metrics that a sweep compares, which take no time, of a run on its data; logged to it."""
+    """Computes the quick metrics that a sweep compares, and logs them to the run."""
     report = measure(run.recipe, data.to(run.device), draws=0, seed=run.config.settings.seed, plain=True)
     run.store.add_metrics(run.info, report.metrics)
     for each in diagnose_test(report.metrics):

@@ -1,4 +1,4 @@
-"""A model in a folder of its own, to be loaded without aelab."""
+"""Exports a model into a folder from which it is loaded without aelab."""
 
 import json
 from dataclasses import asdict
@@ -36,9 +36,9 @@ def export(
 ) -> list[Path]:
     """Writes a run's weights, configuration, recipe, card and an example picture into a new or empty folder.
 
-    With `programs`, encoder and decoder are written as programs of torch.export too, which need no recipe. The recipe is
-    the source that was executed: the one among the run's files may be anyone's, and nobody has read it. Returns the files.
-    Raises UserError if the folder holds something already, or cannot be written.
+    With `programs`, encoder and decoder are also written as torch.export programs, which need no recipe. The recipe is the
+    source on this machine that was executed, not the copy among the run's files, which may come from anyone. Returns the
+    files. Raises UserError if the folder is not empty or cannot be written.
     """
     folder = Path(folder)
     opened = load(run, device="cpu", data_dir=data_dir, tracking_uri=tracking_uri)
@@ -66,7 +66,7 @@ def export(
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """What config.json holds."""
+    """The content of config.json."""
     info = run.info
     return {
         "recipe": info.recipe,
@@ -86,7 +86,7 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _example(run: Run) -> Picture:
-    """Reconstructions of test images or, of a recipe that has none, samples."""
+    """A picture of reconstructions of test images, else of samples, else of test images, whichever the recipe has."""
     with eval_mode(run.recipe):
         if isinstance(run.recipe, Autoencodes):
             return reconstructions(run.recipe, run.data().test.showcase(EXAMPLES))
@@ -112,7 +112,7 @@ class _Decoder(_Encoder):
 
 
 def _programs(run: Run, folder: Path) -> list[str]:
-    """encoder.pt2: images (B, C, H, W) -> codes (B, D); decoder.pt2: codes -> images; for any number of them."""
+    """Writes encoder.pt2, images (B, C, H, W) -> codes (B, D), and decoder.pt2, codes -> images, for any B."""
     recipe, written = run.recipe, []
     images = torch.zeros(2, *run.image)
     with eval_mode(recipe):

@@ -1,6 +1,6 @@
-"""What becomes of a trainer's events: metrics, pictures, checkpoints and progress; and how a finished run is described.
+"""Handles the events of a trainer: metrics, pictures, checkpoints and progress; and describes the finished run.
 
-Nothing here trains: `follow` iterates a trainer, and each event is logged, drawn, saved or shown.
+Nothing here trains. `follow` iterates a trainer, and logs, draws, saves or shows each event.
 """
 
 import logging
@@ -33,16 +33,16 @@ from aelab.workflows.signals import Interrupted
 
 log = logging.getLogger(__name__)
 
-SLIDER_PICTURES = 20  # at most, each of them two files: MLflow shows the small one and opens the large one
-EPOCH_LINES = 200  # at most, where no bar is shown
-INPUTS = 32  # images in the picture of reconstructions, each with its reconstruction
+SLIDER_PICTURES = 20  # at most; each is two files, as MLflow keeps a small one too
+EPOCH_LINES = 200  # at most, where there is no progress bar
+INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
 
 
 def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]") -> dict[str, float]:
     """Trains to the end; then validates the kept weights, draws their pictures, diagnoses them and writes the model card.
 
-    Returns the validation.
+    Returns the validation metrics.
     """
     data = trainer.data
     checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
@@ -65,7 +65,7 @@ def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[sign
 
 
 def finished(run: RunWriter, planned: Plan, trainer: Trainer, store: Store, validation: Mapping[str, float]) -> Run:
-    """The run that was just trained, with the weights that it keeps."""
+    """The run that was just trained, with the weights that were kept."""
     config, data = planned.config, planned.data
     return Run(
         store.get(run.id),
@@ -80,10 +80,10 @@ def finished(run: RunWriter, planned: Plan, trainer: Trainer, store: Store, vali
 
 
 def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Callable[[], bool]) -> None:
-    """Iterates a trainer to its end: logs its metrics, draws its pictures, saves its state, and moves the progress bar.
+    """Iterates a trainer to its end: logs its metrics, draws its pictures, saves its state, and updates the progress bar.
 
-    Raises Interrupted, after saving, when `stop` says so, and UserError where the training diverges or the last
-    checkpoint cannot be written.
+    Raises Interrupted, after saving, when `stop` returns true, and UserError if the training diverges or the last checkpoint
+    cannot be written.
     """
     at = trainer.progress
     names: list[str] = []
@@ -102,13 +102,13 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
                             bar.update(step, trainer.title, f"{speed:,.0f} images/s  {_terms(means)}")
                     case StepSkipped(step, reason, skipped):
                         most = trainer.settings.skip_nonfinite
-                        log.warning(f"step {step} is not taken: {reason} ({skipped} of {most})")
+                        log.warning(f"step {step} is skipped: {reason} ({skipped} of {most})")
                         continue
                     case EpochDone():
                         _end_epoch(event, trainer, run, bar)
                     case PhaseStopped(phase, patience, epoch):
                         of = f" of {phase}" if phase else ""
-                        log.info(f"no better validation for {patience} epochs: {epoch} is the last{of}")
+                        log.info(f"no better validation for {patience} epochs: epoch {epoch} is the last{of}")
                 stopping = isinstance(event, StepDone) and stop()
                 if stopping or checkpoints.due():
                     checkpoints.save(trainer)
@@ -117,7 +117,7 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
             checkpoints.save(trainer)
         except DivergedError as error:
             run.tags({"aelab.diagnostics": f"not finite: {error.reason}"})
-            if error.intact:  # the step was not taken
+            if error.intact:  # the step was skipped
                 checkpoints.save(trainer)
             raise
     if checkpoints.error:
@@ -128,7 +128,7 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
 
 
 def _end_epoch(done: EpochDone, trainer: Trainer, run: RunWriter, bar: Bar) -> None:
-    """Logs the metrics of an epoch, and now and then its pictures."""
+    """Logs the metrics of an epoch, and at most SLIDER_PICTURES times its pictures."""
     run.metrics({f"train/{name}": value for name, value in done.train.items()}, done.epoch)
     run.metrics({f"val/{name}": value for name, value in done.val.items()}, done.epoch)
     run.metrics({"train/images_per_second": done.images_per_second, "train/seconds": done.seconds}, done.epoch)
@@ -147,13 +147,13 @@ def _terms(metrics: Mapping[str, float]) -> str:
 
 
 def draw(trainer: Trainer, run: RunWriter) -> None:
-    """Logs the pictures of the kept weights for the slider of MLflow's page, whose sections are named by folders."""
+    """Logs the pictures of the present weights for MLflow's step slider; the folder of a key names a section of its page."""
     for name, picture in pictures(trainer.kept, trainer.data):
         run.stepwise_image(f"pictures/{name}", picture, trainer.progress.epochs)
 
 
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a recipe's weights: reconstructions below their inputs, and samples of the same codes each time."""
+    """The pictures of a recipe: reconstructions below their inputs, and samples, always of the same codes."""
     with eval_mode(recipe):
         codes = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
         if isinstance(recipe, Autoencodes):

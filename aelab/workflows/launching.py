@@ -1,4 +1,4 @@
-"""Many trainings from one command: one after the other, or several at once, each in a process of its own."""
+"""Runs many trainings from one command: one after the other, or several at once, each in its own process."""
 
 import logging
 import multiprocessing
@@ -31,20 +31,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A training that is wanted: what determines it beside the data, what it is called, and where it is tracked."""
+    """A training to run: its configuration, its names, and where it is tracked."""
 
     config: Config
     recipe_file: RecipeFile
-    label: str  # for people, one of a kind
+    label: str  # unique, for messages
     name: str  # of its run
     experiment: str | None
-    parent: str  # id of the run that it belongs to
+    parent: str  # id of the parent run
 
 
 def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data_dir: Path | None) -> list[str]:
-    """Trains what is not there already, so many at a time. Returns for each job nothing, or why it failed.
+    """Trains the jobs that are not done yet, `at_once` at a time. Returns why each job failed, or an empty string.
 
-    A run that was stopped is resumed. Raises Stopped or UserError when the whole is stopped by a signal.
+    A run that was stopped is resumed. Raises Stopped or UserError if a signal stops the whole.
     """
     missing = []
     for job in jobs:
@@ -64,12 +64,12 @@ def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data
 
 
 def find(job: Job, data: Dataset, store: Store) -> RunInfo | None:
-    """The newest run with this recipe source, options, settings and data, whatever became of it."""
+    """The newest run with this recipe source, these options and settings, and this data, of any status."""
     return store.newest(kind="run", identity=Plan(job.config, job.recipe_file, data).identity)
 
 
 def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
-    """Trains one; returns why it failed, or nothing."""
+    """Trains one job. Returns why it failed, or an empty string."""
     try:
         before = find(job, data, store)
         if before:
@@ -81,15 +81,15 @@ def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
         raise
     except UserError as problem:
         return str(problem)
-    except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the others go on
+    except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Path | None) -> dict[str, str]:
-    """Trains several at a time, the cores shared between them. A signal is passed on: each run is saved."""
+    """Trains several jobs at a time, which share the cores. A signal is forwarded to them, so that each run is saved."""
     context = multiprocessing.get_context("spawn")
-    resource_tracker.ensure_running()  # its first start would let signals through again
+    resource_tracker.ensure_running()  # now, as its first start unblocks signals
     threads = max(1, torch.get_num_threads() // at_once)
     waiting, failures = list(jobs), {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}
@@ -101,7 +101,7 @@ def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Pat
                 process: BaseProcess = context.Process(
                     target=_train_in_child, args=(job, store.uri, data_dir, threads, sender)
                 )
-                mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until its training can save itself
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the child until its run can be saved
                 process.start()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 sender.close()
@@ -124,9 +124,9 @@ def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Pat
 
 
 def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
-    """What a process of its own does. It has its own group, so that Ctrl-C reaches it once, through its parent."""
+    """The main function of a child process. It has its own process group, so that Ctrl-C reaches it through its parent only."""
     os.setpgrp()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # also where the parent ignores it: its end is passed on by SIGTERM
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even if the parent ignores it, as SIGTERM signals the parent's end
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _log_to_stderr(job.label)
@@ -140,7 +140,7 @@ def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, ans
 
 
 def _log_to_stderr(label: str) -> None:
-    """Shows the warnings of this process, each with what it is about."""
+    """Prints the warnings of this process to stderr, each with the label of its job."""
 
     class Labelled(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -155,9 +155,9 @@ def _log_to_stderr(label: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """Waits for the parent to end, however it does, and then tells this process to save its run and stop.
+    """Waits for the end of the parent process, then tells this process to save its run and stop.
 
-    The parent's end closes a pipe, so there is no moment in which it could be missed.
+    The end of the parent, for whatever reason, closes a pipe, so it cannot be missed.
     """
     if parent := multiprocessing.parent_process():
         parent.join()
@@ -166,7 +166,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _forward_signals(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP and passes them on to the processes that run; what is ignored stays ignored."""
+    """Collects the signals that ask for an end, and forwards them to the running processes. Ignored signals stay ignored."""
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:

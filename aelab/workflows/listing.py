@@ -1,4 +1,4 @@
-"""The tracked runs: listed, and side by side in tables. No torch is needed for it."""
+"""Lists the tracked runs, and compares them in tables. This does not import torch."""
 
 import logging
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side: the table, in which of its columns a best value may be marked, and the runs themselves."""
+    """Runs side by side: the table, the columns in which a best value may be marked, and the runs."""
 
     frame: "pd.DataFrame"
     markable: list[str]
@@ -38,9 +38,9 @@ class Comparison:
 
 
 def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
-    """The tracked runs, newest first, one row each, as `aelab runs` lists them; those of a sweep behind their parent.
+    """The tracked runs, newest first, one row each, as `aelab runs` lists them; those of a sweep follow their parent.
 
-    `filter` is MLflow's, such as "params.latent_dim = '2'". Raises UserError where there is no store.
+    `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises UserError if there is no store.
     """
     import pandas as pd
 
@@ -52,7 +52,7 @@ def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | Non
 
 
 def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
-    """The runs in the order of a list; those whose process vanished are marked as failed first."""
+    """The runs in the order of a list. Runs whose process has died are first marked as failed."""
     store.mark_dead()
     return listing_order([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
 
@@ -68,12 +68,12 @@ def compare(
     table: str | None = None,
     tracking_uri: str | None = None,
 ) -> "pd.DataFrame":
-    """Runs side by side, or of a sweep all its runs; without a name all finished ones.
+    """Runs side by side; a sweep stands for all its runs, and no names for all finished runs.
 
-    One row a run with the options in which they differ, and their metrics: `metrics`, or those of the test images where
-    all of them have been evaluated, else those of the validation images. `group_by` averages the runs that agree in these
-    options, in columns NAME and NAME sd. `rows` and `columns` are options whose values make a table of one metric. `table`
-    is one of the lecture's: latent, labels, noise, losses, models. Raises UserError where nothing fits.
+    There is one row per run, with the options in which the runs differ and their metrics: `metrics`, else those of the test
+    images if all runs have been evaluated, else those of the validation images. `group_by` averages the runs that agree in
+    these options, into columns NAME and NAME sd. `rows` and `columns` are options that span a table of one metric. `table` is
+    one of the lecture's: latent, labels, noise, losses, models. Raises UserError if no run fits.
     """
     store = Store(tracking_uri, create=False, warn=log.warning)
     chosen = choose(store, runs, recipe, filter)
@@ -81,7 +81,7 @@ def compare(
 
 
 def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
-    """The runs that were named, those of a sweep in its place; else all finished ones that fit. Raises UserError if none."""
+    """The runs with these names, a sweep replaced by its runs; without names all finished runs. Raises UserError if none fit."""
     if not names:
         found = [
             info
@@ -102,7 +102,7 @@ def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter
     if not found:
         if recipe:
             recipe_files.find(recipe)  # raises where there is none of that name
-        raise UserError("no finished run fits.", "See what is there: aelab runs")
+        raise UserError("there is no such finished run.", "List the runs: aelab runs")
     return found
 
 
@@ -115,7 +115,7 @@ def compared(
     columns: str | None = None,
     table: str | None = None,
 ) -> Comparison:
-    """The table of `compare` for these runs, with warnings about what cannot stand side by side."""
+    """The table of `compare` for these runs. Warns of what cannot be compared."""
     if (rows is None) != (columns is None) or (rows and (len(metrics) != 1 or group_by or table)):
         raise UserError(
             "--rows and --columns go together, with one --metric.",
@@ -130,7 +130,7 @@ def compared(
     shown = [info for info in chosen if info.name in set(frame["run"])] if table == "models" else chosen
     marked = markable(shown, list(map(str, frame))) if table in (None, "models") else []
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1 and table in (None, "models"):
-        left = "runs of other data than the newest evaluated one are left out" if table else "no best is marked"
+        left = "runs on other data than the newest evaluated one are left out" if table else "no best is marked"
         log.warning(f"these runs were trained on different data: {left}")
     return Comparison(frame, marked, chosen)
 
@@ -193,7 +193,7 @@ def present_name(metric: str, chosen: Sequence[RunInfo]) -> str:
 
 
 def _similar(chosen: list[RunInfo], name: str) -> str:
-    """What to type instead of a metric that no run has."""
+    """What to type instead of a metric that no run has: the metrics with the same definition, if there are any."""
     known = definition(name)
     near = sorted({key for info in chosen for key in info.metrics if known and definition(key) == known})
     return f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"

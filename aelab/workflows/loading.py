@@ -1,4 +1,4 @@
-"""A run opened from the store: its configuration, its recipe file, its kept weights."""
+"""Opens a run from the store: its configuration, its recipe file, and its kept weights."""
 
 import json
 import logging
@@ -29,8 +29,8 @@ def load(
 ) -> Run:
     """A run by its id, the start of it, its name, a recipe's name (its newest finished run), its folder, or models:/NAME@ALIAS.
 
-    `options` are options of the recipe that are to differ from those of the training. Raises UserError where there is no
-    such run, where it has no checkpoint, or where its weights do not fit the recipe any more.
+    `options` replace options of the recipe. Raises UserError if there is no such run, if it has no checkpoint, or if its
+    weights no longer fit the recipe.
     """
     if isinstance(run, Run):
         return run if not options else open_run(run.info, run.store, device, run.data_dir, options)
@@ -45,7 +45,7 @@ def open_run(
     data_dir: Path | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Run:
-    """The run that the store knows as `info`, its weights loaded; see `load`."""
+    """The run that the store knows as `info`, with its weights; see `load`."""
     config, recipe_file = configuration(info, store)
     folder = store.folder(info) / "checkpoints"
     found = newest(folder, "best") or newest(folder, "last")
@@ -69,9 +69,9 @@ def open_run(
 
 
 def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
-    """The configuration of a run, and the file of its recipe as it is on this machine today.
+    """The configuration of a run, and its recipe file as it is on this machine now.
 
-    Raises UserError where that is not the user's own (`recipe_files.of_run`): a configuration may come from anyone.
+    Raises UserError if that file is not trusted (`recipe_files.of_run`): a configuration may come from anyone.
     """
     if info.tags.get("aelab.kind") != "run":
         raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
@@ -85,14 +85,14 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
 
 
 def warn_of_shadowing(recipe_file: RecipeFile) -> None:
-    """Warns, once, where ./recipes takes the place of a built-in recipe."""
+    """Warns, once, if a recipe in ./recipes replaces a built-in one."""
     if recipe_file.shadows:
         text = f"recipes/{recipe_file.path.name} is used instead of the built-in recipe {recipe_file.name}."
         log.warning(text, extra={"once": True})
 
 
 def start_weights(recipe: Recipe, plan: Plan, store: Store) -> None:
-    """Loads the weights of the run that a plan starts from. Raises UserError where they do not fit."""
+    """Loads the weights of the run that a plan starts from. Raises UserError if they do not fit."""
     assert plan.config.start
     other = open_run(store.find(plan.config.start), store, plan.config.settings.device)
     if other.recipe_file.name != plan.recipe_file.name:
@@ -106,7 +106,7 @@ def start_weights(recipe: Recipe, plan: Plan, store: Store) -> None:
 
 
 def _shape(info: RunInfo, found: Checkpoint) -> tuple[ImageShape, int]:
-    """The shape of an image and the number of classes of a checkpoint. Raises UserError where they are not this run's."""
+    """The image shape and the number of classes in a checkpoint. Raises UserError if they are not this run's."""
     image: Any = found.manifest.get("image")
     classes: Any = found.manifest.get("classes")
     sides = image if isinstance(image, list) and len(image) == 3 else [None]

@@ -1,4 +1,4 @@
-"""What determines a training: its configuration, with every default filled in, its recipe file and its data."""
+"""The plan of a training: its configuration, with all defaults filled in, its recipe file and its data."""
 
 import copy
 import hashlib
@@ -32,22 +32,22 @@ LARGEST_SIDE = 100_000  # pixels
 
 @dataclass(frozen=True)
 class Config:
-    """All that determines a run's numbers, beside the code: what config.json holds."""
+    """All that determines a run's numbers, beside the code: the content of config.json."""
 
-    recipe: str  # a name, or a path as it was typed
+    recipe: str  # a name, or the path of a file
     settings: Settings
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe, where they were given
-    data: str = "auto"  # as it was typed
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the recipe; only those that were given
+    data: str = "auto"  # a name, or the path of a folder
     image_size: int | None = None
     split_seed: int = 0
     start: str | None = None  # the id of the run whose weights it starts from
-    skip_bad: bool = False  # leave pictures out that cannot be read
+    skip_bad: bool = False  # leave out pictures that cannot be read
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Config":
-        """What config.json holds. Raises ValueError, KeyError, TypeError or AttributeError for anything else.
+        """The configuration in a config.json. Raises ValueError, KeyError, TypeError or AttributeError if it is invalid.
 
-        The options are plain values here; `recipe_files.build` checks them against their types and bounds.
+        Options are only checked to be plain values; `recipe_files.build` checks their types and bounds.
         """
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in value["options"].items()}
         for name, option in options.items():
@@ -61,7 +61,7 @@ class Config:
         ).checked()
 
     def checked(self) -> "Config":
-        """This configuration. Raises ValueError where the data cannot be split or sized so."""
+        """This configuration. Raises ValueError if split_seed or image_size is out of range."""
         if not 0 <= self.split_seed <= LARGEST_SEED:
             raise ValueError(f"split_seed {self.split_seed!s:.60} is not between 0 and {LARGEST_SEED}")
         if self.image_size is not None and not 1 <= self.image_size <= LARGEST_SIDE:
@@ -71,7 +71,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Plan:
-    """A training that could begin: its configuration, its recipe file, and its data."""
+    """A training that can begin: its configuration, its recipe file, and its data."""
 
     config: Config
     recipe_file: RecipeFile
@@ -79,23 +79,23 @@ class Plan:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """Every option of the recipe, given or not."""
+        """Every option of the recipe, with its default if it was not given."""
         return all_options(self.recipe_file, self.config.options)
 
     @cached_property
     def identity(self) -> str:
-        """A SHA-256 of all that determines a run's numbers but the machine: recipe source, options, settings, data, start.
+        """A SHA-256 of all that determines a run's numbers except the machine: recipe source, options, settings, data, start.
 
         On one machine, two runs with the same identity have the same numbers.
         """
         settings = {key: value for key, value in asdict(self.config.settings).items() if key != "device"}
         if not settings["skip_nonfinite"]:
-            del settings["skip_nonfinite"]  # an option that came later
+            del settings["skip_nonfinite"]  # older runs have no such setting
         facts = [self.recipe_file.sha256, self.options, settings, self.data.fingerprint, self.config.start]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def facts(self, device: torch.device) -> dict[str, Any]:
-        """What a checkpoint says that it belongs to; a resume compares it."""
+        """The facts in a checkpoint's manifest that a resume compares."""
         data = self.data
         return {
             "recipe": self.recipe_file.name,
@@ -110,7 +110,7 @@ class Plan:
         }
 
     def build(self) -> Recipe:
-        """The recipe on its device, initialised by the seed. Raises UserError where the training could not begin."""
+        """The recipe on its device, initialised by the seed. Raises UserError if the training cannot begin."""
         settings, data = self.config.settings, self.data
         device = pick_device(settings.device)
         if settings.precision == "tf32" and device.type != "cuda":
@@ -118,7 +118,7 @@ class Plan:
         if settings.precision == "tf32":
             torch.set_float32_matmul_precision("high")
         batch = min(settings.batch_size, len(data.train))
-        if device.type == "cpu":  # a GPU raises; here the kernel would end the process
+        if device.type == "cpu":  # on a GPU torch raises; here the kernel would kill the process
             shape = " x ".join(map(str, data.image))
             require(
                 3 * 4 * batch * math.prod(data.image),  # the images, their copies, the gradient
@@ -137,13 +137,13 @@ class Plan:
         for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
             data.train.labelled(labels, settings.seed)  # raises before there is a run
         names: Iterable[str] = ()
-        with eval_mode(recipe), suppress(Exception):  # whatever else is wrong with the loss, the training will say
+        with eval_mode(recipe), suppress(Exception):  # the training reports any other error of the loss
             names = recipe.loss(*(part.to(device) for part in data.val.batch(slice(0, 2))))[1]
         check_names(names, self.recipe_file.path.name)
         return recipe
 
     def _refuse_single_images(self, recipe: Recipe) -> None:
-        """Tries a step of each phase with one image, on a copy. Raises UserError where a layer normalises over the batch."""
+        """Tries a step of each phase with one image, on a copy. Raises UserError if a layer normalises over the batch."""
         with eval_mode(recipe):
             phases = copy.deepcopy(recipe).train().phases(self.config.settings.epochs)
             one = replace(self.data.train, device=next(recipe.parameters()).device).batch(slice(1))
@@ -152,7 +152,7 @@ class Plan:
                 try:
                     with torch.enable_grad():
                         phase.step(x, y, **phase.optimizers)
-                except Exception as error:  # whatever else it is, the training will meet and say it
+                except Exception as error:  # the training reports any other error
                     if "more than 1 value per channel" in str(error):
                         raise UserError(
                             f"--batch-size 1: {self.recipe_file.name} normalises over the images of a batch, "
@@ -184,9 +184,9 @@ def plan(
     start: str | None = None,
     **options: Any,
 ) -> Plan:
-    """The plan that these options of `train` mean: the one place where the defaults of what was not given are decided.
+    """The plan for these options of `train`. All defaults are decided here.
 
-    A recipe has defaults of its own. Where nobody chose `epochs`, few images get more of them (`Settings.long_enough`).
+    A recipe has defaults of its own. If `epochs` is not given, a small data set gets more of them (`Settings.long_enough`).
     Raises UserError for an option that is unknown, of another type or out of range.
     """
     recipe_file = recipe_files.trust(recipe)
@@ -228,13 +228,13 @@ def plan(
 
 
 def all_options(recipe_file: RecipeFile, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a recipe: those that were given, and the defaults of the others."""
+    """The options of a recipe: the given ones, and the defaults of the others."""
     options = recipe_files.signature(recipe_file).options
     return {option.name: option.default for option in options} | dict(given)
 
 
 def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
-    """The data set that a configuration names; a warning says if another one stands in for it."""
+    """Opens the data set of a configuration. Logs its note as a warning, for instance that a smaller data set is used."""
     data = open_data(
         config.data,
         data_dir=Path(data_dir) if data_dir else None,
@@ -250,7 +250,7 @@ def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
 
 
 def check_names(metrics: Iterable[str], of: str) -> None:
-    """Raises UserError where the store would refuse the name of a recipe's metric."""
+    """Raises UserError if the store would refuse the name of one of a recipe's metrics."""
     for name in metrics:
         if not valid_metric_name(f"train/{name}"):
             raise UserError(
@@ -260,5 +260,5 @@ def check_names(metrics: Iterable[str], of: str) -> None:
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that have a value."""
+    """The settings that are not None."""
     return {key: value for key, value in settings.items() if value is not None}

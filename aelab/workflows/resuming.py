@@ -1,4 +1,4 @@
-"""A stopped run that is continued: chosen, compared with what it was, refused where it is another training now."""
+"""Resumes a stopped run: chooses it, compares it with what it was, and refuses it if it has become another training."""
 
 import json
 import logging
@@ -31,12 +31,12 @@ def resume(
     offline: bool = False,
     given: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Continues a stopped run at its last checkpoint as if it had never stopped; from the start if it has none.
+    """Continues a stopped run from its last checkpoint as if it had never stopped, or from the start if it has none.
 
-    `run` is named as in `load`, but a recipe's name means its newest run that was stopped, and None the newest of all. With
-    more `epochs` than it had, a run becomes longer, a finished one too. Where recipe, data or versions are no longer what
-    they were, it is refused; with `force` that is a warning. `given` are options that must be those of the run, as they
-    were typed once more. Raises UserError, and Stopped where a signal ends it again.
+    `run` is named as in `load`, except that a recipe's name means its newest stopped run, and None the newest stopped run of
+    all. More `epochs` lengthen a run, even a finished one. Raises UserError if recipe, data or versions have changed; with
+    `force` that is a warning. `given` are options of `train`, typed again, that must agree with those of the run. Raises
+    Stopped if a signal ends the run again.
     """
     store = Store(tracking_uri, offline, create=False, warn=log.warning)
     info = choose(run, store, longer=epochs is not None)
@@ -65,10 +65,10 @@ def resume_run(
         folder = store.folder(info) / "checkpoints"
         last, best = newest(folder, "last"), newest(folder, "best")
         if last is None and present(folder, "last") and not force:
-            look = "Its best weights can be looked at, with aelab eval." if best else ""
+            evaluate = "Its best weights can be evaluated with aelab eval." if best else ""
             raise UserError(
-                f"no checkpoint of {info.name} that could be continued is whole.",
-                f"Begin it again from the start with --force. {look}".strip(),
+                f"every checkpoint of {info.name} that could be continued is damaged.",
+                f"Start it again from the beginning with --force. {evaluate}".strip(),
             )
         now = planned.facts(device)
         if last:
@@ -96,7 +96,7 @@ def resume_run(
 
 
 def _longer(info: RunInfo, config: Config, epochs: int | None) -> bool:
-    """Whether a run becomes longer. Raises UserError where it would become shorter, or has finished and stays as long."""
+    """Whether a run becomes longer. Raises UserError if it would become shorter, or has finished and does not become longer."""
     had = config.settings.epochs
     if epochs is not None and epochs < had:
         raise UserError(f"--epochs {epochs}: {info.name} has {had} epochs; a run can only become longer.", code=2)
@@ -113,7 +113,7 @@ def _longer(info: RunInfo, config: Config, epochs: int | None) -> bool:
 
 
 def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) -> None:
-    """Writes down that a run has more epochs than it began with. Raises UserError where they would change nothing."""
+    """Records that a run has more epochs than it began with. Raises UserError if they would change nothing."""
     settings = planned.config.settings
     if trainer.progress.step >= trainer.steps:
         raise UserError(
@@ -122,15 +122,15 @@ def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) ->
     if trainer.out_of_patience:
         raise UserError(
             f"--patience {settings.patience} has ended {info.name}: more epochs change nothing.",
-            "Train anew with more patience, or without.",
+            "Start a new training with more patience, or without.",
             code=2,
         )
     identity = planned.identity
     if settings.schedule != "constant":
         identity += " lengthened"
         log.warning(
-            f"the learning rate of {info.name} follows a {settings.schedule}, which is stretched from here on: "
-            f"it will not end as a run of {settings.epochs} epochs from the start."
+            f"the {settings.schedule} schedule of {info.name} is stretched from here on: "
+            f"the result differs from that of a run of {settings.epochs} epochs from the start."
         )
     facts = json.loads(read_small_file(run.folder / "config.json"))
     run.json("config.json", {**facts, "settings": asdict(settings)})
@@ -139,8 +139,8 @@ def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) ->
 
 
 def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> None:
-    """Refuses, or warns of with `force`, what is not as it was when a run began. Another device is only a warning."""
-    before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # tuples are lists there
+    """Raises UserError, or warns with `force`, if facts differ from those when a run began. Another device only warns."""
+    before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # JSON turns tuples into lists
     differing = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]  # 1.0 and true are not 1
     words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}
     lines = [
@@ -152,14 +152,14 @@ def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any]
     if lines and not force:
         raise UserError(
             f"{info.name} is no longer the training that it was: {'; '.join(lines)}.",
-            "Continue it all the same with --force, or train anew.",
+            "Continue it anyway with --force, or start a new training.",
         )
     for line in lines:
-        log.warning(f"{line}; continuing all the same.")
+        log.warning(f"{line}; continuing anyway.")
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The options and versions among the other facts."""
+    """The facts with options and versions at the top level."""
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         flat |= value if isinstance(value, dict) else {key: value}
@@ -167,9 +167,9 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_changes(info: RunInfo, store: Store, given: Mapping[str, Any]) -> None:
-    """Raises UserError, with the differences, where options are given that are not those of the run that is resumed.
+    """Raises UserError, with the differences, if the given options are not those of the run that is resumed.
 
-    `given` maps options of `train`, the recipe's too, and "recipe" to what was typed. More epochs are no difference.
+    `given` maps options of `train` and of the recipe, and "recipe", to what was typed. More epochs are allowed.
     """
     config, recipe_file = configuration(info, store)
     was = {
@@ -196,14 +196,14 @@ def refuse_changes(info: RunInfo, store: Store, given: Mapping[str, Any]) -> Non
 
 
 def stopped_run(planned: Plan, store: Store) -> RunInfo | None:
-    """The last run of the same training, if it was stopped and can be resumed."""
+    """The newest run of the same training, if it was stopped and can be resumed; else None."""
     store.mark_dead()
     last = store.newest(kind="run", identity=planned.identity)
     return last if last and _can_continue(last, store) else None
 
 
 def _can_continue(info: RunInfo, store: Store) -> bool:
-    """Whether a run was stopped where a resume could take it further: not where its loss was not finite."""
+    """Whether a run was stopped and a resume can continue it, which it cannot if the loss was not finite."""
     if info.status not in ("KILLED", "FAILED") or info.tags.get("aelab.diagnostics", "").startswith("not finite"):
         return False
     folder = store.folder(info)
@@ -212,10 +212,9 @@ def _can_continue(info: RunInfo, store: Store) -> bool:
 
 
 def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:
-    """The run that is to be resumed; see `resume`.
+    """The run to resume; see `resume`.
 
-    Where it is to become `longer`, one that has finished counts too. Those of a sweep come last. Raises UserError where
-    there is none.
+    With `longer`, finished runs count too. Runs of a sweep come last. Raises UserError if there is none.
     """
     store.mark_dead()
     runs = store.runs()
@@ -241,7 +240,7 @@ def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:
 
 
 def _outcome(info: RunInfo) -> str:
-    """How a run stands, as the end of a sentence."""
-    said = {"FINISHED": "has finished", "RUNNING": "is running", "FAILED": "has failed", "KILLED": "was killed"}
+    """The status of a run in words, with its reason."""
+    words = {"FINISHED": "has finished", "RUNNING": "is running", "FAILED": "has failed", "KILLED": "was killed"}
     reason = info.tags.get("aelab.reason", "").partition("\n")[0]
-    return said.get(info.status, info.status.lower()) + f" ({reason})" * bool(reason)
+    return words.get(info.status, info.status.lower()) + f" ({reason})" * bool(reason)

@@ -1,4 +1,4 @@
-"""A trained run: its model with the weights that were kept, and what can be done with it."""
+"""A trained run: its recipe with the kept weights, and the methods to use it."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -29,17 +29,17 @@ BLOCK = 250  # images at once
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its recipe with the best weights, or the last where no metric was monitored.
+    """A trained run: its recipe with the best weights, or the last ones if no metric was monitored.
 
-    Images are (N, C, H, W) with pixels in [0, 1] and codes (N, D), on the CPU; arrays of numpy are taken too.
+    Images are (N, C, H, W) with pixels in [0, 1], and codes (N, D). Results are on the CPU; numpy arrays are accepted too.
     """
 
-    info: RunInfo  # what the store knows of it
+    info: RunInfo  # what the store knows about it
     config: Config
     recipe_file: RecipeFile
     recipe: Recipe
     image: ImageShape
-    classes: int  # how many; 0 where the data have none
+    classes: int  # their number; 0 if the data have none
     store: Store
     data_dir: Path | None = None
     validation: Mapping[str, float] = field(default_factory=dict)  # metrics of these weights on the validation images
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """The last value of every metric that was logged when the run was opened."""
+        """The last value of each metric that had been logged when the run was opened."""
         return self.info.metrics
 
     @property
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def verbs(self) -> list[str]:
-        """The verbs that can be used on it: eval, and sample and interpolate where its recipe can."""
+        """The verbs of the command line that this run supports: eval, and sample and interpolate if its recipe can."""
         generates, autoencodes = isinstance(self.recipe, Generates), isinstance(self.recipe, Autoencodes)
         return ["eval", *["sample"] * generates, *["interpolate"] * (generates or autoencodes)]
 
@@ -81,48 +81,48 @@ class Run:
         return f"<Run {self.name} of {self.info.recipe}, {self.info.status.lower()}>"
 
     def data(self, force: bool = False) -> Dataset:
-        """The data that the run was trained on, on its device.
+        """The data that the run was trained on, on the run's device.
 
-        Raises UserError if they are no longer the same; with `force` that is a warning.
+        Raises UserError if the data have changed; with `force` that is a warning.
         """
         data = open_configured(self.config, self.data_dir)
         check_data(self.info, data, force)
         return data.to(self.device)
 
     def encode(self, images: Tensor) -> Tensor:
-        """The codes (N, D) of images (N, C, H, W): of a posterior its mean. Raises UserError without an encoder."""
+        """Images (N, C, H, W) -> codes (N, D), the mean of a posterior. Raises UserError if the recipe has no encoder."""
         if not isinstance(self.recipe, Encodes):
             raise UserError(f"{self.name} cannot encode: {self.info.recipe} has no encoder.", code=2)
         return self._through(self.recipe.encode, self._images(images))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The images (N, C, H, W) of codes (N, D). Raises UserError without a decoder."""
+        """Codes (N, D) -> images (N, C, H, W). Raises UserError if the recipe has no decoder."""
         if not isinstance(self.recipe, Decodes):
             raise UserError(f"{self.name} cannot decode: {self.info.recipe} has no decoder.", code=2)
         return self._through(self.recipe.decode, torch.as_tensor(codes).float())
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) through the code and back. Raises UserError where the recipe does not reconstruct."""
+        """Images (N, C, H, W) -> their reconstructions. Raises UserError if the recipe does not reconstruct."""
         if not isinstance(self.recipe, Autoencodes):
             raise UserError(f"{self.name} does not reconstruct images: {self.info.recipe} is no autoencoder.", code=2)
         recipe = self.recipe
         return self._through(lambda x: recipe.decode(recipe.encode(x)), self._images(images))
 
     def sample(self, n: int = 64, *, seed: int = 0) -> Tensor:
-        """n images (n, C, H, W) of codes drawn from the prior by `seed`. Raises UserError where there is no prior."""
+        """n samples (n, C, H, W), decoded from codes drawn with `seed`. Raises UserError if the recipe has no prior."""
         if not isinstance(self.recipe, Generates):
             raise UserError(f"{self.name} cannot sample: {self.info.recipe} has no prior to draw codes from.", code=2)
         with eval_mode(self.recipe, seed):
             return self.recipe.decode(self.recipe.sample_prior(n)).cpu()
 
     def evaluate(self, **options: Any) -> "pd.Series[float]":
-        """The metrics on the test images, by name; they are logged to the run. The options are those of aelab.evaluate."""
+        """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate."""
         from aelab.workflows.evaluating import evaluate
 
         return evaluate(self, **options).series()
 
     def figures(self) -> "dict[str, Figure]":
-        """Reconstructions of test images, samples and interpolations, as far as the recipe has them, to be shown or saved."""
+        """matplotlib figures of reconstructions, samples and interpolations, as far as the recipe supports them."""
         from aelab.workflows.drawing import figures
 
         return figures(self)
@@ -146,9 +146,9 @@ def _blocks(values: Tensor) -> Iterator[Tensor]:
 
 
 def check_data(info: RunInfo, data: Dataset, force: bool) -> None:
-    """Raises UserError, or warns with `force`, where the data are not those that a run was trained on."""
+    """Raises UserError, or warns with `force`, if the data are not those that a run was trained on."""
     if data.fingerprint != info.tags.get("aelab.data_fingerprint"):
         what = f"{data.name} in {data.place} is not the data that {info.name} was trained on (its fingerprint differs)."
         if not force:
-            raise UserError(what, "Use it all the same with --force.")
+            raise UserError(what, "Use it anyway with --force.")
         log.warning(what)

@@ -1,4 +1,4 @@
-"""How a run ends: finished, failed or killed, whichever is true, also where a signal asks for the end."""
+"""How a run ends: as finished, failed or killed, also when a signal stops it."""
 
 import logging
 import signal
@@ -16,7 +16,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
 class Interrupted(Exception):
-    """The training stopped at `step` because it was asked to; everything is saved."""
+    """The training was asked to stop, and stopped at `step`; its state is saved."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped at step {step}")
@@ -24,7 +24,7 @@ class Interrupted(Exception):
 
 
 class Stopped(UserError):
-    """A run that was stopped by a signal and can be resumed; exits with 130 for Ctrl-C, else 143."""
+    """A signal stopped a run, which can be resumed. The exit code is 130 for Ctrl-C, else 143."""
 
     def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class Stopped(UserError):
 
 @contextmanager
 def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]:
-    """Closes a run as FINISHED, FAILED or KILLED, whichever is true of the block, and with the reason."""
+    """Closes a run with the status that is true of the block, FINISHED, FAILED or KILLED, and with the reason."""
 
     def hurry() -> bool:
         return bool(caught)
@@ -65,10 +65,10 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
 
 @contextmanager
 def signals() -> Iterator[list[signal.Signals]]:
-    """Collects Ctrl-C, SIGTERM and SIGHUP instead of dying of them; a second Ctrl-C ends at once.
+    """Collects the signals in SIGNALS instead of ending the process; a second Ctrl-C ends it at once.
 
-    One that is ignored already, as SIGHUP is under nohup, stays ignored. In a thread other than the main one, where Python
-    allows no handlers, nothing is collected.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside of the main thread Python allows no signal
+    handlers, and nothing is collected.
     """
     caught: list[signal.Signals] = []
 
@@ -85,7 +85,7 @@ def signals() -> Iterator[list[signal.Signals]]:
 
 @contextmanager
 def handled_by(catch: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Has SIGNALS call `catch` while the block lasts, but for those that are ignored."""
+    """Handles the signals in SIGNALS with `catch` during the block, except those that are ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

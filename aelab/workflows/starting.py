@@ -1,4 +1,4 @@
-"""A new run: planned, started in the store, trained to its end."""
+"""Trains a new run: plans it, starts it in the store, and trains it to the end."""
 
 import json
 import logging
@@ -51,12 +51,12 @@ def train(
     resume_stopped: Callable[[RunInfo], bool] | None = None,
     **options: Any,
 ) -> Run:
-    """Trains a recipe, given by its name or by the path of its file, and returns the run with the weights that were kept.
+    """Trains a recipe, given by its name or by the path of its file, and returns the run with the kept weights.
 
     The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
-    own, such as `latent_dim`. Where the last run of the same training was stopped, `resume_stopped` is asked whether to
-    continue it instead; without it a warning says so. Raises UserError where the training cannot begin or fails, and
-    Stopped where a signal ends it; the run is closed with a true status then.
+    own, such as `latent_dim`. If the last run of the same training was stopped, `resume_stopped` decides whether to continue
+    it instead; by default there is a warning and a new run. Raises UserError if the training cannot begin or fails, and
+    Stopped if a signal ends it; the status of the run says so.
     """
     planned = plan(
         recipe,
@@ -91,7 +91,7 @@ def train(
 
 
 def with_start(planned: Plan, store: Store) -> Plan:
-    """The plan with the id of the run that it starts from, in place of what was typed."""
+    """The plan with the id of the run that it starts from instead of the name that was typed."""
     config = planned.config
     return replace(planned, config=replace(config, start=store.find(config.start).id)) if config.start else planned
 
@@ -99,7 +99,7 @@ def with_start(planned: Plan, store: Store) -> Plan:
 def start_run(
     planned: Plan, store: Store, *, experiment: str | None = None, name: str | None = None, parent: str | None = None
 ) -> Run:
-    """Trains a new run as planned, under a `parent` run where it belongs to a sweep; see `train`."""
+    """Trains a new run as planned, under the `parent` run of a sweep if there is one; see `train`."""
     config, recipe_file, data = planned.config, planned.recipe_file, planned.data
     warn_of_shadowing(recipe_file)
     recipe = planned.build()

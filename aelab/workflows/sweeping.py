@@ -1,4 +1,4 @@
-"""A sweep over the latent dimension and the seed, under a parent run that holds its table, curve and contact sheet."""
+"""Sweeps over latent dimension and seed, under a parent run that holds the table, the curve and the contact sheet."""
 
 import hashlib
 import logging
@@ -35,7 +35,7 @@ ERRORS = ("mse", "sse", "psnr")
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of a sweep: its parent run, a row for each run, its pictures, and which points failed and why."""
+    """The result of a sweep: its parent run, a row for each run, its pictures, and which points failed and why."""
 
     info: RunInfo
     rows: list[dict[str, object]]
@@ -43,9 +43,9 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
 
     def table(self) -> "pd.DataFrame":
-        """One row a latent dimension: the mean of each error over seeds, with several its standard deviation, and PCA's.
+        """One row per latent dimension: mean and standard deviation of each error over seeds, and the error of PCA.
 
-        Raises UserError where no run succeeded.
+        With one seed there are no standard deviations. Raises UserError if no run succeeded.
         """
         if not self.rows:
             raise UserError("no point of the sweep succeeded, so there is no table.", *self.failed[:2])
@@ -76,12 +76,12 @@ def sweep(
     data_dir: Path | str | None = None,
     **options: Any,
 ) -> Sweep:
-    """Trains one run a latent dimension and seed, and measures each on the test images beside the PCA of the same size.
+    """Trains one run per latent dimension and seed, and evaluates each on the test images beside the PCA of equal size.
 
-    `options` are those of `train`, also the recipe's own. A point that is done already (the same recipe source, options,
-    settings and data) is not trained again, one that was stopped is resumed, and the same sweep typed again continues in
-    its parent run. A point that fails is named, and the others go on; `jobs` of them run at once. Raises UserError where
-    the recipe has no latent_dim or does not reconstruct.
+    `options` are those of `train` and of the recipe. A point that is done already, with the same recipe source, options,
+    settings and data, is not trained again; a stopped one is resumed. Repeating a sweep continues it in its parent run. If a
+    point fails, the others continue. `jobs` of them run at once. Raises UserError if the recipe has no latent_dim or does not
+    reconstruct.
     """
     dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
     if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
@@ -116,7 +116,7 @@ def sweep(
 
 
 def _numbers(name: str, values: int | Iterable[int]) -> list[int]:
-    """One whole number or several, each once. Raises UserError for anything else."""
+    """A list of one or several whole numbers, without duplicates. Raises UserError for anything else."""
     numbers = list(dict.fromkeys([values] if isinstance(values, (int, str)) else values))
     if not numbers or not all(type(number) is int for number in numbers):
         raise UserError(f"{name} of a sweep is a whole number or several, not {values!r:.60}.", code=2)
@@ -124,7 +124,7 @@ def _numbers(name: str, values: int | Iterable[int]) -> list[int]:
 
 
 def _points(planned: Plan, dimensions: Sequence[int], seeds: Sequence[int]) -> list[Point]:
-    """Every point, dimension by dimension. Raises UserError, before anything is trained, for one that cannot be."""
+    """All points, dimension by dimension. Raises UserError for an impossible one, before anything is trained."""
     config, recipe_file, data = planned.config, planned.recipe_file, planned.data
     points = []
     for dimension in dimensions:
@@ -139,7 +139,7 @@ def _points(planned: Plan, dimensions: Sequence[int], seeds: Sequence[int]) -> l
 
 
 def _parent(points: Sequence[Point], planned: Plan, store: Store, experiment: str | None) -> RunWriter:
-    """The parent run of a sweep: the one of the same sweep typed before, or a new one."""
+    """The parent run of a sweep: that of the same sweep before, if there is one, else a new one."""
     identities = [replace(planned, config=point.config).identity for point in points]
     identity = hashlib.sha256(" ".join(identities).encode()).hexdigest()
     if before := store.newest(kind="sweep", identity=identity):
@@ -176,7 +176,7 @@ def _measured(
     parent: RunWriter,
     store: Store,
 ) -> tuple[list[dict[str, object]], list[Path]]:
-    """A row for each run that succeeded, and the pictures of all of them, logged to the parent run."""
+    """A row for each run that succeeded, and the pictures, which are logged to the parent run."""
     truth = planned.data.test.showcase(SHEET_IMAGES)
     rows: list[dict[str, object]] = []
     columns: dict[str, Tensor] = {}
@@ -203,9 +203,9 @@ def _measured(
 
 
 def by_dimension(rows: Sequence[dict[str, object]]) -> "pd.DataFrame":
-    """One row a dimension: the mean of each error over seeds and, with several, its standard deviation.
+    """One row per dimension: the mean of each error over seeds and, with several seeds, its standard deviation.
 
-    A column says how many components the PCA has, where that is not the dimension everywhere.
+    If a PCA has fewer components than the code has dimensions, a column shows their number.
     """
     import pandas as pd
 
@@ -226,7 +226,7 @@ def by_dimension(rows: Sequence[dict[str, object]]) -> "pd.DataFrame":
 def _summary(
     parent: RunWriter, name: str, rows: list[dict[str, object]], columns: dict[str, Tensor], truth: Tensor
 ) -> list[Path]:
-    """Table, curve and contact sheet of a sweep, on its parent run."""
+    """Logs the table, the curve and the contact sheet of a sweep to its parent run."""
     import pandas as pd
 
     table, frame = by_dimension(rows), pd.DataFrame(rows)

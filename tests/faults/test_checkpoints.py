@@ -100,7 +100,7 @@ def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
     assert "as it is now, is not executed" in aelab.run("resume", "cut", code=2).err
     aelab.run("train", "./mine.py", "--help")  # it is typed, so it may be executed
     assert "the recipe's source has changed" in aelab.run("resume", "cut", code=1).err
-    assert "going on all the same" in aelab.run("resume", "cut", "--force").err
+    assert "continuing anyway" in aelab.run("resume", "cut", "--force").err
     tally("recipe changed between run and resume")
 
 
@@ -141,7 +141,7 @@ def test_a_phase_that_is_over_cannot_be_extended(aelab):
 
 def test_a_cosine_says_that_it_is_stretched(aelab):
     aelab.run("train", "linear", *DIGITS, "--epochs", 2, "--schedule", "cosine", "--name", "cut")
-    assert "follows a cosine, which is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
+    assert "is stretched from here on" in aelab.run("resume", "cut", "--epochs", 3).err
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
@@ -159,7 +159,7 @@ def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
 def test_the_same_command_offers_the_resume(aelab, stopped):
     info = Store().find("cut")
     process = aelab.run(*WORDS, "--name", "again")
-    assert f"Go on with that: aelab resume {info.id[:8]}" in process.err
+    assert f"Continue that one: aelab resume {info.id[:8]}" in process.err
     assert Store().find("again").status == "FINISHED" and Store().find("cut").status == "KILLED"
     assert "of the same command" not in aelab.run(*WORDS, "--name", "third").err, "the last one has finished"
 
@@ -172,7 +172,7 @@ def test_the_same_command_offers_a_run_that_was_killed_before_its_first_checkpoi
     process.wait()
     again = aelab.start(*words, "--name", "again")
     until(lambda: "of the same command" in again.err, process=again)
-    assert f"Go on with that: aelab resume {Store().find('cut').id[:8]}" in again.err
+    assert f"Continue that one: aelab resume {Store().find('cut').id[:8]}" in again.err
 
 
 def test_a_lone_damaged_one_is_said_to_be_alone(aelab, stopped):

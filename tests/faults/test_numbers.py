@@ -71,7 +71,7 @@ def test_so_many_steps_are_passed_over_and_no_more(aelab, here, tally, kind):
     (here / "poisoned.py").write_text(POISONED)
     words = ("train", "./poisoned.py", *DIGITS, "--kind", kind, "--many", 3, "--epochs", 3)
     process = aelab.run(*words, "--skip-nonfinite", 2, "--name", "cut", code=1)
-    assert "step 31 is not taken" in process.err and "step 32 is not taken" in process.err
+    assert "step 31 is skipped" in process.err and "step 32 is skipped" in process.err
     assert "training stopped before step 33" in process.err
     aelab.run(*words, "--skip-nonfinite", 3, "--name", "through")
     last = checkpoint.newest(run_folder("through") / "checkpoints", "last", pytest.fail)

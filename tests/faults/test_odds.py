@@ -201,7 +201,7 @@ aelab.training.trainer.Trainer.step = cut
     os.close(theirs)
     shown = b""
     end = time.monotonic() + 120
-    while b"Go on with it?" not in shown:
+    while b"Continue it?" not in shown:
         assert time.monotonic() < end
         shown += os.read(ours, 1000)
     os.write(ours, b"\n")

@@ -43,7 +43,7 @@ def answers(port):
 def test_the_server_ends_with_the_program(aelab, here, tally, number, code):
     port = free_port()
     process = aelab.start("ui", "--no-browser", "--port", port)
-    until(lambda: "Ctrl-C ends it" in process.err, 120, process)
+    until(lambda: "Ctrl-C stops the server" in process.err, 120, process)
     assert answers(port)
     started = descendants(process.pid)
     assert len(started) == 2, "MLflow's command and uvicorn"
@@ -62,7 +62,7 @@ def test_it_ends_also_where_it_has_not_come_up_yet_or_is_killed_itself(aelab, he
     process.wait()
     until(lambda: not any(map(lives, started)), 30)
     process = aelab.start("ui", "--no-browser", "--port", free_port())
-    until(lambda: "Ctrl-C ends it" in process.err, 120, process)
+    until(lambda: "Ctrl-C stops the server" in process.err, 120, process)
     outer, inner = descendants(process.pid)
     os.kill(outer, signal.SIGKILL)
     assert process.wait() == 0
