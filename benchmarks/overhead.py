@@ -1,7 +1,7 @@
-"""What checkpointing and tracking cost: python benchmarks/overhead.py [RECIPE] [OPTION...]
+"""What checkpoints and tracking cost: python benchmarks/overhead.py [RECIPE] [OPTION...]
 
-Trains one run in an empty folder and prints, as a share of the training's time, what its thread spent in writing checkpoints
-and in passing metrics and pictures to the tracking, and the CPU time of the thread that sends them.
+Trains one run in an empty folder. Prints, as a share of the training's time, what its thread spent writing checkpoints and
+handing metrics and pictures to the tracking, and the CPU time of the thread that sends them.
 """
 
 import os
@@ -13,52 +13,46 @@ from collections.abc import Callable
 from typing import Any
 
 from aelab.cli import main
-from aelab.tracking import Run
-from aelab.training.trainer import Training
+from aelab.tracking import RunWriter
+from aelab.tracking.sender import Sender
+from aelab.training import Checkpoints
+from aelab.workflows import following
 
 SPENT: defaultdict[str, float] = defaultdict(float)
 
 
-def timed(owner: type, name: str, label: str) -> None:
-    """Adds up what the calls of a method take in the training's own thread."""
+def timed(owner: Any, name: str, label: str, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Adds up what the calls of a function take, by this clock, in the thread that calls it."""
     inner = getattr(owner, name)
 
     def outer(*arguments: Any, **options: Any) -> Any:
-        begun = time.perf_counter()
+        begun = clock()
         try:
             return inner(*arguments, **options)
         finally:
-            SPENT[label] += time.perf_counter() - begun
+            SPENT[label] += clock() - begun
 
     setattr(owner, name, outer)
 
 
-def sender(work: Callable[[Run], None]) -> Callable[[Run], None]:
-    """The tracking thread, its CPU time read at its end."""
-
-    def outer(run: Run) -> None:
-        work(run)
-        SPENT["sending (CPU of its thread)"] += time.thread_time()
-
-    return outer
-
-
 def run() -> None:
+    """Trains with these functions timed, and prints what they took."""
     words = sys.argv[1:] or ["vae", "--data", "mnist", "--epochs", "3"]
-    timed(Training, "save", "checkpoints")
-    timed(Run, "metrics", "passing on metrics")
-    timed(Run, "stepwise_image", "handing over pictures")
-    timed(Training, "fit", "training")
-    Run._work = sender(Run._work)  # type: ignore[method-assign]
+    timed(following, "follow", "training")
+    timed(Checkpoints, "save", "checkpoints")
+    timed(RunWriter, "metrics", "handing over metrics")
+    timed(RunWriter, "stepwise_image", "handing over pictures")
+    timed(Sender, "_work", "sending (CPU of its thread)", time.thread_time)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        sys.argv = ["aelab", "train", *words, "-q"]
+        sys.argv = ["aelab", "train", *words, "--quiet"]
         try:
             main()
         except SystemExit as ended:
             if ended.code:
                 raise
-        os.chdir("/")
+        finally:
+            os.chdir("/")
     total = SPENT.pop("training")
     print(f"training  {total:.1f} s")
     for label, seconds in SPENT.items():
@@ -67,4 +61,5 @@ def run() -> None:
     print(f"{'checkpoints and tracking':28} {cost:7.3f} s  {100 * cost / total:5.2f} %")
 
 
-run()
+if __name__ == "__main__":
+    run()
