@@ -21,9 +21,18 @@ import torch._dynamo  # noqa: F401  # making an optimizer imports it
 
 import aelab.cli
 import aelab.tracking
+import aelab.training.saving
 import aelab.training.trainer
+import aelab.workflows.comparing
+import aelab.workflows.drawing
+import aelab.workflows.evaluating
+import aelab.workflows.exporting
+import aelab.workflows.following
 import aelab.workflows.launching
+import aelab.workflows.listing
 import aelab.workflows.resuming
+import aelab.workflows.starting
+import aelab.workflows.sweeping
 
 
 def child(order):

@@ -17,9 +17,10 @@ AT_70 = (
     + """
 real = aelab.training.trainer.Trainer.step
 def cut(self, *arguments):
-    real(self, *arguments)
+    skipped = real(self, *arguments)
     if self.progress.step == 70:
         os.kill(os.getpid(), signal.SIGTERM)
+    return skipped
 aelab.training.trainer.Trainer.step = cut
 """
 )
@@ -52,7 +53,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(aelab, stopped
 def test_no_whole_one_is_refused_until_forced(aelab, stopped, tally):
     for path in stopped:
         (path / "state.pt").write_bytes(b"")
-    assert "no checkpoint of cut that could go on is whole" in aelab.run("resume", "cut", code=1).err
+    assert "no checkpoint of cut that could be continued is whole" in aelab.run("resume", "cut", code=1).err
     aelab.run("resume", "cut", "--force", "-q")
     aelab.run(*WORDS, "--name", "whole")
     same_run("cut", "whole")
@@ -100,7 +101,7 @@ def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
     assert "as it is now, is not executed" in aelab.run("resume", "cut", code=2).err
     aelab.run("train", "./mine.py", "--help")  # it is typed, so it may be executed
     assert "the recipe's source has changed" in aelab.run("resume", "cut", code=1).err
-    assert "continuing anyway" in aelab.run("resume", "cut", "--force").err
+    assert "continuing all the same" in aelab.run("resume", "cut", "--force").err
     tally("recipe changed between run and resume")
 
 
@@ -116,7 +117,10 @@ def test_changed_options_are_refused_with_the_difference(aelab, stopped):
     assert "recipe vae, was linear" in aelab.run("train", "vae", "--resume", "cut", code=2).err
     aelab.run("train", "linear", "--resume", "cut", "--epochs", 6, "--schedule", "constant", "-q")
     assert "there is nothing to resume" in aelab.run("resume", "cut", code=2).err
-    assert "is one of 6 epochs" in aelab.run("train", "--resume", "cut", "--epochs", 3, code=2).err
+    assert (
+        "cut has 6 epochs; a run can only become longer"
+        in aelab.run("train", "--resume", "cut", "--epochs", 3, code=2).err
+    )
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -141,11 +145,14 @@ def test_a_phase_that_is_over_cannot_be_extended(aelab):
 
 def test_a_cosine_says_that_it_is_stretched(aelab):
     aelab.run("train", "linear", *DIGITS, "--epochs", 2, "--schedule", "cosine", "--name", "cut")
-    assert "is stretched from here on" in aelab.run("resume", "cut", "--epochs", 3).err
+    assert "follows a cosine, which is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
-    slow = "real = aelab.training.trainer.Trainer.step\naelab.training.trainer.Trainer.step = lambda *a: (time.sleep(0.2), real(*a))"
+    slow = """
+real = aelab.training.trainer.Trainer.step
+aelab.training.trainer.Trainer.step = lambda *a: (time.sleep(0.2), real(*a))[1]
+"""
     first = aelab.start("resume", "cut", "-q", patch=slow)
     until(lambda: Store().find("cut").status == "RUNNING", process=first)
     process = aelab.run("resume", "cut", code=1)
