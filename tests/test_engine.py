@@ -306,6 +306,21 @@ def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, di
     assert same(whole.kept.state_dict(), second.kept.state_dict())
 
 
+@pytest.mark.parametrize("max_steps", [None, 33])
+def test_a_run_that_is_cut_at_its_very_last_step_still_validates_its_last_epoch(max_steps, digits, tmp_path):
+    whole = training("stacked", digits, tmp_path / "whole", epochs=2, max_steps=max_steps)
+    whole.fit(never)
+    first = training("stacked", digits, tmp_path / "cut", epochs=2, max_steps=max_steps)
+    with pytest.raises(Interrupted):
+        first.fit(after(whole.steps))
+    second = training("stacked", digits, tmp_path / "cut", epochs=2, max_steps=max_steps)
+    second.restore(*(checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best")))
+    second.fit(never)
+    assert second.progress.step == whole.steps and same(weights(whole), weights(second))
+    assert second.run.points["val/loss", 2] == whole.run.points["val/loss", 2]
+    assert same(whole.best_weights, second.best_weights)
+
+
 def test_a_validation_that_is_never_a_number_keeps_the_last_weights(digits, tmp_path):
     fit = training("stacked", digits, tmp_path, epochs=1)
     keep = fit.trainer._keep_if_best

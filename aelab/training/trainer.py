@@ -110,7 +110,9 @@ class Trainer:
         at = self.progress
         while at.phase < len(self.phases):
             phase = self.phases[at.phase]
-            while at.epoch < phase.epochs and at.step < self.steps and not self.out_of_patience:
+            while at.epoch < phase.epochs and not self.out_of_patience:
+                if at.step >= self.steps and not at.batch:  # with a batch, its epoch is not yet validated
+                    break
                 yield from self._epoch(phase)
             if self.out_of_patience and at.epoch < phase.epochs:
                 yield PhaseStopped(phase.name if len(self.phases) > 1 else "", at.since_best, at.epochs)
@@ -125,6 +127,8 @@ class Trainer:
         self.recipe.train()
         orders = [split.shuffled(*place, k, length=length).view(self.batches, -1) for k, split in enumerate(sources)]
         for indices in zip(*(order[at.batch :] for order in orders), strict=True):
+            if at.step >= self.steps:
+                break
             started = time.perf_counter()
             parts = [split.batch(index) for split, index in zip(sources, indices, strict=True)]
             x, y = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -136,8 +140,6 @@ class Trainer:
             if skipped:
                 yield StepSkipped(at.step, skipped, at.skipped)
             yield StepDone(at.step, means, at.batch * self.batch_size / at.seconds)
-            if at.step >= self.steps:
-                break
         yield self._end_epoch(title)
 
     def _sources(self, phase: Phase) -> list[Split]:
