@@ -7,6 +7,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from aelab.data import Dataset
 from aelab.errors import UserError
@@ -117,8 +118,9 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
             checkpoints.save(trainer)
         except DivergedError as error:
             run.tags({"aelab.diagnostics": f"not finite: {error.reason}"})
-            if error.intact:  # the step was skipped
-                checkpoints.save(trainer)
+            if error.intact:  # the step was not taken
+                with suppress(DivergedError):  # a forward pass may have ruined the averages of a batch normalisation
+                    checkpoints.save(trainer)
             raise
     if checkpoints.error:
         raise UserError(
