@@ -77,12 +77,12 @@ def test_a_broken_recipe_leaves_the_others_alone(aelab, here, tally, kind):
 
 
 DIES = """
-real = aelab.training.trainer.Training.fit
-def dies(self, stop):
-    if self.recipe.encode(self.shown).shape[1] == 3:
+real = aelab.workflows.following.follow
+def dies(trainer, *arguments):
+    if trainer.recipe.encode(trainer.data.val.showcase(2)).shape[1] == 3:
         HOW
-    real(self, stop)
-aelab.training.trainer.Training.fit = dies
+    real(trainer, *arguments)
+aelab.workflows.following.follow = dies
 """
 
 
@@ -187,9 +187,10 @@ def test_an_offer_on_a_terminal_is_taken(aelab, here):
     stop = """
 real = aelab.training.trainer.Trainer.step
 def cut(self, *arguments):
-    real(self, *arguments)
+    skipped = real(self, *arguments)
     if self.progress.step == 30:
         os.kill(os.getpid(), signal.SIGTERM)
+    return skipped
 aelab.training.trainer.Trainer.step = cut
 """
     aelab.run(*words, "--name", "cut", patch=stop, code=143)
