@@ -279,7 +279,7 @@ def test_every_option(desk, monkeypatch, capfd, tally, words):
         "aelab.tracking.served", lambda *a: (_ for _ in ()).throw(UserError("no pages are served here"))
     )
     monkeypatch.setattr("webbrowser.open", lambda *a: None)
-    monkeypatch.setattr("aelab.workflows.starting.start", lambda *a, **k: pytest.fail("a training began"))
+    monkeypatch.setattr("aelab.workflows.starting.start_run", lambda *a, **k: pytest.fail("a training began"))
     faults = []
     for line in LINES[words]:
         monkeypatch.setattr(sys, "argv", ["aelab", *line])
