@@ -23,7 +23,7 @@ def paced(self, *arguments):
     time.sleep(0.005)
     while self.progress.step == 250 and not os.path.exists('go'):  # until the trouble is over
         time.sleep(0.02)
-    real(self, *arguments)
+    return real(self, *arguments)
 aelab.training.trainer.Trainer.step = paced
 spent = [0.0]
 def timed(name):
@@ -37,13 +37,13 @@ def timed(name):
     setattr(aelab.tracking.RunWriter, name, outer)
 for name in ('metrics', 'stepwise_image'):
     timed(name)
-fit = aelab.training.trainer.Training.fit
-def told(self, stop):
+follow = aelab.workflows.following.follow
+def told(*arguments):
     try:
-        fit(self, stop)
+        follow(*arguments)
     finally:
         sys.stderr.write(f'waited {spent[0]:.3f} s for the tracker\\n')
-aelab.training.trainer.Training.fit = told
+aelab.workflows.following.follow = told
 """
 
 
@@ -249,12 +249,12 @@ def test_a_run_that_is_deleted_on_the_server_is_restored(aelab, here, server, ta
 
 def test_a_bad_name_over_http_keeps_nothing_back(aelab, here, server, tally):
     bad = """
-begin = aelab.training.trainer.Training._end_epoch
-def more(self, title):
-    self.run.metrics({'KL(q||p)': 1.0}, self.progress.epochs)
-    self.run.tags({'ba(d': 'x'})
-    begin(self, title)
-aelab.training.trainer.Training._end_epoch = more
+real = aelab.workflows.following._end_epoch
+def more(event, trainer, run, bar):
+    run.metrics({'KL(q||p)': 1.0}, event.epoch)
+    run.tags({'ba(d': 'x'})
+    real(event, trainer, run, bar)
+aelab.workflows.following._end_epoch = more
 """
     process = aelab.run(*WORDS, "--name", "run", patch=bad)
     assert process.err.count("refuses the metric 'KL(q||p)'") == 1
@@ -282,7 +282,7 @@ def test_two_syncs_at_once_and_a_killed_offline_run(aelab, here, server, tally):
 
 
 def test_killed_while_the_tracker_is_away(aelab, here, server, tally):
-    process = aelab.start(*WORDS, "--name", "run", patch=PACED + "\naelab.engine.SAVE_SECONDS = 0.1")
+    process = aelab.start(*WORDS, "--name", "run", patch=PACED + "\naelab.training.saving.SAVE_SECONDS = 0.1")
     in_its_third_epoch(process, here / "cache")
     server.stop()
     time.sleep(2)
