@@ -1,11 +1,18 @@
 """Errors that are meant for the user: a few lines instead of a traceback."""
 
+import inspect
 import re
 import reprlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class UserError(Exception):
@@ -29,6 +36,44 @@ def reason(error: "ValidationError") -> str:
     first = error.errors(include_url=False)[0]
     shown, message = f"{reprlib.repr(first['input']):.60}", first["msg"]
     return f"{shown} {message.removeprefix('Input ')}" if message.startswith("Input ") else f"{shown}: {message}"
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that raises UserError, before it does anything, for an argument that its annotations do not allow.
+
+    What can become the right type does, as pydantic converts it: a string becomes a path.
+    """
+    assert isinstance(function, FunctionType)
+    names = list(inspect.signature(function).parameters)
+    validated: list[Callable[..., R]] = []  # made at the first call: pydantic takes a while to import
+
+    @wraps(function)
+    def inner(*arguments: P.args, **named: P.kwargs) -> R:
+        from pydantic import ValidationError
+
+        if not validated:
+            validated.append(_validated(function))
+        try:
+            return validated[0](*arguments, **named)
+        except ValidationError as error:
+            if error.title != function.__name__:
+                raise  # from within the function
+            where = error.errors(include_url=False)[0]["loc"][0]
+            name = names[where] if isinstance(where, int) and where < len(names) else where
+            raise UserError(f"{function.__name__}: {name}: {reason(error)}.", code=2) from None
+
+    return inner
+
+
+def _validated(function: FunctionType) -> Callable[..., Any]:
+    """The function with its arguments checked by pydantic; its result is not, and may be of a type that is not imported."""
+    from pydantic import ConfigDict, validate_call
+
+    code, scope, name = function.__code__, function.__globals__, function.__name__
+    copy = FunctionType(code, scope, name, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__, copy.__qualname__, copy.__module__ = function.__kwdefaults__, name, function.__module__
+    copy.__annotations__ = {key: hint for key, hint in function.__annotations__.items() if key != "return"}
+    return validate_call(config=ConfigDict(arbitrary_types_allowed=True))(copy)
 
 
 def redacted(text: str) -> str:

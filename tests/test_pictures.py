@@ -250,3 +250,12 @@ def test_the_ticks_of_a_logarithmic_axis_are_plain_numbers(tmp_path):
         axis = figure.axes[0].yaxis
         texts = [label.get_text() for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))]
         assert any(texts) and all(float(text.replace("\N{MINUS SIGN}", "-")) > 0 for text in texts if text)
+
+
+def test_drawing_leaves_the_users_style_alone(tmp_path):
+    """A notebook's own settings are neither used nor changed, not even those that are read when a figure is written."""
+    with matplotlib.rc_context({"font.size": 21.0, "text.usetex": True}):
+        figure = bars({"$x^2$": 1.0}, "share")
+        save(tmp_path / "bars.png", figure)
+        assert matplotlib.rcParams["font.size"] == 21.0 and matplotlib.rcParams["text.usetex"]
+    assert not any(text.get_usetex() for text in figure.findobj(Text))

@@ -117,8 +117,15 @@ BAD = {
     "no data": (lambda: aelab.train("vae", data="nothing"), "no data set"),
     "no run": (lambda: aelab.load("nothing"), "no run"),
     "no table": (lambda: aelab.compare(table="none"), "no table"),
-    "no path": (lambda: aelab.interpolate("one", path="zigzag"), "no path"),
+    "no path": (lambda: aelab.interpolate("one", path="zigzag"), "path: 'zigzag' should be"),
     "no dimension": (lambda: aelab.sweep("vae", latent_dim=[]), "whole number"),
+    "a name of another type": (lambda: aelab.train("vae", name=3), "name: 3 should be a valid string"),
+    "a recipe that is no name": (lambda: aelab.train(3), "recipe: 3 should be"),
+    "a text for several": (lambda: aelab.compare(metrics="test/mse"), "metrics: 'test/mse'"),
+    "no job": (lambda: aelab.sweep("vae", latent_dim=2, jobs=0), "jobs: 0 should be"),
+    "no sample": (lambda: aelab.sample("one", 0), "n: 0 should be"),
+    "no step": (lambda: aelab.interpolate("one", steps=1), "steps: 1 should be"),
+    "no recipe of that name": (lambda: aelab.runs(recipe="vea"), "Did you mean vae"),
     "seeds that are none": (lambda: aelab.sweep("vae", latent_dim=2, seed="ab"), "whole number"),
     "what it cannot do": (lambda: aelab.sweep("gan", latent_dim=2, data="digits"), "does not reconstruct"),
 }
@@ -138,6 +145,9 @@ def test_images_of_another_shape_or_scale_are_refused(run):
         run.encode(torch.rand(2, 1, 9, 8))
     with pytest.raises(aelab.UserError, match="divide them by 255"):
         run.encode(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+    for codes in ([[0.0, 1.0]], [1.0], "codes"):
+        with pytest.raises(aelab.UserError, match=r"one (takes|does not take)"):
+            run.decode(codes)
     gan = aelab.train("gan", data="digits", max_steps=2, hidden=8)
     for what in (gan.encode, gan.reconstruct):
         with pytest.raises(aelab.UserError, match=r"cannot encode|does not reconstruct"):

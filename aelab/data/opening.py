@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
+from annotated_types import Ge
 
 from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
 from aelab.data.dataset import Dataset, split
 from aelab.data.download import Offline, fetch
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 
@@ -19,11 +21,12 @@ def directories(data_dir: Path | None) -> list[Path]:
     return [*named, Path(platformdirs.user_cache_dir("aelab")) / "data"]
 
 
+@checked
 def open_data(
     name: str,
     *,
     data_dir: Path | None = None,
-    image_size: int | None = None,
+    image_size: Annotated[int, Ge(1)] | None = None,
     split_seed: int = 0,
     skip_bad: bool = False,
 ) -> Dataset:

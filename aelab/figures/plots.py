@@ -1,9 +1,11 @@
 """Curves, bars and contact sheets as matplotlib figures."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 from torch import Tensor
@@ -17,19 +19,46 @@ if TYPE_CHECKING:
 DRAWN = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")  # and `save`
 
 
-def _figure(**how: Any) -> "Figure":
-    """An empty figure. Text is drawn literally, never as mathematics or by LaTeX: names may come from anyone.
+P = ParamSpec("P")
 
-    A matplotlibrc file is ignored, as matplotlib would also read one in the working folder.
+
+@contextmanager
+def _plain_style() -> Iterator[None]:
+    """matplotlib's defaults while the block lasts, and text drawn literally, never as mathematics or by LaTeX.
+
+    Names in a figure may come from anyone, and so may a matplotlibrc, which matplotlib also reads in the working folder.
     """
     import matplotlib
+
+    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
+    with matplotlib.rc_context({**defaults, "text.parse_math": False}):
+        yield
+
+
+def _plain(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+    """A function that draws in the plain style."""
+
+    @wraps(draw)
+    def inner(*arguments: P.args, **named: P.kwargs) -> "Figure":
+        with _plain_style():
+            return draw(*arguments, **named)
+
+    return inner
+
+
+def _figure(**how: Any) -> "Figure":
+    """An empty figure that is written in the plain style too: the labels of an axis are made only then."""
     from matplotlib.figure import Figure
 
-    matplotlib.rcdefaults()
-    matplotlib.rcParams["text.parse_math"] = False
-    return Figure(layout="constrained", dpi=150, **how)
+    class PlainFigure(Figure):
+        def savefig(self, *arguments: Any, **named: Any) -> None:
+            with _plain_style():
+                super().savefig(*arguments, **named)
+
+    return PlainFigure(layout="constrained", dpi=150, **how)
 
 
+@_plain
 def picture_figure(picture: Picture, title: str) -> "Figure":
     """A grid of images as a figure with a title."""
     height, width = picture.shape[:2]
@@ -41,6 +70,7 @@ def picture_figure(picture: Picture, title: str) -> "Figure":
     return figure
 
 
+@_plain
 def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     """The same images (N, C, H, W) as processed by each column, side by side, under the names of the columns."""
     first = next(iter(columns.values()))
@@ -54,6 +84,7 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     return figure
 
 
+@_plain
 def curve(
     x: Sequence[float],
     lines: Mapping[str, Sequence[float]],
@@ -80,6 +111,7 @@ def curve(
     return figure
 
 
+@_plain
 def bars(heights: Mapping[str, float], label: str) -> "Figure":
     """A bar for each name, and a dashed line at their mean."""
     figure = _figure(figsize=(5.5, 3.0))
@@ -91,6 +123,7 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
     return figure
 
 
+@_plain
 def descending(heights: Sequence[float], label: str) -> "Figure":
     """A bar for each value, in descending order."""
     from matplotlib.ticker import MaxNLocator
@@ -103,6 +136,7 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
     return figure
 
 
+@_plain
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
     """One line per run through its points (step, value); the y axis is logarithmic if all values are positive."""
     from matplotlib.ticker import LogFormatter

@@ -4,12 +4,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
 from aelab.figures import PATHS, Picture, grid, pairs, picture_figure, write
 from aelab.recipe import Autoencodes, Generates
@@ -30,9 +31,10 @@ class Drawing:
     path: Path
 
 
+@checked
 def sample(
     run: str | Run,
-    n: int = 64,
+    n: Annotated[int, Ge(1)] = 64,
     *,
     seed: int = 0,
     out: Path | None = None,
@@ -54,12 +56,13 @@ def sample(
     return Drawing(images, _log(opened, f"samples-{n}-seed{seed}", picture, out))
 
 
+@checked
 def interpolate(
     run: str | Run,
     *,
-    path: str = "both",
-    pairs: int = 6,
-    steps: int = 10,
+    path: Literal["linear", "spherical", "both"] = "both",
+    pairs: Annotated[int, Ge(1)] = 6,
+    steps: Annotated[int, Ge(2)] = 10,
     seed: int = 0,
     out: Path | None = None,
     device: str = "auto",
@@ -102,9 +105,10 @@ def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int) -> d
         return {kind: recipe.decode(torch.cat(points)).cpu() for kind, points in codes.items()}
 
 
+@checked
 def reconstruct(
     run: str | Run,
-    n: int = 32,
+    n: Annotated[int, Ge(1)] = 32,
     *,
     out: Path | None = None,
     device: str = "auto",

@@ -4,9 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from aelab.data import Dataset
+from aelab.errors import checked
 from aelab.evaluation import Report, diagnose_test, inception, measure
 from aelab.training import pick_device
 from aelab.workflows.loading import load
@@ -37,12 +40,13 @@ class Evaluation:
         return pd.Series(self.report.metrics, name=self.run.name, dtype=float)
 
 
+@checked
 def evaluate(
     run: str | Run,
     *,
-    samples: int | None = None,
-    images: int | None = None,
-    batch_size: int = 250,
+    samples: Annotated[int, Ge(0)] | None = None,
+    images: Annotated[int, Ge(1)] | None = None,
+    batch_size: Annotated[int, Ge(1)] = 250,
     inception_weights: Path | str | None = None,
     plain: bool = False,
     options: Mapping[str, Any] | None = None,

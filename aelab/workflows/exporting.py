@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aelab import networks, recipe_files
 from aelab import recipe as interface
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstructions, write
 from aelab.metrics import against, number
@@ -26,6 +26,7 @@ from aelab.workflows.run import Run
 EXAMPLES = 32  # images in the example picture
 
 
+@checked
 def export(
     run: str | Run,
     folder: Path | str,

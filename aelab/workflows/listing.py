@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aelab import aliases, recipe_files
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.metrics import definition
 from aelab.results import (
     NOTHING_TO_SHOW,
@@ -25,6 +25,7 @@ from aelab.tracking import RunInfo, Store
 if TYPE_CHECKING:
     import pandas as pd
 
+
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +38,7 @@ class Comparison:
     runs: list[RunInfo]
 
 
+@checked
 def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
     """The tracked runs, newest first, one row each, as `aelab runs` lists them; those of a sweep follow their parent.
 
@@ -48,6 +50,8 @@ def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | Non
         {**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent}
         for info in listed(Store(tracking_uri, create=False, warn=log.warning), recipe, filter)
     ]
+    if recipe and not rows:
+        recipe_files.find(recipe)  # raises where there is none of that name
     return pd.DataFrame(rows)
 
 
@@ -57,6 +61,7 @@ def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> 
     return listing_order([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
 
 
+@checked
 def compare(
     *runs: str,
     recipe: str | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from aelab import recipe_files
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.files import read_small_file
 from aelab.recipe import ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
@@ -19,6 +19,7 @@ from aelab.workflows.run import Run
 log = logging.getLogger(__name__)
 
 
+@checked
 def load(
     run: str | Run,
     *,

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from aelab import recipe_files
@@ -201,7 +202,7 @@ def plan(
         "patience": patience,
         "skip_nonfinite": skip_nonfinite,
     }
-    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    plain = {name: _plain(value) for name, value in options.items()}
     built_in = recipe_files.available().get(recipe_file.name)
     name = recipe_file.name if built_in and built_in.path == recipe_file.path else str(recipe_file.path)
     try:
@@ -225,6 +226,13 @@ def plan(
     if epochs is None:
         config = replace(config, settings=config.settings.long_enough(len(opened.train)))
     return Plan(replace(config, data=opened.name), recipe_file, opened)
+
+
+def _plain(value: Any) -> Any:
+    """An option as a configuration holds it: a tuple for a list, and Python's own number for one of numpy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(map(_plain, value)) if isinstance(value, list) else value
 
 
 def all_options(recipe_file: RecipeFile, given: Mapping[str, Any]) -> dict[str, Any]:

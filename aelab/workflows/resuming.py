@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.files import read_small_file
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Trainer, newest, present, restore
@@ -21,6 +21,7 @@ from aelab.workflows.signals import run_status, signals
 log = logging.getLogger(__name__)
 
 
+@checked
 def resume(
     run: str | None = None,
     *,

@@ -5,17 +5,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from aelab.data import Dataset
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
 from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
+from aelab.training import LARGEST_SEED
 from aelab.workflows.planning import Config, open_configured
 
 if TYPE_CHECKING:
@@ -99,7 +101,10 @@ class Run:
         """Codes (N, D) -> images (N, C, H, W). Raises UserError if the recipe has no decoder."""
         if not isinstance(self.recipe, Decodes):
             raise UserError(f"{self.name} cannot decode: {self.info.recipe} has no decoder.", code=2)
-        return self._through(self.recipe.decode, torch.as_tensor(codes).float())
+        z = self._tensor(codes)
+        if z.ndim != 2:
+            raise UserError(f"{self.name} takes codes (N, D), not {tuple(z.shape)}.", code=2)
+        return self._through(self.recipe.decode, z)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> their reconstructions. Raises UserError if the recipe does not reconstruct."""
@@ -108,7 +113,10 @@ class Run:
         recipe = self.recipe
         return self._through(lambda x: recipe.decode(recipe.encode(x)), self._images(images))
 
-    def sample(self, n: int = 64, *, seed: int = 0) -> Tensor:
+    @checked
+    def sample(
+        self, n: Annotated[int, Ge(1)] = 64, *, seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0
+    ) -> Tensor:
         """n samples (n, C, H, W), decoded from codes drawn with `seed`. Raises UserError if the recipe has no prior."""
         if not isinstance(self.recipe, Generates):
             raise UserError(f"{self.name} cannot sample: {self.info.recipe} has no prior to draw codes from.", code=2)
@@ -128,17 +136,29 @@ class Run:
         return figures(self)
 
     def _images(self, images: Tensor) -> Tensor:
-        x = torch.as_tensor(images)
+        x = self._tensor(images)
         if x.dtype == torch.uint8:
             raise UserError("images of uint8 are refused: pixels lie in [0, 1] here; divide them by 255.", code=2)
         if tuple(x.shape[1:]) != tuple(self.image):
             shape = " x ".join(map(str, self.image))
             raise UserError(f"{self.name} takes images (N, C, H, W) of {shape}, not {tuple(x.shape)}.", code=2)
-        return x.float()
+        return x
 
     def _through(self, function: Any, values: Tensor) -> Tensor:
-        with eval_mode(self.recipe):
-            return torch.cat([function(part.to(self.device)).cpu() for part in _blocks(values)])
+        try:
+            with eval_mode(self.recipe):
+                return torch.cat([function(part.to(self.device).float()).cpu() for part in _blocks(values)])
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.name} does not take {tuple(values.shape)}: {str(error).splitlines()[0]}", code=2
+            ) from error
+
+    def _tensor(self, values: Any) -> Tensor:
+        """A tensor of what was passed: a tensor, an array, nested lists."""
+        try:
+            return torch.as_tensor(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.name} takes tensors or arrays, not {values!r:.60}.", code=2) from error
 
 
 def _blocks(values: Tensor) -> Iterator[Tensor]:

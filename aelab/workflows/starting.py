@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from aelab.errors import checked
 from aelab.recipe import Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
@@ -24,6 +25,7 @@ from aelab.workflows.signals import run_status, signals
 log = logging.getLogger(__name__)
 
 
+@checked
 def train(
     recipe: str,
     *,

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from annotated_types import Ge
 from torch import Tensor
 
 from aelab import recipe_files
-from aelab.errors import UserError
+from aelab.errors import UserError, checked
 from aelab.evaluation import reconstruct
 from aelab.figures import contact_sheet, curve
 from aelab.recipe import Autoencodes
@@ -64,12 +65,13 @@ class Point:
         return f"latent_dim {self.dimension}, seed {self.seed}"
 
 
+@checked
 def sweep(
     recipe: str = "stacked",
     *,
     latent_dim: int | Iterable[int],
     seed: int | Iterable[int] = 0,
-    jobs: int = 1,
+    jobs: Annotated[int, Ge(1)] = 1,
     experiment: str | None = None,
     tracking_uri: str | None = None,
     offline: bool = False,
@@ -110,16 +112,19 @@ def sweep(
         parent.tags({"aelab.reason": str(error) or type(error).__name__})
         parent.close("KILLED" if stopped else "FAILED")
         raise
-    failed = [f"{point}: {reason}" for point, reason in zip(points, reasons, strict=True) if reason]
+    failed = [f"{point}: {reason}".replace("\n", " ") for point, reason in zip(points, reasons, strict=True) if reason]
     parent.close("FAILED" if failed else "FINISHED")
     return Sweep(store.get(parent.id), rows, pictures, failed)
 
 
 def _numbers(name: str, values: int | Iterable[int]) -> list[int]:
     """A list of one or several whole numbers, without duplicates. Raises UserError for anything else."""
-    numbers = list(dict.fromkeys([values] if isinstance(values, (int, str)) else values))
-    if not numbers or not all(type(number) is int for number in numbers):
-        raise UserError(f"{name} of a sweep is a whole number or several, not {values!r:.60}.", code=2)
+    try:
+        numbers = list(dict.fromkeys([values] if isinstance(values, int) else values))
+    except ValueError:  # pydantic looks at the items of an iterable only when they are asked for
+        numbers = []
+    if not numbers:
+        raise UserError(f"{name} of a sweep is a whole number or several.", code=2)
     return numbers
 
 
