@@ -34,7 +34,7 @@ def test_it_is_trained_once_and_knows_its_data(tmp_path):
     ("share", "classes", "distance"),
     [([0.1] * 10, 10, 0.0), ([1.0] + [0.0] * 9, 1, 0.9), ([0.5, 0.5], 2, 0.0), ([0.991, 0.009] + [0.0] * 8, 1, 0.891)],
 )
-def test_class_figures(share, classes, distance):
+def test_class_metrics(share, classes, distance):
     counts = torch.tensor([round(1000 * part) for part in share])
     sure = 50 * torch.eye(len(share))[torch.repeat_interleave(torch.arange(len(share)), counts)]  # (1000, K)
     metrics = class_metrics(sure)

@@ -75,7 +75,7 @@ def test_eval_prints_logs_and_answers_in_json(cli):
     assert run["metrics"]["test/pca_mse"] < run["metrics"]["test/mse"], "two epochs do not reach the PCA"
     assert run["metrics"]["test/sse"] == pytest.approx(64 * run["metrics"]["test/mse"])
     history = Store().client.get_metric_history(info.id, "test/mse")
-    assert len(history) == 1, "the same figure is not logged twice"
+    assert len(history) == 1, "the same metric is not logged twice"
     quick = cli("eval", "linear", "--plain", "--json").json["runs"][0]["metrics"]
     assert quick == {name: value for name, value in run["metrics"].items() if name in quick}
     assert {name for name in run["metrics"] if name not in quick} == {
@@ -552,7 +552,7 @@ def test_the_table_of_labels_pairs_the_draws(cli):
     assert "none of these runs" in cli("compare", "--recipe", "linear", "--table", "labels").err
 
 
-def test_eval_under_another_option_leaves_the_first_figures_alone(cli):
+def test_eval_under_another_option_leaves_the_first_metrics_alone(cli):
     cli("train", "denoising", *FAST, "--hidden", 20, "--latent-dim", 10, "--level", 0.5)
     first = cli("eval", "denoising", "--json").json["runs"][0]["metrics"]
     other = cli("eval", "denoising", "--set", "level=0", "--json").json["runs"][0]["metrics"]

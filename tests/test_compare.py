@@ -51,11 +51,11 @@ def test_what_a_mean_would_hide_is_named():
     assert mixed(seeds(), ["recipe"]) == ["latent_dim"]
 
 
-def test_versions_of_a_page_are_told_apart():
+def test_versions_of_a_recipe_file_are_told_apart():
     old, new = run("a", tags={"aelab.recipe_sha256": "1" * 64}), run("b", tags={"aelab.recipe_sha256": "2" * 64})
     assert differences([old, new]) == ["source"]
     assert list(comparison([old, new])["source"]) == ["1" * 8, "2" * 8]
-    assert differences([old, run("c", "vae")]) == [], "two recipes are two pages anyway"
+    assert differences([old, run("c", "vae")]) == [], "two recipes have two files anyway"
 
 
 def test_a_pivot_has_one_metric_in_its_cells():
@@ -230,7 +230,7 @@ def test_no_model_is_the_best_for_its_longer_code():
     ]
     assert "test/sse" in markable(infos[:2], columns)
     longer = replace(infos[2], metrics={"test/loss": 1.0})
-    assert "test/sse" in markable([*infos[:2], longer], columns), "a run without the figure is in nobody's way"
+    assert "test/sse" in markable([*infos[:2], longer], columns), "a run without the metric does not count"
 
 
 def test_a_parent_that_is_none_hides_no_run():

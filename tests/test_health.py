@@ -148,7 +148,7 @@ def test_sharp_samples_that_hardly_differ_are_a_collapse(data):
     assert line.startswith("mode collapse: samples vary ") and "as much as images do" in line
 
 
-def test_samples_of_few_pictures_are_not_judged(digits):
+def test_few_pictures_give_no_diagnosis_of_samples(digits):
     from dataclasses import replace
 
     few = replace(digits, val=replace(digits.val, images=digits.val.images[:3], labels=digits.val.labels[:3]))
@@ -303,10 +303,10 @@ def test_the_diagnosis_of_a_run_is_its_faults_alone():
 def test_a_finished_run_says_how_it_is(cli):
     from aelab.tracking import Store
 
-    answer = cli("train", "linear", "--data", "digits", "--max-steps", 40, "--name", "ill", "-q")
-    tag = Store().find("ill").tags["aelab.diagnostics"]
+    answer = cli("train", "linear", "--data", "digits", "--max-steps", 40, "--name", "short", "-q")
+    tag = Store().find("short").tags["aelab.diagnostics"]
     assert tag.startswith("hardly trained: after 40 steps nothing is proven") and f"warning: {tag}" in answer.err
-    assert f"Diagnostics: {tag}." in Store().find("ill").tags["mlflow.note.content"]
+    assert f"Diagnostics: {tag}." in Store().find("short").tags["mlflow.note.content"]
 
 
 def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
@@ -324,8 +324,8 @@ def test_a_run_with_spare_dimensions_is_good_and_says_so(cli, monkeypatch):
 def test_a_run_that_is_not_finite_says_so(cli, here):
     from aelab.tracking import Store
 
-    page = here / "boom.py"
-    page.write_text(
+    recipe_file = here / "boom.py"
+    recipe_file.write_text(
         '"""x = y (2000)."""\nimport torch\nfrom aelab.recipe import Recipe\n'
         "class Boom(Recipe):\n"
         "    def __init__(self, image, *, lr: float = 1.0) -> None:\n"

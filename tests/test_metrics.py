@@ -142,26 +142,26 @@ def steps(recipe, x, y):
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_figure_of_a_recipe_is_defined(name, elsewhere):
+def test_every_metric_of_a_recipe_is_defined(name, elsewhere):
     recipe, x, y = built(name), torch.rand(4, 1, 8, 8), torch.zeros(4)
     loss, parts = recipe.loss(x, y)
     assert loss.shape == () and torch.isfinite(loss) and loss.requires_grad
     logged = {"loss", *parts}.union(*(step.keys() for step in steps(recipe, x, y)))
     for split_name in ("step", "train", "val", "test"):
-        for figure in logged:
-            found = definition(f"{split_name}/{figure}")
-            assert found is not None and found.name == figure, figure
+        for metric in logged:
+            found = definition(f"{split_name}/{metric}")
+            assert found is not None and found.name == metric, metric
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_figure_of_an_evaluation_is_defined(name, elsewhere):
+def test_every_metric_of_an_evaluation_is_defined(name, elsewhere):
     recipe = built(name)
     metrics = evaluate_loss(recipe, images(7, (1, 8, 8), 0))
     assert all(definition(f"val/{name}") for name in metrics)
     assert ("psnr" in metrics) == isinstance(recipe, Autoencodes)
 
 
-def test_unknown_figure_has_no_definition():
+def test_unknown_metric_has_no_definition():
     assert definition("val/of_my_own") is None
     assert definition("mse") is definition("a/b/mse") is DEFINITIONS["mse"]
 
@@ -174,7 +174,7 @@ def test_the_elbo_is_minus_nll_and_kl(elsewhere):
     torch.testing.assert_close(loss, parts["nll"] + 4 * parts["kl"])
 
 
-def test_the_page_of_metrics_says_what_the_code_says():
+def test_the_page_of_metrics_agrees_with_the_code():
     page = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text(encoding="utf-8")
     rows = [
         (f"`{m.name}`", m.unit, m.better or "-", m.formula.replace("|", "&#124;"), m.known_as, m.source)

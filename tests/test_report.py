@@ -243,7 +243,7 @@ def test_the_linear_filter_of_few_images_is_the_wiener_filter(digits):
     assert found["denoised_psnr"] == pytest.approx(wanted, abs=0.1), "from one draw of the noise: 1 dB less"
 
 
-def test_figures_of_a_perfect_and_of_a_blurred_reconstruction(digits):
+def test_metrics_of_a_perfect_and_of_a_blurred_reconstruction(digits):
     perfect, errors = reconstruction_metrics(digits.test, lambda x: x, 64)
     assert perfect["ssim"] == pytest.approx(1) and perfect["recon_sharpness"] == pytest.approx(1)
     assert errors.shape == (len(digits.test),) and errors.max() == 0
@@ -322,7 +322,7 @@ class Copies(Recipe):
 
 
 @pytest.mark.parametrize("cut", [None, 200])
-def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
+def test_real_images_as_samples_have_the_metrics_of_real_images(cut, digits):
     """In all metrics as many are compared: with fewer test images than the most, and with still fewer training images."""
     data = replace(digits, train=Split(digits.train.images[:cut], digits.train.labels[:cut]), fingerprint=f"{cut}")
     n = min(len(data.test), len(data.train))
@@ -338,11 +338,11 @@ def test_real_images_as_samples_have_the_figures_of_real_images(cut, digits):
 
 
 @pytest.mark.parametrize("name", ["vae", "gan", "pretrained", "recurrent", "denoising", "vaegan", "linear"])
-def test_every_figure_of_a_report_is_defined_and_finite(name, digits, few):
+def test_every_metric_of_a_report_is_defined_and_finite(name, digits, few):
     report = measure(built(name), digits, draws=4)
-    assert [figure for figure in report.metrics if definition(figure) is None] == []
+    assert [metric for metric in report.metrics if definition(metric) is None] == []
     assert all(math.isfinite(value) for value in report.metrics.values())
-    own = [figure for figure in report.metrics if not against(figure)[0]]
+    own = [metric for metric in report.metrics if not against(metric)[0]]
     rows = report.table()
     assert [row["metric"] for row in rows] == own
     assert any(row["baseline"] is not None and row["control"] is not None for row in rows)
@@ -354,7 +354,7 @@ def test_the_kl_of_the_dimensions_sums_up(digits, few):
     assert sum(report.lists["test-kl"]) == pytest.approx(report.metrics["test/kl"], rel=1e-5)
 
 
-def test_no_figure_depends_on_the_batch_size(digits, few):
+def test_no_metric_depends_on_the_batch_size(digits, few):
     for recipe in (built("vae"), built("pretrained", labels=30)):
         small, large = (measure(recipe, digits, draws=4, batch_size=size).metrics for size in (64, 1000))
         assert small.keys() == large.keys()
@@ -373,7 +373,7 @@ def test_real_images_are_nearer_than_gaussian_ones_and_are_kept(digits, few, mon
     assert len(first.tags["aelab.lenet_sha256"]) == 64
 
 
-def test_a_table_puts_baseline_and_control_beside_each_figure():
+def test_a_table_puts_baseline_and_control_beside_each_metric():
     report = Report()
     report.add({"mse": 2.0, "kl": 1.0})
     report.add({"mse": 3.0}, "pca")

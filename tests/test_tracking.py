@@ -74,7 +74,7 @@ def steps(store, key, name="run"):
     ["loss", "a b", "a/b", "a:b", "ü", "a/b-1e16/c", "a-b", "KL(q||p)", "a+b", "a=b", "", "/a", "a/", "a//b", "a/./b",
      "a/../b", "..", ".", "..a", "a..b", "a/..b", "x\ty", "a|b", "a,b", "a'b", "a%b", "日本"],
 )  # fmt: skip
-def test_a_name_is_judged_as_by_mlflow(name):
+def test_a_metric_name_is_accepted_as_by_mlflow(name):
     try:
         _validate_metric_name(name)
     except MlflowException:
