@@ -92,7 +92,7 @@ def distances(features: Tensor, real: Tensor, extractor: str) -> dict[str, float
     given = nn.Identity()
     given.num_features = real.shape[1]  # type: ignore[assignment]  # torchmetrics reads it
     size = min(SUBSET_SIZE, len(real), len(features))
-    subsets = 1 if len(real) == len(features) == size else SUBSETS  # else every subset would be the whole set
+    subsets = 1 if len(real) == len(features) == size else SUBSETS  # then a subset is the whole set
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that they keep all features in memory
         frechet = FrechetInceptionDistance(given)
