@@ -359,11 +359,3 @@ def test_the_random_state_of_apples_gpu_is_in_the_checkpoint(kept, digits, tmp_p
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: self)
     fit.restore(last, None)
     assert torch.equal(torch.rand(3, generator=generator), drawn) == kept
-
-
-def test_verbose_shows_each_checkpoint(digits, tmp_path, caplog):
-    caplog.set_level("DEBUG", "aelab")
-    Fit("linear", digits, tmp_path, settings(1)).fit(never)
-    assert [record.message for record in caplog.records if record.levelname == "DEBUG"] == [
-        "checkpoint at step 20 saved"
-    ]
