@@ -205,5 +205,5 @@ def test_a_picture_without_an_ending_is_a_png(cli, here):
 def test_a_folder_in_which_nothing_may_be_written_is_refused(cli, no_run, here, monkeypatch):
     (here / "closed").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "closed")  # root may write everywhere
-    refused(cli("sample", "linear", "--out", "closed/x.png"), "cannot be written")
-    refused(cli("sample", "linear", "--out", "closed/new/x.png"), "cannot be written")
+    refused(cli("sample", "linear", "--out", "closed/x.png"), "is not writable")
+    refused(cli("sample", "linear", "--out", "closed/new/x.png"), "is not writable")
