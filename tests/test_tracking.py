@@ -591,3 +591,22 @@ def test_a_database_of_another_program_is_left_as_it_is(cli, here):
 def test_without_a_store_the_list_of_runs_says_so_line_by_line(cli):
     answer = cli("runs")
     assert answer.code == 0 and "\\n" not in answer.err and answer.err.startswith("There are no runs"), answer.err
+
+
+def test_a_database_whose_process_was_killed_in_the_middle_of_a_write_is_opened(here, tmp_path):
+    """SQLite takes back what was half written, for which it must be allowed to write."""
+    Store(f"sqlite:///{here}/mlflow.db", create=True)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    with closing(sqlite3.connect(here / "mlflow.db")) as database:
+        database.execute("PRAGMA cache_size = 1")  # so that it writes before the end
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE experiments SET name = 'half done'")
+        database.execute("CREATE TABLE filler (content)")
+        database.executemany("INSERT INTO filler VALUES (?)", [(bytes(4096),)] * 100)
+        for name in ("mlflow.db", "mlflow.db-journal"):
+            shutil.copy(here / name, killed / name)
+        database.rollback()
+    store = Store(f"sqlite:///{killed}/mlflow.db")
+    assert "half done" not in {each.name for each in store.client.search_experiments()}
+    assert not (killed / "mlflow.db-journal").exists()

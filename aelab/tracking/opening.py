@@ -112,7 +112,8 @@ def prepare_database_access() -> None:
 def check_database(database: Path) -> None:
     """Raises UserError if a database cannot be read, or is not MLflow's. MLflow itself would retry for a long time."""
     try:
-        address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=ro"
+        # rw, also where it is read only: SQLite must be allowed to roll back what a killed process left half written
+        address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except (sqlite3.Error, UnicodeDecodeError) as error:
