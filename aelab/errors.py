@@ -1,6 +1,7 @@
 """Errors that are meant for the user: a few lines instead of a traceback."""
 
 import inspect
+import logging
 import re
 import reprlib
 from collections.abc import Callable
@@ -29,6 +30,11 @@ class UserError(Exception):
 def visible(text: str) -> str:
     """A line that is safe to print: characters that a terminal acts on (escapes, line breaks, reversed text) are spelled out."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def shown(record: logging.LogRecord) -> str:
+    """A logged message as it can be shown: one line, but for a UserError, which has lines of its own."""
+    return str(record.msg) if isinstance(record.msg, UserError) else visible(record.getMessage())
 
 
 def reason(error: "ValidationError") -> str:

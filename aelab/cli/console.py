@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Column, Table
 from rich.text import Text
 
-from aelab.errors import visible
+from aelab.errors import shown, visible
 from aelab.metrics import number
 from aelab.progress_bar import Bar, show_with
 
@@ -138,7 +138,7 @@ class _Handler(logging.Handler):
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = "\n".join(map(visible, record.getMessage().split("\n")))
+        text = shown(record)
         if getattr(record, "once", False):
             if text in self._shown:
                 return

@@ -146,7 +146,7 @@ def run_folder(info: RunInfo) -> Path:
                             waiting.append(Path(entry.path))
                         elif not stat.S_ISREG(mode):
                             raise _refused(Path(entry.path), info)
-        except (FileNotFoundError, NotADirectoryError):  # missing, or a file is in the way: writing there will say so
+        except (FileNotFoundError, NotADirectoryError):  # missing, or a file is in the way: writing will say so
             continue
         except OSError as error:
             raise UserError(f"cannot read {error.filename}: {error.strerror}") from error

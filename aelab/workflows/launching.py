@@ -18,7 +18,7 @@ from types import FrameType
 import torch
 
 from aelab.data import Dataset
-from aelab.errors import UserError, visible
+from aelab.errors import UserError, shown
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
 from aelab.workflows.planning import Config, Plan, open_configured
@@ -59,7 +59,7 @@ def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data
         failures = {job.label: _try(job, store, data, data_dir) for job in missing}
     for label, why in failures.items():
         if why:
-            log.warning(f"{label}: {why}")
+            log.warning(UserError(*f"{label}: {why}".split("\n")))
     return [failures.get(job.label, "") for job in jobs]
 
 
@@ -82,7 +82,7 @@ def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
     except UserError as problem:
         return str(problem)
     except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
-        return f"{type(error).__name__}: {error}"
+        return str(UserError(f"{type(error).__name__}: {error}"))
     return ""
 
 
@@ -144,7 +144,7 @@ def _log_to_stderr(label: str) -> None:
 
     class Labelled(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return f"warning: {label}: " + "\n".join(map(visible, record.getMessage().split("\n")))
+            return f"warning: {label}: {shown(record)}"
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Labelled())

@@ -45,7 +45,7 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
         try:
             run.close(status, hurry)
         except UserError as problem:
-            log.warning(str(problem))
+            log.warning(problem)
 
     try:
         yield
