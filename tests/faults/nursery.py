@@ -20,6 +20,7 @@ import sklearn.decomposition  # noqa: F401
 import torch._dynamo  # noqa: F401  # making an optimizer imports it
 
 import aelab.cli
+import aelab.cli.console
 import aelab.tracking
 import aelab.training.saving
 import aelab.training.trainer
