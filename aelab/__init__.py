@@ -12,8 +12,10 @@ loaded when it is first used.
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = (
+    False  # without `typing`: under `python -m aelab` the working folder could still put its own in place of it
+)
 if TYPE_CHECKING:
     from aelab.data import open_data as open_data
     from aelab.errors import UserError as UserError
@@ -67,7 +69,7 @@ _ROOMS = {
 __all__ = [name for names in _ROOMS.values() for name in names]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib import metadata
 
