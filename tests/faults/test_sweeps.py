@@ -67,7 +67,7 @@ def test_a_stopped_sweep_goes_on(number, here):
         assert checkpoint.newest(Store().folder(info) / "checkpoints", "last", pytest.fail)
     before = {info.id for info in points()}
     again = sweep()
-    _, err = again.communicate(timeout=240)
+    _, err = again.communicate(timeout=600)
     assert again.returncode == 0, err
     finished = points()
     assert [info.status for info in finished] == ["FINISHED"] * 2, "none twice, none missing"
@@ -81,7 +81,7 @@ def test_a_sweep_under_nohup_survives_the_end_of_the_session(here):
     until_both_train(process, here)
     for pid in (process.pid, *children(process.pid)):
         os.kill(pid, signal.SIGHUP)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert [info.status for info in points()] == ["FINISHED"] * 2
 
