@@ -3,7 +3,7 @@
 Nothing else in aelab knows an old name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -81,6 +81,11 @@ def reason(text: str) -> str:
     return text
 
 
-def weight(name: str) -> str:
-    """The present name of a recipe's weight."""
-    return next((new + name.removeprefix(old) for old, new in WEIGHTS.items() if name.startswith(old)), name)
+def weights(values: Mapping[str, T], wanted: Collection[str]) -> dict[str, T]:
+    """Weights by name, where a recipe wants them by `wanted` names: an old name that it does not have is renamed."""
+
+    def present(name: str) -> str:
+        new = next((new + name.removeprefix(old) for old, new in WEIGHTS.items() if name.startswith(old)), name)
+        return new if name not in wanted and new in wanted else name
+
+    return {present(name): value for name, value in values.items()}

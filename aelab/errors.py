@@ -64,9 +64,15 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         except ValidationError as error:
             if error.title != function.__name__:
                 raise  # from within the function
-            where = error.errors(include_url=False)[0]["loc"][0]
+            first = error.errors(include_url=False)[0]
+            where = first["loc"][0]
             name = names[where] if isinstance(where, int) and where < len(names) else where
-            raise UserError(f"{function.__name__}: {name}: {reason(error)}.", code=2) from None
+            what = f"{name}: {reason(error)}"
+            if "missing" in first["type"]:
+                what = f"{name} is missing"
+            elif first["type"] == "unexpected_keyword_argument":
+                what = f"there is no argument {name}; it has {', '.join(names)}"
+            raise UserError(f"{function.__name__}: {what}.", code=2) from None
 
     return inner
 

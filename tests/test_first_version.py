@@ -108,7 +108,17 @@ def test_its_runs_are_listed_evaluated_compared_and_exported(store, cli):
 
 
 def test_its_names_of_metrics_are_understood_and_said_once(store, cli):
-    answer = cli("compare", "old-gan", "--metric", "kept/forger", "--metric", "test/judge_error", "--json")
+    answer = cli(
+        "compare",
+        "old-gan",
+        "--metric",
+        "kept/forger",
+        "--metric",
+        "test/judge_error",
+        "--metric",
+        "kept/forger",
+        "--json",
+    )
     assert answer.code == 0, answer.err
     (row,) = answer.json["runs"]
     assert row["best/g_loss"] > 0 and row["test/classifier_error"] > 0
@@ -116,6 +126,8 @@ def test_its_names_of_metrics_are_understood_and_said_once(store, cli):
         "warning: kept/forger is called best/g_loss now.",
         "warning: test/judge_error is called test/classifier_error now.",
     ]
+    answer = cli("compare", "old-gan", "old-vaegan", "--metric", "kept/critic", "--json")
+    assert answer.code == 0 and "best/d_loss" in answer.err, answer.err
     assert cli("compare", "old-gan", "--curve", "step/grad_g", "--out", "curve.png", "-q").code == 0
     assert cli("runs", "show", "old-gan").out.count("diagnostics") == 1
 
@@ -129,11 +141,13 @@ from aelab.recipe import Recipe
 class Own(Recipe):
     def __init__(self, image, *, lr: float = 1e-3) -> None:
         super().__init__()
-        self.lr, self.w = lr, torch.nn.Parameter(torch.zeros(1))
+        self.lr, self.verdict = lr, torch.nn.Linear(1, 1)
 
     def loss(self, x, y):
-        return (self.w - 1).square().sum(), {"like": self.w.sum()}
+        return (self.verdict.weight - 1).square().sum() + self.verdict.bias.square().sum(), {"like": self.verdict.weight.sum()}
 """
     (here / "own.py").write_text(f'"""L = w (2000)."""\n{own}')
     assert cli("train", "./own.py", "--data", "digits", "--max-steps", 3, "--name", "own", "-q").code == 0
     assert "best/like" in cli("runs", "show", "own", "--json").json["metrics"]
+    answer = cli("eval", "own", "--plain")
+    assert answer.code == 0, answer.err

@@ -122,6 +122,8 @@ BAD = {
     "a name of another type": (lambda: aelab.train("vae", name=3), "name: 3 should be a valid string"),
     "a recipe that is no name": (lambda: aelab.train(3), "recipe: 3 should be"),
     "a text for several": (lambda: aelab.compare(metrics="test/mse"), "metrics: 'test/mse'"),
+    "nothing to sweep": (lambda: aelab.sweep("vae"), "latent_dim is missing"),
+    "no such argument": (lambda: aelab.compare(metric=["test/mse"]), "it has runs, recipe"),
     "no job": (lambda: aelab.sweep("vae", latent_dim=2, jobs=0), "jobs: 0 should be"),
     "no sample": (lambda: aelab.sample("one", 0), "n: 0 should be"),
     "no step": (lambda: aelab.interpolate("one", steps=1), "steps: 1 should be"),

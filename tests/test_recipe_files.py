@@ -80,7 +80,7 @@ def test_listing_runs_no_recipe(code, desk):
 
 
 @pytest.mark.parametrize("content", [b"def (", b"\xff\xfe\x00", b"x = 1\0"])
-def test_unreadable_file_does_not_spoil_the_listing(content):
+def test_unreadable_file_does_not_hide_the_others(content):
     put("recipes/bad.py", "")
     Path("recipes/bad.py").write_bytes(content)
     assert recipe_files.available()["bad"].summary.startswith("cannot be read")

@@ -23,7 +23,7 @@ def directories(data_dir: Path | None) -> list[Path]:
 
 @checked
 def open_data(
-    name: str,
+    name: str | Path,
     *,
     data_dir: Path | None = None,
     image_size: Annotated[int, Ge(1)] | None = None,
@@ -36,7 +36,7 @@ def open_data(
     for folders: the side to scale and crop to, in pixels, and whether to leave out pictures that cannot be read. Raises
     UserError for an unknown name, and if the data cannot be read or downloaded.
     """
-    note = ""
+    name, note = str(name), ""
     if name == "auto":
         try:
             name, raw = "mnist", obtain(DOWNLOADABLE["mnist"], data_dir)

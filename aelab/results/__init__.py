@@ -3,9 +3,10 @@
 from aelab.results.compare import comparable, comparison, grouped, labels, markable, mixed, pivot
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records
 from aelab.results.lecture import NOTHING_TO_SHOW, TABLES
-from aelab.results.listing import LISTING_HEADINGS, listing_order, listing_row
+from aelab.results.listing import LISTING_COLUMNS, LISTING_HEADINGS, listing_order, listing_row
 
 __all__ = [
+    "LISTING_COLUMNS",
     "LISTING_HEADINGS",
     "NOTHING_TO_SHOW",
     "TABLES",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aelab.tracking import RunInfo
 
+LISTING_COLUMNS = ("id", "name", "recipe", "status", "data", "started", "seconds", "loss")  # of `listing_row`
 LISTING_HEADINGS = {"loss": "validation loss"}  # in the terminal; JSON has the names of `listing_row`
 
 

@@ -59,7 +59,8 @@ def load(
     trainer.sums = values["sums"].to(trainer.device)
     trainer.window_sums = values["window_sums"].to(trainer.device)
     if best:
-        trainer.best_weights = {aliases.weight(name): value.to(trainer.device) for name, value in best.items()}
+        renamed = aliases.weights(best, trainer.recipe.state_dict())
+        trainer.best_weights = {name: value.to(trainer.device) for name, value in renamed.items()}
     else:
         progress.best = math.inf  # the best weights are lost: the next validation is the best
     torch.set_rng_state(values["rng"])

@@ -27,7 +27,7 @@ def average(recipe: Recipe, decay: float) -> AveragedModel:
 def load(recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
     """Loads weights into a recipe. Raises ValueError, naming the weight, if one does not fit or is not finite."""
     wanted = recipe.state_dict()
-    weights = {aliases.weight(name): value for name, value in weights.items()}
+    weights = aliases.weights(weights, wanted)
     for name in dict.fromkeys([*wanted, *weights]):
         if name not in weights or name not in wanted:
             raise ValueError(f"{name} is {'missing' if name in wanted else 'too many'}")

@@ -33,7 +33,7 @@ class Drawing:
 
 @checked
 def sample(
-    run: str | Run,
+    run: str | Path | Run,
     n: Annotated[int, Ge(1)] = 64,
     *,
     seed: int = 0,
@@ -58,7 +58,7 @@ def sample(
 
 @checked
 def interpolate(
-    run: str | Run,
+    run: str | Path | Run,
     *,
     path: Literal["linear", "spherical", "both"] = "both",
     pairs: Annotated[int, Ge(1)] = 6,
@@ -107,7 +107,7 @@ def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int) -> d
 
 @checked
 def reconstruct(
-    run: str | Run,
+    run: str | Path | Run,
     n: Annotated[int, Ge(1)] = 32,
     *,
     out: Path | None = None,

@@ -42,7 +42,7 @@ class Evaluation:
 
 @checked
 def evaluate(
-    run: str | Run,
+    run: str | Path | Run,
     *,
     samples: Annotated[int, Ge(0)] | None = None,
     images: Annotated[int, Ge(1)] | None = None,

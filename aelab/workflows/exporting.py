@@ -28,7 +28,7 @@ EXAMPLES = 32  # images in the example picture
 
 @checked
 def export(
-    run: str | Run,
+    run: str | Path | Run,
     folder: Path | str,
     *,
     programs: bool = False,

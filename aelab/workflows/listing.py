@@ -9,6 +9,7 @@ from aelab import aliases, recipe_files
 from aelab.errors import UserError, checked
 from aelab.metrics import definition
 from aelab.results import (
+    LISTING_COLUMNS,
     NOTHING_TO_SHOW,
     TABLES,
     comparable,
@@ -52,7 +53,7 @@ def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | Non
     ]
     if recipe and not rows:
         recipe_files.find(recipe)  # raises where there is none of that name
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*LISTING_COLUMNS, "parent"])
 
 
 def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
@@ -158,7 +159,7 @@ def _lecture_table(
 def _table(
     chosen: list[RunInfo], metrics: Sequence[str], group_by: Sequence[str], rows: str | None, columns: str | None
 ) -> "pd.DataFrame":
-    metrics = [present_name(name, chosen) for name in metrics]
+    metrics = list(dict.fromkeys(present_name(name, chosen) for name in metrics))
     for name in metrics:
         if not any(name in info.metrics for info in chosen):
             raise UserError(f"none of these runs has a metric '{name}'.", _similar(chosen, name), code=2)
@@ -187,14 +188,15 @@ def _table(
 
 def present_name(metric: str, chosen: Sequence[RunInfo]) -> str:
     """What a metric that was typed by its name of version 0.1.0 is called now; a warning says so."""
-    for info in chosen:
-        new = aliases.metric(metric, info.recipe)
-        if new != metric and metric not in info.metrics:
-            if new not in info.metrics and new.startswith("best/"):
-                new = new.replace("best/", "last/", 1)
-            log.warning(f"{metric} is called {new} now.")
-            return new
-    return metric
+    if any(metric in info.metrics for info in chosen):
+        return metric
+    names = [aliases.metric(metric, info.recipe) for info in chosen]
+    names += [name.replace("best/", "last/", 1) for name in names]
+    known = [name for name in names if any(name in info.metrics for info in chosen)]
+    new = next(iter(known), metric)
+    if new != metric:
+        log.warning(f"{metric} is called {new} now.", extra={"once": True})
+    return new
 
 
 def _similar(chosen: list[RunInfo], name: str) -> str:

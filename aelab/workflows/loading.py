@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @checked
 def load(
-    run: str | Run,
+    run: str | Path | Run,
     *,
     device: str = "auto",
     data_dir: Path | str | None = None,
@@ -36,7 +36,7 @@ def load(
     if isinstance(run, Run):
         return run if not options else open_run(run.info, run.store, device, run.data_dir, options)
     store = Store(tracking_uri, create=False, warn=log.warning)
-    return open_run(store.find(run), store, device, Path(data_dir) if data_dir else None, options)
+    return open_run(store.find(str(run)), store, device, Path(data_dir) if data_dir else None, options)
 
 
 def open_run(

@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 @checked
 def train(
-    recipe: str,
+    recipe: str | Path,
     *,
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    data: str = "auto",
+    data: str | Path = "auto",
     data_dir: Path | str | None = None,
     image_size: int | None = None,
     skip_bad: bool = False,
@@ -61,11 +61,11 @@ def train(
     Stopped if a signal ends it; the status of the run says so.
     """
     planned = plan(
-        recipe,
+        str(recipe),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
-        data=data,
+        data=str(data),
         data_dir=data_dir,
         image_size=image_size,
         skip_bad=skip_bad,

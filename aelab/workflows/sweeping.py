@@ -67,7 +67,7 @@ class Point:
 
 @checked
 def sweep(
-    recipe: str = "stacked",
+    recipe: str | Path = "stacked",
     *,
     latent_dim: int | Iterable[int],
     seed: int | Iterable[int] = 0,
@@ -88,7 +88,7 @@ def sweep(
     dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
     if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
         raise UserError(f"seeds lie between 0 and {LARGEST_SEED}, not at {min(seeds)} and {max(seeds)}.", code=2)
-    planned = plan(recipe, seed=seeds[0], data_dir=data_dir, **options)
+    planned = plan(str(recipe), seed=seeds[0], data_dir=data_dir, **options)
     points = _points(planned, dimensions, seeds)
     store = Store(tracking_uri, offline, warn=log.warning)
     parent = _parent(points, planned, store, experiment)
