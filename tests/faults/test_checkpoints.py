@@ -53,7 +53,7 @@ def test_a_damaged_newest_one_is_named_and_the_one_before_is_used(aelab, stopped
 def test_no_whole_one_is_refused_until_forced(aelab, stopped, tally):
     for path in stopped:
         (path / "state.pt").write_bytes(b"")
-    assert "no checkpoint of cut that could be continued is whole" in aelab.run("resume", "cut", code=1).err
+    assert "is damaged" in aelab.run("resume", "cut", code=1).err
     aelab.run("resume", "cut", "--force", "-q")
     aelab.run(*WORDS, "--name", "whole")
     same_run("cut", "whole")
@@ -101,7 +101,7 @@ def test_a_changed_recipe_is_refused_and_may_be_forced(aelab, here, tally):
     assert "as it is now, is not executed" in aelab.run("resume", "cut", code=2).err
     aelab.run("train", "./mine.py", "--help")  # it is typed, so it may be executed
     assert "the recipe's source has changed" in aelab.run("resume", "cut", code=1).err
-    assert "continuing all the same" in aelab.run("resume", "cut", "--force").err
+    assert "continuing anyway" in aelab.run("resume", "cut", "--force").err
     tally("recipe changed between run and resume")
 
 
@@ -145,7 +145,7 @@ def test_a_phase_that_is_over_cannot_be_extended(aelab):
 
 def test_a_cosine_says_that_it_is_stretched(aelab):
     aelab.run("train", "linear", *DIGITS, "--epochs", 2, "--schedule", "cosine", "--name", "cut")
-    assert "follows a cosine, which is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
+    assert "cosine schedule of cut is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
