@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -22,7 +23,7 @@ from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
 from aelab.workflows.planning import Config, Plan, open_configured
 from aelab.workflows.resuming import resume_run
-from aelab.workflows.signals import SIGNALS, Stopped, signals
+from aelab.workflows.signals import SIGNALS, Stopped, handled_by
 from aelab.workflows.starting import start_run
 
 log = logging.getLogger(__name__)
@@ -92,13 +93,7 @@ def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Pat
     threads = max(1, torch.get_num_threads() // at_once)
     waiting, failures = list(jobs), {}
     running: dict[str, tuple[BaseProcess, Connection]] = {}
-
-    def forward(number: signal.Signals) -> None:
-        for process, _ in list(running.values()):
-            if process.pid and process.is_alive():
-                os.kill(process.pid, number)
-
-    with signals(forward) as caught:
+    with _forward_signals(running) as caught:
         while running or (waiting and not caught):
             while waiting and len(running) < at_once and not caught:
                 job = waiting.pop(0)
@@ -167,3 +162,18 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _forward_signals(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
+    """Collects the signals that ask for an end, and forwards them to the running processes. Ignored signals stay ignored."""
+    caught: list[int] = []
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for process, _ in list(running.values()):
+            if process.pid and process.is_alive():
+                os.kill(process.pid, number)
+
+    with handled_by(catch):
+        yield caught

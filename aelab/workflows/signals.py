@@ -64,32 +64,36 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
 
 
 @contextmanager
-def signals(forward: Callable[[signal.Signals], None] | None = None) -> Iterator[list[signal.Signals]]:
+def signals() -> Iterator[list[signal.Signals]]:
     """Collects the signals in SIGNALS instead of ending the process; a second Ctrl-C ends it at once.
 
-    With `forward` each signal is passed on as well, and whoever gets it decides about a second one. A signal that is
-    ignored, as SIGHUP is under nohup, stays ignored. Outside of the main thread Python allows no signal handlers, and nothing
-    is collected.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. Outside of the main thread Python allows no signal
+    handlers, and nothing is collected.
     """
     caught: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
 
     def catch(number: int, frame: FrameType | None) -> None:
-        if forward:
-            forward(signal.Signals(number))
-        elif caught and number == signal.SIGINT:
+        if caught and number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
         caught.append(signal.Signals(number))
 
+    with handled_by(catch):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep starts with them blocked
+        yield caught
+
+
+@contextmanager
+def handled_by(catch: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handles the signals in SIGNALS with `catch` during the block, except those that are ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
     for number in before:
         signal.signal(number, catch)
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a process of a sweep starts with them blocked
-        yield caught
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
