@@ -238,6 +238,17 @@ def _offline(*arguments, **options):
     raise urllib.error.URLError("offline")
 
 
+READERS = ("eval vae", "sample vae", "interpolate vae", "compare", "runs", "runs show vae", "runs rm vae", "resume", "sync",
+           "runs export vae folder", "runs register vae name", "ui")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_a_verb_that_only_reads_leaves_an_empty_folder_empty(cli, here, words):
+    answer = cli(*words.split())
+    assert "each folder keeps its own" in answer.out + answer.err and answer.code in (0, 2)
+    assert list(here.iterdir()) == []
+
+
 def test_a_named_set_is_never_replaced(cli, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", _offline)
     answer = cli("train", "linear", "--data", "mnist")
@@ -275,7 +286,11 @@ BAD = [
     (("sample", "twin"), 2, "fits 2 runs"),
     (("sample", "linear", "-n", 0), 2, "-n"),
     (("resume", "linear"), 2, "finished"),
-    (("compare", "--filter", "nonsense"), 2, "filter"),
+    (("compare", "--filter", "nonsense"), 2, "--filter 'params.latent_dim = "),
+    (("runs", "--filter", "latent_dim = '2'"), 2, "params.latent_dim (an option)"),
+    (("runs", "--filter", "params.latent_dim = 2"), 2, "in quotes"),
+    (("runs", "--filter", "metrics.test/mse < 1"), 2, "in backticks"),
+    (("compare", "--metric", "val/losss"), 2, "val/loss"),
     (("compare-latent", 2, 100, "--recipe", "linear", "--data", "digits"), 2, "64"),
     (("compare-latent", 2, "--recipe", "gan", "--data", "digits"), 2, "does not reconstruct"),
     (("compare-latent", 2, "--recipe", "linear", "--set", "nope=3"), 2, "latent_dim"),
@@ -571,7 +586,10 @@ def test_compare_draws_a_curve(cli, here):
     assert answer.code == 0 and "picture  gradients.png" in answer.out
     assert Image.open(here / "gradients.png").size[0] > 500
     answer = cli("compare", "minimax", "--curve", "step/nothing")
-    assert answer.code == 2 and "no metric 'step/nothing' in minimax" in answer.err
+    assert answer.code == 2 and "none of these runs has a metric 'step/nothing'" in answer.err
+    cli("train", "linear", *FAST, "--name", "other")
+    answer = cli("compare", "--curve", "step/g_grad_norm", "--out", "left.png")
+    assert answer.code == 0 and "1 run without step/g_grad_norm left out" in answer.err and Path("left.png").exists()
 
 
 def test_samples_are_classified(cli):
