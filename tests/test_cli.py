@@ -339,6 +339,41 @@ def test_a_recipe_that_exits_at_import_does_not_end_well(cli, here):
     assert answer.code == 1 and "line 3" in answer.err
 
 
+BROKEN = (  # a line in place of one of linear.py's, and the function that it is in
+    ("x = x.view(3, -1, 7)", "loss"),
+    ("raise SystemExit(3)", "loss"),
+    ("z = {}['k']", "decode"),
+    ("self.width = self.nothing", "__init__"),
+)
+
+
+@pytest.mark.parametrize(("line", "function"), BROKEN)
+def test_an_error_in_a_recipe_has_its_place_before_there_is_a_run(cli, here, line, function):
+    text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
+    start = text.index(f"def {function}(")
+    end = text.index(":\n", text.index(")", start)) + 2
+    (here / "mine.py").write_text(f"{text[:end]}        {line}\n{text[end:]}")
+    number = text[:end].count("\n") + 1
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    first, second = answer.err.splitlines()
+    assert first == f"error: mine.py, line {number}, in {function}: {line}"
+    assert re.match(r"(RuntimeError|SystemExit|KeyError|AttributeError): ", second)
+    assert "Traceback" in cli("train", "./mine.py", *FAST[:-1], "--verbose").err
+
+
+def test_an_error_that_comes_later_has_its_place_too(cli, here):
+    text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
+    late = "        self.calls = getattr(self, 'calls', 0) + 1\n        assert self.calls < 30\n"
+    start = text.index(":\n", text.index("def loss(")) + 2
+    (here / "mine.py").write_text(text[:start] + late + text[start:])
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and "Traceback" not in answer.err, answer.err
+    assert "in loss: assert self.calls < 30\nAssertionError" in answer.err
+    (info,) = Store().runs()
+    assert info.status == "FAILED" and "assert self.calls < 30" in info.tags["aelab.reason"]
+
+
 def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
     cli("train", "linear", *FAST)
     command = f"{sys.executable} -m aelab recipes | head -1"
