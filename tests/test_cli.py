@@ -445,10 +445,10 @@ def test_the_advice_names_a_run_by_its_id_where_its_name_is_another_ones_too(cli
 
 def test_eval_says_where_pca_is_better(cli):
     cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
-    cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
+    cli("train", "stacked", "--data", "digits", "--max-steps", 300, "--hidden", 30, "--lr", 1e-4, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
     assert "bad: worse than PCA" in cli("eval", "bad", "--plain", "-q").err
-    words = ("--data", "digits", "--max-steps", 1, "-q")
+    words = ("--data", "digits", "--max-steps", 300, "--set", "hidden=30", "--set", "lr=1e-4", "-q")
     assert "worse than PCA" in cli("compare-latent", 5, "--recipe", "stacked", *words).err
 
 
