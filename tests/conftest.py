@@ -15,6 +15,7 @@ import aelab  # before torch: it sets how OpenMP waits
 from aelab.cli import main
 
 assert aelab.__version__
+torch.set_warn_always(True)  # not only the first time, which would be in one test or another
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a shell's background ignores it, and children would inherit that
