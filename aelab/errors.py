@@ -4,13 +4,15 @@ import inspect
 import logging
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+CLOSE = 0.65  # of difflib: vea is as near to vae, beta and data are further apart
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +32,23 @@ class UserError(Exception):
 def visible(text: str) -> str:
     """A line that is safe to print: characters that a terminal acts on (escapes, line breaks, reversed text) are spelled out."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def similar(name: str, known: Iterable[str]) -> list[str]:
+    """The names, at most three, that were probably meant: those that are spelled much alike, and those that begin alike."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    alike = get_close_matches(name, names, 3, CLOSE)
+    begun = [
+        each for each in names if min(len(name), len(each)) > 1 and (each.startswith(name) or name.startswith(each))
+    ]
+    return list(dict.fromkeys([*alike, *begun]))[:3]
+
+
+def did_you_mean(names: list[str]) -> str:
+    """A question that can follow a sentence; empty if there are no names."""
+    return f" Did you mean {' or '.join(names)}?" if names else ""
 
 
 def shown(record: logging.LogRecord) -> str:

@@ -9,7 +9,6 @@ import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from aelab.cli import (
@@ -26,6 +25,7 @@ from aelab.cli import (
     train,
     ui,
 )
+from aelab.cli.help import Group
 from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
 
@@ -45,12 +45,8 @@ ORDER = (
 )
 
 
-class Verbs(TyperGroup):
+class Verbs(Group):
     """The verbs in the order in which they are used; by default typer lists groups after commands."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = None  # plain text, as importing rich takes longer than all the rest of this page
-        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
@@ -59,8 +55,9 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     help="Train, evaluate, sample, interpolate and compare autoencoders and generative models. Every run is tracked in MLflow.",
-    epilog=EXIT_CODES,
+    epilog=f"`aelab COMMAND --help` explains a command. A first run: `aelab train vae`, then `aelab ui`.\n\n{EXIT_CODES}",
     no_args_is_help=True,
+    subcommand_metavar="COMMAND [OPTIONS]",
     pretty_exceptions_enable=False,
 )
 

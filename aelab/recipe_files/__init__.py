@@ -5,7 +5,7 @@ earlier command while the file had the same content. A run that names a recipe d
 """
 
 from aelab.recipe_files.execute import build, check, load, signature
-from aelab.recipe_files.option import Option, Signature
+from aelab.recipe_files.option import Option, Signature, type_text
 from aelab.recipe_files.places import available, find, of_run, trust
 from aelab.recipe_files.recipe_file import RecipeFile
 
@@ -21,4 +21,5 @@ __all__ = [
     "of_run",
     "signature",
     "trust",
+    "type_text",
 ]
