@@ -209,7 +209,7 @@ def test_options_are_the_keyword_arguments():
     assert found["rate"] == Option("rate", float, 0.5, "share", ((">=", 0), ("<", 1)))
     assert found["mode"].type == Literal["a", "b"]
     metavars = [found[name].metavar for name in ("k", "rate", "word", "widths")]
-    assert metavars == ["INTEGER >=1 <=9", "FLOAT >=0 <1", "TEXT", "INTEGER,..."]
+    assert metavars == ["INTEGER 1..9", "FLOAT >=0 <1", "TEXT", "INTEGER,..."]
 
 
 def test_annotations_may_be_strings():

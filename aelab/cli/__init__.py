@@ -2,15 +2,14 @@
 
 import errno
 import os
-import re
 import sys
 import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.exceptions import TyperException
 
+from aelab import recipe_files
 from aelab.cli import (
     compare,
     compare_latent,
@@ -28,6 +27,8 @@ from aelab.cli import (
 from aelab.cli.help import Group
 from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
+
+SIGNALLED = (130, 143)  # exit codes of a command that a signal ended
 
 ORDER = (
     "train",
@@ -48,6 +49,11 @@ ORDER = (
 class Verbs(Group):
     """The verbs in the order in which they are used; by default typer lists groups after commands."""
 
+    def refuse(self, ctx: Any, name: str) -> NoReturn:
+        if name in recipe_files.available():
+            raise UserError(f"{name} is a recipe, not a command.", f"Train it: aelab train {name}", code=2)
+        super().refuse(ctx, name)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
@@ -57,6 +63,7 @@ app = typer.Typer(
     help="Train, evaluate, sample, interpolate and compare autoencoders and generative models. Every run is tracked in MLflow.",
     epilog=f"`aelab COMMAND --help` explains a command. A first run: `aelab train vae`, then `aelab ui`.\n\n{EXIT_CODES}",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="COMMAND [OPTIONS]",
     pretty_exceptions_enable=False,
 )
@@ -88,17 +95,11 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as problem:
-        console_for().error(str(problem))
+        say = console_for().interrupted if problem.code in SIGNALLED else console_for().error
+        say(str(problem))
         sys.exit(problem.code)
-    except TyperException as error:
-        if message := error.format_message():
-            context = getattr(error, "ctx", None)
-            help_line = f"\nTry: {context.command_path} --help" if context else ""
-            message = re.sub(r"(\d{20})\d{20,}", r"\1...", message.strip())
-            console_for().error(message.replace("Value error, ", "") + help_line)  # pydantic's words
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        console_for().error("interrupted.")
+    except (KeyboardInterrupt, typer.Abort) as interrupted:  # Abort: at a question
+        console_for().interrupted(str(interrupted))
         sys.exit(130)
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """The verb `compare-latent`."""
 
+import re
 import shlex
 from typing import Annotated
 
@@ -8,7 +9,6 @@ import typer
 from aelab.cli.help import Verb
 from aelab.cli.options import (
     LARGEST_SEED,
-    MANY,
     TRAINING,
     BatchSize,
     Data,
@@ -40,7 +40,10 @@ from aelab.errors import UserError
 verbs = typer.Typer()
 
 Dimensions = Annotated[
-    list[int], typer.Argument(metavar="D...", min=1, max=MANY, help="Latent dimensions, such as 2 5 10.")
+    list[str],
+    typer.Argument(
+        metavar="D...", help="Latent dimensions to compare, such as 2 5 10 or 2,5,10: a model is trained for each."
+    ),
 ]
 Recipe = Annotated[
     str,
@@ -115,6 +118,7 @@ def compare_latent(
     already are not trained again: the same command continues where it was stopped.
     """
     console = console_for(quiet, verbose)
+    latent_dims = _numbers(dimensions)
     from aelab import recipe_files
 
     options = assignments(recipe_files.trust(recipe), set_ or [])
@@ -130,7 +134,7 @@ def compare_latent(
 
     done = aelab.sweep(
         recipe,
-        latent_dim=dimensions,
+        latent_dim=latent_dims,
         seed=range(seed, seed + seeds),
         jobs=jobs,
         experiment=experiment,
@@ -170,5 +174,20 @@ def compare_latent(
             console.result(f"picture  {short(picture)}")
         console.note(f"next     aelab compare {shlex.quote(done.info.name)}   aelab ui")
     if done.failed:
-        points = len(set(dimensions)) * seeds
+        points = len(set(latent_dims)) * seeds
         raise UserError(f"{len(done.failed)} of {points} points failed.", *done.failed[:2])
+
+
+def _numbers(words: list[str]) -> list[int]:
+    """The latent dimensions, separated by spaces or commas. Raises UserError for anything that is none."""
+    parts = [part.strip() for word in words for part in word.split(",") if part.strip()]
+    for part in parts:
+        if not re.fullmatch(r"[0-9]{1,9}", part) or int(part) < 1:
+            raise UserError(
+                f"'{part:.60}' is not a latent dimension: a whole number, at least 1.",
+                "Write them like this: aelab compare-latent 2 5 10",
+                code=2,
+            )
+    if not parts:
+        raise UserError("there is no latent dimension.", "Write them like this: aelab compare-latent 2 5 10", code=2)
+    return [int(part) for part in parts]

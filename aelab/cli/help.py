@@ -7,18 +7,21 @@ it uses two classes and, of their parameters, the names and values that the verb
 import inspect
 import os
 import re
+import reprlib
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
 from aelab import recipe_files
-from aelab.errors import UserError, did_you_mean, similar, visible
+from aelab.errors import UserError, did_you_mean, reason, similar, visible
 
 WIDEST, NARROWEST = 100, 40  # columns of a page
 LONGEST_TERM = 32  # columns; the descriptions are aligned beside terms up to this length
@@ -31,6 +34,10 @@ class Verb(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         return _page(self, ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        with _explained(self, ctx):
+            return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):
@@ -46,7 +53,8 @@ class Group(TyperGroup):
         if not args and self.no_args_is_help and not ctx.resilient_parsing:
             typer.echo(self.get_help(ctx), err=True)
             raise typer.Exit(2)
-        return super().parse_args(ctx, args)
+        with _explained(self, ctx):
+            return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if not args[0].startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
@@ -75,6 +83,71 @@ def pages() -> Iterator[tuple[str, str]]:
 
     root = typer.main.get_command(app)
     yield from below(root, root.make_context("aelab", [], resilient_parsing=True))
+
+
+@contextmanager
+def _explained(command: Any, context: Any) -> Iterator[None]:
+    """Raises UserError, in our words, where typer cannot understand a command line."""
+    try:
+        yield
+    except TyperException as error:
+        usage = [f"Usage: {_usage(command, context).splitlines()[0]}"]
+        option, parameter = getattr(error, "option_name", ""), getattr(error, "param", None)
+        if option and hasattr(error, "possibilities"):
+            what, usage = _unknown(command, context, option), []
+        elif option:
+            parameter = next(
+                each for each in command.get_params(context) if option in (*each.opts, *each.secondary_opts)
+            )
+            term = _term(command, parameter)
+            what, usage = f"{option} takes no value." if parameter.is_flag else f"{option} needs a value: {term}.", []
+        elif parameter and error.message:
+            name = _term(command, parameter) if _is_argument(parameter) else " / ".join(parameter.opts)
+            what, usage = f"{name}: {_reason(command, parameter, error)}", []
+        else:
+            what = f"{_term(command, parameter)} is missing." if parameter else f"{error.message}."
+        what = re.sub(r"(\d{20})\d{20,}", r"\1...", what)
+        raise UserError(
+            what[0].lower() + what[1:] if what[1:2].islower() else what,
+            *usage,
+            f"Try: {context.command_path} --help",
+            code=2,
+        ) from error
+
+
+def _unknown(command: Any, context: Any, option: str) -> str:
+    """What is said to an option that a verb does not have: which it may be, or what else has it."""
+    own = [name.lstrip("-") for each in command.get_params(context) for name in (*each.opts, *each.secondary_opts)]
+    close = [f"--{name}" for name in similar(option.lstrip("-"), own) if len(name) > 1]
+    what = f"{context.command_path} has no option {option}"
+    name = option.lstrip("-").replace("-", "_")
+    if close:
+        return f"{what}.{did_you_mean(close)}"
+    if isinstance(command, Group):
+        return f"{what}. Options stand behind the {command.heading.lower().removesuffix('s')}."
+    owners = [recipe for recipe, file in recipe_files.available().items() if name in _option_names(file)]
+    if owners and "set" in own:
+        return f"{what}; it is one of {', '.join(owners)}: give it as --set {name}=VALUE."
+    return f"{what}; it is one of {', '.join(owners)}." if owners else f"{what}."
+
+
+def _option_names(file: "recipe_files.RecipeFile") -> list[str]:
+    """The options of a recipe, if they can be read without executing it."""
+    signature = recipe_files.read(file)
+    return [option.name for option in signature.options] if signature else []
+
+
+def _reason(command: Any, parameter: Any, error: TyperException) -> str:
+    """Why a value is refused: pydantic's reason with the value in it, or the choices that there are."""
+    from pydantic import ValidationError
+
+    cause, choices = error.__cause__, _type(command, parameter).split("|")
+    if not isinstance(cause, ValidationError):
+        return f"{error.message}."
+    value = cause.errors()[0]["input"]
+    if len(choices) > 1 and isinstance(value, str):
+        return f"{reprlib.repr(value):.60} is not one of {', '.join(choices)}.{did_you_mean(similar(value, choices))}"
+    return f"{reason(cause)}."
 
 
 def _page(command: Any, context: Any) -> str:

@@ -8,6 +8,7 @@ from aelab.recipe_files.execute import build, check, load, signature
 from aelab.recipe_files.option import Option, Signature, type_text
 from aelab.recipe_files.places import available, find, of_run, trust
 from aelab.recipe_files.recipe_file import RecipeFile
+from aelab.recipe_files.source import read
 
 __all__ = [
     "Option",
@@ -19,6 +20,7 @@ __all__ = [
     "find",
     "load",
     "of_run",
+    "read",
     "signature",
     "trust",
     "type_text",
