@@ -52,7 +52,7 @@ class Denoising(Recipe):
             tuple[int, ...], Ge(1), "Widths of the hidden layers of the encoder; the decoder has them in reverse order."
         ] = (1024, 1024),
         noise: Annotated[
-            Literal["gaussian", "dropout", "masking"], "How the images are corrupted; see above."
+            Literal["gaussian", "dropout", "masking"], "How the images are corrupted; the equations are above."
         ] = "gaussian",
         level: Annotated[
             float,

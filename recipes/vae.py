@@ -69,7 +69,7 @@ class VAE(Recipe):
         ] = 16,
         likelihood: Annotated[
             Literal["bernoulli", "gaussian"],
-            "Distribution p(x|z) of the pixels: bernoulli for black and white, gaussian for grey values and colours.",
+            "Distribution p(x|z) of a pixel: bernoulli if it is drawn black or white, gaussian for grey values and colours.",
         ] = "bernoulli",
         beta: Annotated[float, Ge(0), "Weight of the KL term in the loss; 1 makes it the ELBO."] = 1.0,
         samples: Annotated[

@@ -33,7 +33,7 @@ class Verb(TyperCommand):
     """A verb, with its help in this style."""
 
     def get_help(self, ctx: Any) -> str:
-        return _page(self, ctx)
+        return _page(self, ctx, *_terminal())
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         with _explained(self, ctx):
@@ -46,7 +46,7 @@ class Group(TyperGroup):
     heading = "Commands"
 
     def get_help(self, ctx: Any) -> str:
-        return _page(self, ctx)
+        return _page(self, ctx, *_terminal())
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Without any word behind a group that needs one, its help is what to type; the exit code is that of wrong usage."""
@@ -71,12 +71,12 @@ class Group(TyperGroup):
         )
 
 
-def pages() -> Iterator[tuple[str, str]]:
-    """Each verb, and each recipe of `train`, with its help: ("aelab runs show", ...). The width is COLUMNS."""
+def pages(columns: int) -> Iterator[tuple[str, str]]:
+    """Each verb, and each recipe of `train`, with its help in so many columns: ("aelab runs show", ...)."""
     from aelab.cli import app
 
     def below(command: Any, context: Any) -> Iterator[tuple[str, str]]:
-        yield context.command_path, command.get_help(context)
+        yield context.command_path, _page(command, context, min(columns, WIDEST), bold=False)
         for name in command.list_commands(context) if isinstance(command, Group) else ():
             _, inner, _ = command.resolve_command(context, [name])
             yield from below(inner, inner.make_context(name, [], parent=context, resilient_parsing=True))
@@ -150,9 +150,14 @@ def _reason(command: Any, parameter: Any, error: TyperException) -> str:
     return f"{reason(cause)}."
 
 
-def _page(command: Any, context: Any) -> str:
-    """The help of a verb or a group: usage, what it does, its arguments, verbs and options, and its last words."""
-    columns = max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns))
+def _terminal() -> tuple[int, bool]:
+    """The columns of a page on this terminal, and whether its headings are bold."""
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return max(NARROWEST, min(WIDEST, shutil.get_terminal_size().columns)), bold
+
+
+def _page(command: Any, context: Any, columns: int, bold: bool) -> str:
+    """The help of a verb or a group: usage, what it does, its verbs, arguments and options, and its last words."""
     usages = zip(["Usage: ", " " * 7], _usage(command, context).split("\n"), strict=False)
     parts = ["\n".join(_wrapped(usage, columns, first=first, indent=" " * 7) for first, usage in usages)]
     parts += _paragraphs(command.help or "", columns)
@@ -161,8 +166,8 @@ def _page(command: Any, context: Any) -> str:
     if isinstance(command, Group):
         inner = {name: command.get_command(context, name) for name in command.list_commands(context)}
         verbs = [(name, _summary(each.help)) for name, each in inner.items() if each and not each.hidden]
-        parts.append(_section(command.heading, verbs, columns, [name for name, _ in verbs]))
-    parts += [_section(heading, rows, columns, terms) for heading, rows in sections.items()]
+        parts.append(_section(command.heading, verbs, columns, bold, [name for name, _ in verbs]))
+    parts += [_section(heading, rows, columns, bold, terms) for heading, rows in sections.items()]
     parts += _paragraphs(command.epilog or "", columns)
     return "\n\n".join(part for part in parts if part)
 
@@ -240,7 +245,7 @@ def _summary(text: str | None) -> str:
     return " ".join((text or "").strip().partition("\n\n")[0].split())
 
 
-def _section(heading: str, rows: Sequence[tuple[str, str]], columns: int, aligned: Sequence[str]) -> str:
+def _section(heading: str, rows: Sequence[tuple[str, str]], columns: int, bold: bool, aligned: Sequence[str]) -> str:
     """A heading, with terms and descriptions: beside each other, aligned for all terms in `aligned`, else below each other."""
     if not rows:
         return ""
@@ -252,7 +257,7 @@ def _section(heading: str, rows: Sequence[tuple[str, str]], columns: int, aligne
     )
     beside = columns - left - 4 >= BESIDE
     indent = " " * (left + 4 if beside else 6)
-    lines = [_heading(heading)]
+    lines = [f"\033[1m{visible(heading)}:\033[0m" if bold else f"{visible(heading)}:"]
     for term, text in rows:
         described = _wrapped(text, columns, first=indent, indent=indent)
         if beside and len(visible(term)) <= left:
@@ -260,12 +265,6 @@ def _section(heading: str, rows: Sequence[tuple[str, str]], columns: int, aligne
         else:
             lines += [_wrapped(term, columns, first="  ", indent=" " * 8), *filter(None, [described])]
     return "\n".join(lines)
-
-
-def _heading(text: str) -> str:
-    """A heading, bold on a terminal that is to have colours."""
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"\033[1m{visible(text)}:\033[0m" if colour else f"{visible(text)}:"
 
 
 def _wrapped(text: str, columns: int, first: str = "", indent: str = "") -> str:
@@ -277,8 +276,13 @@ def _wrapped(text: str, columns: int, first: str = "", indent: str = "") -> str:
 
 
 def _paragraphs(text: str, columns: int) -> Iterator[str]:
-    """The paragraphs of a docstring, wrapped; lines that are indented, such as equations, stay as they are."""
-    for block in re.split(r"\n\s*\n", inspect.cleandoc(text.expandtabs())):
+    """The paragraphs of a docstring, wrapped; lines that are indented, such as equations, stay as they are.
+
+    So they do if nothing behind them shows how far the docstring itself is indented.
+    """
+    cleaned = inspect.cleandoc(text.expandtabs())
+    structured = any(line.startswith(" ") for line in cleaned.splitlines())
+    for block in re.split(r"\n\s*\n", cleaned if structured else text.expandtabs().strip("\n").rstrip()):
         lines = [visible(line.rstrip()) for line in block.splitlines()]
         parts: list[str] = []
         for indented, some in groupby(lines, lambda line: line.startswith(" ")):

@@ -74,7 +74,7 @@ SplitSeed = Annotated[
         rich_help_panel=DATA,
     ),
 ]
-EPOCHS = "Passes over the training images; without this option more for a small data set, until there are 2,000 steps."
+EPOCHS = "Passes over the training images. Without this option a small data set gets more, until there are 2,000 steps."
 Epochs = Annotated[
     int | None,
     typer.Option(min=1, max=MANY, help=EPOCHS, show_default=OF_RECIPE, rich_help_panel=TRAINING),

@@ -99,8 +99,10 @@ def _train_command(recipe_file: "RecipeFile", typed_as: str) -> Any:
     parameters = [first, *map(_parameter, signature.options), *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(name=recipe_file.name, cls=Verb, help=signature.doc or recipe_file.name)(command)
-    return typer.main.get_command(single)
+    single.command(name=recipe_file.name, cls=Verb)(command)
+    made = typer.main.get_command(single)
+    made.help = signature.doc or recipe_file.name  # afterwards, as typer would take the indentation of equations away
+    return made
 
 
 RunName = Annotated[
@@ -154,7 +156,7 @@ def _of_recipe(parameter: inspect.Parameter, signature: "Signature") -> inspect.
     hint, info = get_args(parameter.annotation)
     info, default = copy(info), signature.settings[parameter.name]
     info.show_default = f"{default:g} in this recipe" if isinstance(default, float) else f"{default} in this recipe"
-    own = [_flag(option) for option in signature.options if re.search(r"\bepochs?\b", option.help)]
+    own = [_flag(option) for option in signature.options if re.search(r"\bepochs?\b", option.help, re.IGNORECASE)]
     if parameter.name == "epochs" and own:
         info.help = f"{EPOCHS} Some phases have their own number: see {', '.join(own)}."
     return parameter.replace(default=default, annotation=Annotated[hint, info])

@@ -105,7 +105,7 @@ def _options(recipe: "type[Recipe]") -> list[Option]:
 def signature_of_class(recipe: "type[Recipe]") -> Signature:
     """The signature of a recipe that has been loaded."""
     settings = {name: getattr(recipe, name) for name in SETTINGS}
-    doc = inspect.getdoc(sys.modules[recipe.__module__]) or ""
+    doc = sys.modules[recipe.__module__].__doc__ or ""
     return Signature(tuple(_options(recipe)), settings, doc, "classes" in inspect.signature(recipe).parameters)
 
 

@@ -82,7 +82,7 @@ class Signature:
 
     options: tuple[Option, ...]
     settings: Mapping[str, Any]  # the recipe's defaults of SETTINGS
-    doc: str  # the docstring of the file
+    doc: str  # the docstring of the file, as it stands there
     takes_classes: bool  # whether the constructor takes the number of classes after the shape of an image
 
 
