@@ -54,6 +54,12 @@ class Verbs(Group):
             raise UserError(f"{name} is a recipe, not a command.", f"Train it: aelab train {name}", code=2)
         super().refuse(ctx, name)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupted:  # of which typer would keep the exit code alone
+            raise UserError(str(interrupted), code=130) from None
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
 
@@ -98,8 +104,12 @@ def main() -> NoReturn:
         say = console_for().interrupted if problem.code in SIGNALLED else console_for().error
         say(str(problem))
         sys.exit(problem.code)
-    except (KeyboardInterrupt, typer.Abort) as interrupted:  # Abort: at a question
-        console_for().interrupted(str(interrupted))
+    except KeyboardInterrupt:
+        console_for().interrupted("")
+        sys.exit(130)
+    except typer.Abort:  # at a question, behind which the cursor still stands
+        sys.stderr.write("\n")
+        console_for().interrupted("")
         sys.exit(130)
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

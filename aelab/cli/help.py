@@ -105,7 +105,7 @@ def _explained(command: Any, context: Any) -> Iterator[None]:
             name = _term(command, parameter) if _is_argument(parameter) else " / ".join(parameter.opts)
             what, usage = f"{name}: {_reason(command, parameter, error)}", []
         else:
-            what = f"{_term(command, parameter)} is missing." if parameter else f"{error.message}."
+            what = f"{_term(command, parameter)} is missing." if parameter else f"{error.message.rstrip('.')}."
         what = re.sub(r"(\d{20})\d{20,}", r"\1...", what)
         raise UserError(
             what[0].lower() + what[1:] if what[1:2].islower() else what,
@@ -143,7 +143,7 @@ def _reason(command: Any, parameter: Any, error: TyperException) -> str:
 
     cause, choices = error.__cause__, _type(command, parameter).split("|")
     if not isinstance(cause, ValidationError):
-        return f"{error.message}."
+        return f"{error.message.rstrip('.')}."
     value = cause.errors()[0]["input"]
     if len(choices) > 1 and isinstance(value, str):
         return f"{reprlib.repr(value):.60} is not one of {', '.join(choices)}.{did_you_mean(similar(value, choices))}"
