@@ -11,6 +11,8 @@ from terminal import help as terminal
 
 from aelab.cli import app
 from aelab.cli.help import Group, Verb, pages
+from aelab.errors import UserError, similar
+from aelab.training import pick_device
 
 ROOT = Path(__file__).parent.parent
 TYPE = r"(INTEGER|FLOAT|TEXT|INTEGER,\.\.\.)( [<>]=?[\d.]+| \d+\.\.[\d.]+)*|NAME=VALUE|NAME\|FOLDER|[A-Z]+|[\w-]+(\|[\w-]+)+"
@@ -63,6 +65,37 @@ def test_epochs_say_that_phases_have_their_own():
     assert "see --greedy." in texts["help-train-stacked.txt"] and "Some phases" not in texts["help-train-vae.txt"]
     assert "(default: 30 in this recipe)" in texts["help-train-vae.txt"]
     assert "(default: the recipe's own)" in texts["help-compare-latent.txt"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("beta", []),
+        ("latent", ["latent-dim"]),
+        ("epoch", ["epochs"]),
+        ("batchsize", ["batch-size"]),
+        ("vea", ["vae", "ema"]),
+        ("va", ["vae", "vaegan"]),
+        ("x", []),
+        ("", []),
+    ],
+)
+def test_only_what_is_close_is_suggested(typed, meant):
+    known = ["data", "ema", "net", "latent-dim", "patience", "epochs", "batch-size", "vae", "vaegan"]
+    assert similar(typed, known) == meant
+
+
+def test_a_device_that_is_not_there_names_those_that_are(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda number: f"NVIDIA X{number}")
+    for name in ("gpu", "cuda:2", "cuda:x", "mps:9", ""):
+        with pytest.raises(UserError) as caught:
+            pick_device(name)
+        first, second = str(caught.value).splitlines()
+        assert first.startswith(f"--device {name}: ") and "has cpu, cuda (NVIDIA X0)," in first and "cuda:1 (" in first
+        assert second == "Use --device cuda or auto." and caught.value.code == 2
+    assert [pick_device(name).type for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda", "cuda", "cuda", "cpu"]
 
 
 @pytest.mark.parametrize("words", [(), ("train",)], ids=["aelab", "aelab train"])
