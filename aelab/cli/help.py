@@ -91,28 +91,25 @@ def _explained(command: Any, context: Any) -> Iterator[None]:
     try:
         yield
     except TyperException as error:
-        usage = [f"Usage: {_usage(command, context).splitlines()[0]}"]
-        option, parameter = getattr(error, "option_name", ""), getattr(error, "param", None)
-        if option and hasattr(error, "possibilities"):
-            what, usage = _unknown(command, context, option), []
-        elif option:
-            parameter = next(
-                each for each in command.get_params(context) if option in (*each.opts, *each.secondary_opts)
-            )
-            term = _term(command, parameter)
-            what, usage = f"{option} takes no value." if parameter.is_flag else f"{option} needs a value: {term}.", []
-        elif parameter and error.message:
-            name = _term(command, parameter) if _is_argument(parameter) else " / ".join(parameter.opts)
-            what, usage = f"{name}: {_reason(command, parameter, error)}", []
-        else:
-            what = f"{_term(command, parameter)} is missing." if parameter else f"{error.message.rstrip('.')}."
+        what, *usage = _mistake(command, context, error)
         what = re.sub(r"(\d{20})\d{20,}", r"\1...", what)
-        raise UserError(
-            what[0].lower() + what[1:] if what[1:2].islower() else what,
-            *usage,
-            f"Try: {context.command_path} --help",
-            code=2,
-        ) from error
+        raise UserError(what, *usage, f"Try: {context.command_path} --help", code=2) from error
+
+
+def _mistake(command: Any, context: Any, error: TyperException) -> list[str]:
+    """What is wrong with a command line, and how the verb is used if an option alone does not tell."""
+    option, parameter = getattr(error, "option_name", ""), getattr(error, "param", None)
+    if option and hasattr(error, "possibilities"):
+        return [_unknown(command, context, option)]
+    for each in command.get_params(context):
+        if option in (*each.opts, *each.secondary_opts):
+            return [f"{option} takes no value." if each.is_flag else f"{option} needs a value: {_term(command, each)}."]
+    if parameter and error.message:
+        name = _term(command, parameter) if _is_argument(parameter) else " / ".join(parameter.opts)
+        return [f"{name}: {_reason(command, parameter, error)}"]
+    message = error.message.rstrip(".")
+    what = f"{_term(command, parameter)} is missing." if parameter else f"{message[:1].lower()}{message[1:]}."
+    return [what, f"Usage: {_usage(command, context).splitlines()[0]}"]
 
 
 def _unknown(command: Any, context: Any, option: str) -> str:
@@ -190,14 +187,15 @@ def _sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
     A section with a single option is none: the option is listed under Options.
     """
     shown = [each for each in command.get_params(context) if not each.hidden]
-    of = {id(each): each.rich_help_panel or ("Arguments" if _is_argument(each) else "Options") for each in shown}
-    headings = list(of.values())
-    sections: dict[str, list[tuple[str, str]]] = {"Arguments": []} if "Arguments" in headings else {}
-    for parameter in shown:
-        heading = of[id(parameter)]
-        if headings.count(heading) == 1 and not _is_argument(parameter):
-            heading = "Options"
-        sections.setdefault(heading, []).append((_term(command, parameter), _description(parameter)))
+    arguments = [each for each in shown if _is_argument(each)]
+    options = [each for each in shown if not _is_argument(each)]
+    headings = [each.rich_help_panel or "Options" for each in options]
+    sections: dict[str, list[tuple[str, str]]] = {
+        "Arguments": [(_term(command, each), _description(each)) for each in arguments]
+    }
+    for heading, option in zip(headings, options, strict=True):
+        rows = sections.setdefault("Options" if headings.count(heading) == 1 else heading, [])
+        rows.append((_term(command, option), _description(option)))
     return sections
 
 
@@ -249,12 +247,7 @@ def _section(heading: str, rows: Sequence[tuple[str, str]], columns: int, bold: 
     """A heading, with terms and descriptions: beside each other, aligned for all terms in `aligned`, else below each other."""
     if not rows:
         return ""
-    longest = max(map(len, aligned))
-    left = (
-        longest
-        if longest <= LONGEST_TERM
-        else max((len(term) for term in aligned if len(term) <= LONGEST_TERM), default=0)
-    )
+    left = max((len(term) for term in aligned if len(term) <= LONGEST_TERM), default=0)
     beside = columns - left - 4 >= BESIDE
     indent = " " * (left + 4 if beside else 6)
     lines = [f"\033[1m{visible(heading)}:\033[0m" if bold else f"{visible(heading)}:"]
