@@ -25,7 +25,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt. During an import it exits instead: torch's C++ code would abort, and nothing is open yet."""
     while frame:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            os.write(2, b"error: interrupted.\n")
+            os.write(2, b"Interrupted.\n")
             os._exit(130)
         frame = frame.f_back
     raise KeyboardInterrupt

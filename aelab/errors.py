@@ -4,13 +4,15 @@ import inspect
 import logging
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+CLOSE = 0.65  # of difflib: vea is as near to vae, beta and data are further apart
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +34,23 @@ def visible(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
+def similar(name: str, known: Iterable[str]) -> list[str]:
+    """The names, at most three, that were probably meant: those that are spelled much alike, and those that begin alike."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    alike = get_close_matches(name, names, 3, CLOSE)
+    begun = [
+        each for each in names if min(len(name), len(each)) > 1 and (each.startswith(name) or name.startswith(each))
+    ]
+    return list(dict.fromkeys([*alike, *begun]))[:3]
+
+
+def did_you_mean(names: list[str]) -> str:
+    """A question that can follow a sentence; empty if there are no names."""
+    return f" Did you mean {' or '.join(names)}?" if names else ""
+
+
 def shown(record: logging.LogRecord) -> str:
     """A logged message as it can be shown: one line, but for a UserError, which has lines of its own."""
     return str(record.msg) if isinstance(record.msg, UserError) else visible(record.getMessage())
@@ -40,7 +59,7 @@ def shown(record: logging.LogRecord) -> str:
 def reason(error: "ValidationError") -> str:
     """The first reason why pydantic rejects a value, in one line that begins with the value."""
     first = error.errors(include_url=False)[0]
-    shown, message = f"{reprlib.repr(first['input']):.60}", first["msg"]
+    shown, message = f"{reprlib.repr(first['input']):.60}", first["msg"].partition(", unable to parse")[0]
     return f"{shown} {message.removeprefix('Input ')}" if message.startswith("Input ") else f"{shown}: {message}"
 
 

@@ -36,10 +36,12 @@ class Convolutional(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
-        width: Annotated[int, Ge(1), "channels after the first step; each further one doubles them"] = 32,
-        depth: Annotated[int, Interval(ge=1, le=6), "steps that halve the image"] = 2,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 30,
+        width: Annotated[int, Ge(1), "Channels after the first convolution; each further one doubles them."] = 32,
+        depth: Annotated[
+            int, Interval(ge=1, le=6), "Number of convolutions, each of which halves the sides of the image."
+        ] = 2,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 2e-3,
     ) -> None:
         super().__init__()
         self.lr = lr

@@ -47,11 +47,19 @@ class Denoising(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 512,
-        hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1024, 1024),
-        noise: Annotated[Literal["gaussian", "dropout", "masking"], "how images are corrupted"] = "gaussian",
-        level: Annotated[float, Ge(0), "gaussian: standard deviation; else: probability that a pixel is 0"] = 0.5,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 512,
+        hidden: Annotated[
+            tuple[int, ...], Ge(1), "Widths of the hidden layers of the encoder; the decoder has them in reverse order."
+        ] = (1024, 1024),
+        noise: Annotated[
+            Literal["gaussian", "dropout", "masking"], "How the images are corrupted; the equations are above."
+        ] = "gaussian",
+        level: Annotated[
+            float,
+            Ge(0),
+            "Strength of the noise: its standard deviation if gaussian, else the probability that a pixel is 0.",
+        ] = 0.5,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
     ) -> None:
         super().__init__()
         if noise != "gaussian" and level >= 1:

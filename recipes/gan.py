@@ -72,17 +72,23 @@ class GAN(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 16,
-        net: Annotated[Literal["mlp", "conv"], "two hidden layers in G and in D, or convolutions"] = "mlp",
-        hidden: Annotated[int, Ge(1), "mlp: width of the hidden layers"] = 400,
-        width: Annotated[int, Ge(1), "conv: channels after D's first convolution; each further one doubles them"] = 32,
-        loss: Annotated[Literal["non-saturating", "minimax"], "the loss of the generator"] = "non-saturating",
-        noise: Annotated[float, Ge(0), "standard deviation of the noise on D's input"] = 0.2,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 16,
+        net: Annotated[
+            Literal["mlp", "conv"], "G and D: two hidden layers each (mlp), or convolutions (conv)."
+        ] = "mlp",
+        hidden: Annotated[int, Ge(1), "With --net mlp, width of the hidden layers."] = 400,
+        width: Annotated[
+            int, Ge(1), "With --net conv, channels after the first convolution of D; each further one doubles them."
+        ] = 32,
+        loss: Annotated[Literal["non-saturating", "minimax"], "Loss of the generator G."] = "non-saturating",
+        noise: Annotated[
+            float, Ge(0), "Standard deviation of the noise that is added to all images that D sees."
+        ] = 0.2,
         smooth: Annotated[
-            float, Interval(ge=0, lt=0.5), "label smoothing: D's target for real images is 1 - smooth"
+            float, Interval(ge=0, lt=0.5), "Label smoothing s: the target of D for real images is 1 - s."
         ] = 0.0,
-        dropout: Annotated[float, Interval(ge=0, lt=1), "probability of dropout in D"] = 0.2,
-        lr: Annotated[float, Gt(0), "learning rate of D's Adam; G's is half of it"] = 1e-3,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "Probability of dropout in D."] = 0.2,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is half of it."] = 1e-3,
     ) -> None:
         super().__init__()
         self.latent_dim, self.minimax = latent_dim, loss == "minimax"

@@ -54,9 +54,11 @@ class Linear(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 10,
-        variational: Annotated[bool, "a linear VAE, which is probabilistic PCA"] = False,
-        lr: Annotated[float, Gt(0), "learning rate of Muon; that of Adam, for b, is 4 times as large"] = 5e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 10,
+        variational: Annotated[bool, "Train a linear VAE instead, which learns probabilistic PCA."] = False,
+        lr: Annotated[
+            float, Gt(0), "Learning rate of Muon, for W and V; Adam has 4 times as much, for the rest."
+        ] = 5e-3,
     ) -> None:
         super().__init__()
         self.image, self.lr = image, lr

@@ -51,17 +51,23 @@ class Pretrained(Recipe):
         image: ImageShape,
         classes: int,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 250,
-        hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1000, 500),
-        pretrain: Annotated[bool, "the first phase, of --epochs; without it: from scratch"] = True,
-        finetune: Annotated[int, Ge(0), "epochs of the second phase; each has as many steps as one of the first"] = 10,
-        pseudo_label: Annotated[
-            int, Ge(0), "epochs of the third phase, with --labels; each has as many steps too"
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 250,
+        hidden: Annotated[
+            tuple[int, ...], Ge(1), "Widths of the hidden layers of f; the decoder g has them in reverse order."
+        ] = (1000, 500),
+        pretrain: Annotated[
+            bool, "Start with the first phase; --no-pretrain trains the classifier from scratch."
+        ] = True,
+        finetune: Annotated[
+            int, Ge(0), "Epochs of the second phase; --epochs are those of the first, with as many steps each."
         ] = 10,
-        labels: Annotated[int, Ge(0), "labelled images, balanced, drawn by --seed; 0: all, and no third phase"] = 0,
-        freeze: Annotated[int, Ge(0), "lower layers that stay as they were pretrained"] = 0,
-        noise: Annotated[float, Ge(0), "standard deviation of the noise on the images"] = 0.3,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
+        pseudo_label: Annotated[int, Ge(0), "Epochs of the third phase, which only a training with --labels has."] = 10,
+        labels: Annotated[
+            int, Ge(0), "Labelled images that may be used, as many of each class, drawn by --seed; 0 means all."
+        ] = 0,
+        freeze: Annotated[int, Ge(0), "Number of lower layers of f that stay as they were pretrained."] = 0,
+        noise: Annotated[float, Ge(0), "Standard deviation of the Gaussian noise on the images while it trains."] = 0.3,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
     ) -> None:
         super().__init__()
         if freeze > len(hidden) + 1:

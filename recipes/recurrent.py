@@ -39,10 +39,10 @@ class Recurrent(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
-        cell: Annotated[Literal["lstm", "gru"], "the recurrent cell of encoder and decoder"] = "gru",
-        hidden: Annotated[int, Ge(1), "size of the cell's hidden state"] = 256,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 30,
+        cell: Annotated[Literal["lstm", "gru"], "Recurrent cell of the encoder and of the decoder."] = "gru",
+        hidden: Annotated[int, Ge(1), "Size of the hidden state of each cell."] = 256,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 2e-3,
     ) -> None:
         super().__init__()
         self.lr = lr

@@ -46,10 +46,12 @@ class Stacked(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 30,
-        hidden: Annotated[tuple[int, ...], Ge(1), "widths of the encoder's hidden layers"] = (1000, 500, 250),
-        greedy: Annotated[bool, "pretrain layer by layer, a tenth of the epochs each"] = False,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 2e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 30,
+        hidden: Annotated[
+            tuple[int, ...], Ge(1), "Widths of the hidden layers of the encoder; the decoder has them in reverse order."
+        ] = (1000, 500, 250),
+        greedy: Annotated[bool, "Pretrain layer by layer first, each layer for a tenth of --epochs."] = False,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 2e-3,
     ) -> None:
         super().__init__()
         self.image, self.greedy, self.lr = image, greedy, lr

@@ -58,14 +58,24 @@ class VAE(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 20,
-        net: Annotated[Literal["mlp", "conv"], "three hidden layers on either side, or convolutions and two"] = "conv",
-        hidden: Annotated[int, Ge(1), "width of the hidden layers"] = 400,
-        width: Annotated[int, Ge(1), "conv: channels after the first convolution; each further one doubles them"] = 16,
-        likelihood: Annotated[Literal["bernoulli", "gaussian"], "p(x|z); gaussian for colours"] = "bernoulli",
-        beta: Annotated[float, Ge(0), "weight of the KL term; 1 is the ELBO"] = 1.0,
-        samples: Annotated[int, Ge(1), "codes drawn per image, S; above 1 the bound is importance-weighted"] = 1,
-        lr: Annotated[float, Gt(0), "learning rate of Adam"] = 1e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 20,
+        net: Annotated[
+            Literal["mlp", "conv"],
+            "Encoder and decoder: three hidden layers each (mlp), or convolutions and two hidden layers (conv).",
+        ] = "conv",
+        hidden: Annotated[int, Ge(1), "Width of the hidden layers."] = 400,
+        width: Annotated[
+            int, Ge(1), "With --net conv, channels after the first convolution; each further one doubles them."
+        ] = 16,
+        likelihood: Annotated[
+            Literal["bernoulli", "gaussian"],
+            "Distribution p(x|z) of a pixel: bernoulli if it is drawn black or white, gaussian for grey values and colours.",
+        ] = "bernoulli",
+        beta: Annotated[float, Ge(0), "Weight of the KL term in the loss; 1 makes it the ELBO."] = 1.0,
+        samples: Annotated[
+            int, Ge(1), "Codes S drawn for each image; with more than 1 the loss is the importance-weighted bound."
+        ] = 1,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
     ) -> None:
         super().__init__()
         if samples > 1 and beta != 1:

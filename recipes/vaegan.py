@@ -80,11 +80,13 @@ class VAEGAN(Recipe):
         self,
         image: ImageShape,
         *,
-        latent_dim: Annotated[int, Ge(1), "dimension D of the code z"] = 32,
-        width: Annotated[int, Ge(1), "channels after the first convolution; each further one doubles them"] = 32,
-        gamma: Annotated[float, Gt(0), "weight of feature_loss against g_loss in the loss of G"] = 1e-3,
-        noise: Annotated[float, Ge(0), "standard deviation of the noise on D's input"] = 0.2,
-        lr: Annotated[float, Gt(0), "learning rate of both Adams"] = 1e-3,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 32,
+        width: Annotated[int, Ge(1), "Channels after the first convolution; each further one doubles them."] = 32,
+        gamma: Annotated[float, Gt(0), "Weight gamma of feature_loss against g_loss in the loss of G."] = 1e-3,
+        noise: Annotated[
+            float, Ge(0), "Standard deviation of the noise that is added to all images that D sees."
+        ] = 0.2,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam for D, and of that for encoder and G."] = 1e-3,
     ) -> None:
         super().__init__()
         self.latent_dim, self.gamma, self.noise, self.lr = latent_dim, gamma, noise, lr

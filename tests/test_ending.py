@@ -4,9 +4,10 @@ import os
 import signal
 
 import pytest
+import typer
 
 from aelab.workflows.launching import _forward_signals
-from aelab.workflows.signals import SIGNALS, signals
+from aelab.workflows.signals import SIGNALS, Interrupted, run_status, signals
 
 
 @pytest.fixture
@@ -30,3 +31,55 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(handlers, collectin
         os.kill(os.getpid(), others[0])
         assert caught == [others[0]], "the others are collected as ever"
     assert signal.getsignal(number) == signal.SIG_IGN
+
+
+class Run:
+    """What `run_status` needs of a run that is written."""
+
+    name, id = "vae-1", "0123456789abcdef"
+
+    def tags(self, tags):
+        self.reason = tags["aelab.reason"]
+
+    def close(self, status, hurry):
+        self.status = status
+
+
+@pytest.mark.parametrize(
+    ("caught", "raised", "code", "says"),
+    [
+        ([signal.SIGINT], Interrupted(1234), 130, "vae-1 is saved at step 1,234. Continue it: aelab resume 01234567"),
+        ([signal.SIGTERM], Interrupted(5), 143, "vae-1 is saved at step 5. Continue it: aelab resume 01234567"),
+        (
+            [signal.SIGINT],
+            KeyboardInterrupt(),
+            130,
+            "vae-1 keeps what it saved last. Continue it: aelab resume 01234567",
+        ),
+    ],
+    ids=["Ctrl-C", "SIGTERM", "Ctrl-C twice"],
+)
+def test_an_interruption_is_one_line_and_no_error(cli, monkeypatch, caught, raised, code, says):
+    """It says what is kept, and what to type."""
+    run = Run()
+
+    def interrupted(*words, **options):
+        with run_status(run, caught):
+            raise raised
+
+    monkeypatch.setattr("aelab.train", interrupted)
+    answer = cli("train", "vae")
+    assert (answer.code, answer.err, answer.out) == (code, f"Interrupted: {says}\n", "")
+    assert run.status == "KILLED" and run.reason.startswith(f"stopped by {caught[0].name}")
+
+
+@pytest.mark.parametrize(("raised", "said"), [(KeyboardInterrupt, "Interrupted.\n"), (typer.Abort, "\nInterrupted.\n")])
+def test_an_interruption_without_a_run_says_so(cli, monkeypatch, raised, said):
+    """At a question the line begins below it."""
+
+    def interrupted(*words, **options):
+        raise raised
+
+    monkeypatch.setattr("aelab.train", interrupted)
+    answer = cli("train", "vae")
+    assert (answer.code, answer.err) == (130, said)

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import math
 import re
 import sys
@@ -209,7 +210,7 @@ def test_options_are_the_keyword_arguments():
     assert found["rate"] == Option("rate", float, 0.5, "share", ((">=", 0), ("<", 1)))
     assert found["mode"].type == Literal["a", "b"]
     metavars = [found[name].metavar for name in ("k", "rate", "word", "widths")]
-    assert metavars == ["INTEGER >=1 <=9", "FLOAT >=0 <1", "TEXT", "INTEGER,..."]
+    assert metavars == ["INTEGER 1..9", "FLOAT >=0 <1", "TEXT", "INTEGER,..."]
 
 
 def test_annotations_may_be_strings():
@@ -472,7 +473,8 @@ def test_a_file_without_a_recipe_is_left_to_running_it_too(text):
 def test_docstring_is_the_files():
     text = recipe().replace("One of my own.", "One of my own.\n\n      L = mse\n\n    It is indented.\n    ")
     from_source, from_class = compared(put("mine.py", text))
-    assert from_source.doc == from_class.doc == "One of my own.\n\n  L = mse\n\nIt is indented."
+    assert from_source.doc == from_class.doc
+    assert inspect.cleandoc(from_source.doc) == "One of my own.\n\n  L = mse\n\nIt is indented."
     from_source, from_class = compared(put("none.py", recipe().partition("\n")[2]))
     assert from_source.doc == from_class.doc == ""
 

@@ -3,16 +3,14 @@
 import errno
 import logging
 import os
-import re
 import sys
 import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
+from aelab import recipe_files
 from aelab.cli import (
     compare,
     compare_latent,
@@ -27,9 +25,12 @@ from aelab.cli import (
     train,
     ui,
 )
+from aelab.cli.help import Group
 from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
 from aelab.recipe_files import RecipeError, recipe_error
+
+SIGNALLED = (130, 143)  # exit codes of a command that a signal ended
 
 ORDER = (
     "train",
@@ -47,12 +48,19 @@ ORDER = (
 )
 
 
-class Verbs(TyperGroup):
+class Verbs(Group):
     """The verbs in the order in which they are used; by default typer lists groups after commands."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        self.rich_markup_mode = None  # plain text, as importing rich takes longer than all the rest of this page
-        super().format_help(ctx, formatter)
+    def refuse(self, ctx: Any, name: str) -> NoReturn:
+        if name in recipe_files.available():
+            raise UserError(f"{name} is a recipe, not a command.", f"Train it: aelab train {name}", code=2)
+        super().refuse(ctx, name)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupted:  # of which typer would keep the exit code alone
+            raise UserError(str(interrupted), code=130) from None
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=ORDER.index)
@@ -61,8 +69,10 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     help="Train, evaluate, sample, interpolate and compare autoencoders and generative models. Every run is tracked in MLflow.",
-    epilog=EXIT_CODES,
+    epilog=f"`aelab COMMAND --help` explains a command. A first run: `aelab train vae`, then `aelab ui`.\n\n{EXIT_CODES}",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="COMMAND [OPTIONS]",
     pretty_exceptions_enable=False,
 )
 
@@ -95,17 +105,15 @@ def main() -> NoReturn:
     except UserError as problem:
         if isinstance(problem, RecipeError) and problem.__cause__ and _is_verbose():
             _print_traceback(problem.__cause__)
-        console_for().error(str(problem))
+        say = console_for().interrupted if problem.code in SIGNALLED else console_for().error
+        say(str(problem))
         sys.exit(problem.code)
-    except TyperException as error:
-        if message := error.format_message():
-            context = getattr(error, "ctx", None)
-            help_line = f"\nTry: {context.command_path} --help" if context else ""
-            message = re.sub(r"(\d{20})\d{20,}", r"\1...", message.strip())
-            console_for().error(message.replace("Value error, ", "") + help_line)  # pydantic's words
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        console_for().error("interrupted.")
+        console_for().interrupted("")
+        sys.exit(130)
+    except typer.Abort:  # at a question, behind which the cursor still stands
+        sys.stderr.write("\n")
+        console_for().interrupted("")
         sys.exit(130)
     except BrokenPipeError:  # `aelab runs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

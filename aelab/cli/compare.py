@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import (
+    LARGEST_SEED,
     DataDir,
     Device,
     Filter,
-    Json,
     OfRecipe,
     Quiet,
-    Seed,
     Uri,
     Verbose,
     console_for,
@@ -27,34 +27,64 @@ FORMATS = "Format"  # a panel of --help
 
 Runs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RUN...]", help="Runs; a sweep stands for all its runs.  (default: all finished runs)"),
+    typer.Argument(
+        metavar="[RUN...]",
+        help="Runs to compare, each by its id or the start of it, its name, its folder, or a recipe; a sweep of compare-latent "
+        "stands for all its runs.",
+        show_default="all finished runs",
+    ),
 ]
-Metrics = Annotated[list[str] | None, typer.Option("--metric", help="A metric to show, such as test/mse; repeatable.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="NAME", help="Show only this metric, such as test/mse; repeatable."),
+]
 GroupBy = Annotated[
     list[str] | None,
-    typer.Option(help="An option, such as latent_dim: average the runs that agree in it; repeatable."),
+    typer.Option(
+        metavar="NAME",
+        help="Average the runs that agree in this option of the training, such as latent_dim; repeatable.",
+    ),
 ]
-Rows = Annotated[str | None, typer.Option(help="An option whose values are the rows, with --columns and one --metric.")]
-Columns = Annotated[str | None, typer.Option(help="An option whose values are the columns.")]
+Rows = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Make a table with a row for each value of this option of the training; needs --columns and one --metric.",
+    ),
+]
+Columns = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The columns of that table: one for each value of this option.")
+]
 Table = Annotated[
-    Literal["latent", "labels", "noise", "losses", "models"] | None, typer.Option(help="A standard table, by its name.")
+    Literal["latent", "labels", "noise", "losses", "models"] | None,
+    typer.Option(help="Print one of the lecture's tables, described above."),
 ]
 Curve = Annotated[
-    str | None, typer.Option(metavar="METRIC", help="Draw this metric over the training, such as step/g_grad_norm.")
+    str | None,
+    typer.Option(
+        metavar="METRIC", help="Draw this metric over the training, one line a run, such as step/g_grad_norm."
+    ),
 ]
-File = Annotated[Path | None, typer.Option(help="File of that picture.  (default: compare-METRIC.png)")]
+File = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File for the picture of --curve.", show_default="compare-METRIC.png"),
+]
 Pictures = Annotated[
     Path | None,
     typer.Option(
-        metavar="FOLDER", help="Draw the same test images through each run, and samples of each, into this folder."
+        metavar="FOLDER", help="Draw into this folder the same test images through each run, and samples of each."
     ),
 ]
-Csv = Annotated[bool, typer.Option("--csv", help="The table in CSV.", rich_help_panel=FORMATS)]
-Markdown = Annotated[bool, typer.Option("--markdown", help="The table in Markdown.", rich_help_panel=FORMATS)]
-Latex = Annotated[bool, typer.Option("--latex", help="The table in LaTeX (booktabs).", rich_help_panel=FORMATS)]
+PictureSeed = Annotated[
+    int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Seed of the samples that --pictures draws.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the table as one JSON object.", rich_help_panel=FORMATS)]
+Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV.", rich_help_panel=FORMATS)]
+Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.", rich_help_panel=FORMATS)]
+Latex = Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX (booktabs).", rich_help_panel=FORMATS)]
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def compare(
     run: Runs = None,
     recipe: OfRecipe = None,
@@ -67,11 +97,11 @@ def compare(
     curve: Curve = None,
     out: File = None,
     pictures: Pictures = None,
-    json: Json = False,
+    json: AsJson = False,
     csv: Csv = False,
     markdown: Markdown = False,
     latex: Latex = False,
-    seed: Seed = 0,
+    seed: PictureSeed = 0,
     data_dir: DataDir = None,
     device: Device = "auto",
     tracking_uri: Uri = None,
@@ -84,8 +114,13 @@ def compare(
     those of the validation set. The best value of a column is marked with a star; errors of reconstructions only if all
     codes have the same size.
 
-    Tables: latent, error by code size; labels, error by number of labels; noise, PSNR by noise level; losses, minimax and
-    non-saturating; models, the newest run of each recipe.
+    The tables of --table:
+
+      latent   reconstruction error by latent dimension
+      labels   classification error by number of labels
+      noise    PSNR by noise level
+      losses   minimax against non-saturating
+      models   the newest run of each recipe
     """
     console = console_for(quiet, verbose)
     if out and not curve:

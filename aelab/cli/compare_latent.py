@@ -1,17 +1,18 @@
 """The verb `compare-latent`."""
 
+import re
 import shlex
 from typing import Annotated
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import (
     LARGEST_SEED,
-    MANY,
+    TRAINING,
     BatchSize,
     Data,
     DataDir,
-    Device,
     Ema,
     Epochs,
     Experiment,
@@ -23,11 +24,10 @@ from aelab.cli.options import (
     Patience,
     Precision,
     Quiet,
-    Seed,
-    Set,
     SkipBad,
     SkipNonfinite,
     SplitSeed,
+    TrainingDevice,
     Uri,
     Verbose,
     Warmup,
@@ -40,16 +40,48 @@ from aelab.errors import UserError
 verbs = typer.Typer()
 
 Dimensions = Annotated[
-    list[int], typer.Argument(metavar="D...", min=1, max=MANY, help="Latent dimensions, such as 2 5 10.")
+    list[str],
+    typer.Argument(
+        metavar="D...", help="Latent dimensions to compare, such as 2 5 10 or 2,5,10: a model is trained for each."
+    ),
 ]
-Recipe = Annotated[str, typer.Option(help="Name or path of a recipe that reconstructs and has latent_dim.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        metavar="RECIPE",
+        help="Recipe to train, by its name or path: one that reconstructs images and has the option --latent-dim.",
+    ),
+]
 Seeds = Annotated[
-    int, typer.Option(min=1, max=10_000, help="Runs per dimension, with the seeds --seed, --seed + 1, ...")
+    int,
+    typer.Option(
+        min=1,
+        max=10_000,
+        help="Runs for each dimension, with the seeds --seed, --seed + 1, ...; the table then averages.",
+    ),
 ]
-Jobs = Annotated[int, typer.Option(min=1, max=10_000, help="Runs to train at once, each in its own process.")]
+Jobs = Annotated[int, typer.Option(min=1, max=10_000, help="Runs to train at the same time, each in its own process.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="An option of the recipe, the same for all runs, such as --set hidden=500,250; repeatable.",
+    ),
+]
+FirstSeed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of the random numbers of the first run of each dimension: initial weights, order of the images, noise.",
+        rich_help_panel=TRAINING,
+    ),
+]
 
 
-@verbs.command("compare-latent")
+@verbs.command("compare-latent", cls=Verb)
 def compare_latent(
     dimensions: Dimensions,
     recipe: Recipe = "stacked",
@@ -58,13 +90,13 @@ def compare_latent(
     set_: Set = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
-    seed: Seed = 0,
+    seed: FirstSeed = 0,
     data: Data = "auto",
     data_dir: DataDir = None,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
     split_seed: SplitSeed = 0,
-    device: Device = "auto",
+    device: TrainingDevice = "auto",
     precision: Precision = "float32",
     max_steps: MaxSteps = None,
     patience: Patience = None,
@@ -79,13 +111,14 @@ def compare_latent(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train one run per latent dimension and seed, and compare their errors.
+    """Train a model for each of several latent dimensions, and compare their errors.
 
     The table shows the reconstruction error on the test set, mean and standard deviation over seeds, beside that of the PCA
     of equal size. Curve, contact sheet and table (CSV, Markdown, LaTeX) are logged to a parent run. Runs that are done
     already are not trained again: the same command continues where it was stopped.
     """
     console = console_for(quiet, verbose)
+    latent_dims = _numbers(dimensions)
     from aelab import recipe_files
 
     options = assignments(recipe_files.trust(recipe), set_ or [])
@@ -101,7 +134,7 @@ def compare_latent(
 
     done = aelab.sweep(
         recipe,
-        latent_dim=dimensions,
+        latent_dim=latent_dims,
         seed=range(seed, seed + seeds),
         jobs=jobs,
         experiment=experiment,
@@ -141,5 +174,20 @@ def compare_latent(
             console.result(f"picture  {short(picture)}")
         console.note(f"next     aelab compare {shlex.quote(done.info.name)}   aelab ui")
     if done.failed:
-        points = len(set(dimensions)) * seeds
+        points = len(set(latent_dims)) * seeds
         raise UserError(f"{len(done.failed)} of {points} points failed.", *done.failed[:2])
+
+
+def _numbers(words: list[str]) -> list[int]:
+    """The latent dimensions, separated by spaces or commas. Raises UserError for anything that is none."""
+    parts = [part.strip() for word in words for part in word.split(",") if part.strip()]
+    for part in parts:
+        if not re.fullmatch(r"[0-9]{1,9}", part) or int(part) < 1:
+            raise UserError(
+                f"'{part:.60}' is not a latent dimension: a whole number, at least 1.",
+                "Write them like this: aelab compare-latent 2 5 10",
+                code=2,
+            )
+    if not parts:
+        raise UserError("there is no latent dimension.", "Write them like this: aelab compare-latent 2 5 10", code=2)
+    return [int(part) for part in parts]

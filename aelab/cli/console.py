@@ -87,6 +87,10 @@ class Console:
         for line in rest:
             self.err.print(Text(line))
 
+    def interrupted(self, text: str) -> None:
+        """Prints to stderr that the command was interrupted, in one line: what is kept, and what to type."""
+        self.err.print(Text(f"Interrupted: {visible(' '.join(text.split()))}" if text else "Interrupted."))
+
     def table(self, rows: Sequence[Mapping[str, object]], title: str = "", right: Collection[str] = ()) -> None:
         """Prints rows with the same keys as a table to stdout. Numbers and the columns in `right` are aligned right."""
         if not rows:

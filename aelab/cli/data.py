@@ -4,15 +4,18 @@ from typing import Annotated
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import DataDir, Quiet, console_for
 from aelab.errors import UserError
 
 verbs = typer.Typer()
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def data(
-    fetch: Annotated[str | None, typer.Option(help="Download this data set: mnist, fashion-mnist or cifar10.")] = None,
+    fetch: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Download this data set: mnist, fashion-mnist or cifar10.")
+    ] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:

@@ -5,15 +5,14 @@ from typing import Annotated
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import (
     MANY,
     DataDir,
     Device,
-    Force,
     Json,
     Names,
     Quiet,
-    Set,
     Uri,
     Verbose,
     assignments,
@@ -26,19 +25,55 @@ verbs = typer.Typer()
 
 Samples = Annotated[
     int | None,
-    typer.Option(min=0, max=MANY, help="Importance samples per image.  (default: 500; 0 with --plain or --set)"),
+    typer.Option(
+        min=0,
+        max=MANY,
+        help="Codes drawn for each image to estimate log p(x) of a model with a likelihood; more are more exact and slower.",
+        show_default="500; 0 with --plain or --set",
+    ),
 ]
 Images = Annotated[
-    int | None, typer.Option(min=1, max=MANY, help="Test images for these samples, evenly spaced.  (default: all)")
+    int | None,
+    typer.Option(
+        min=1,
+        max=MANY,
+        help="Estimate log p(x) with so many of the test images, evenly spaced.",
+        show_default="all test images",
+    ),
 ]
-AtOnce = Annotated[int, typer.Option(min=1, max=MANY, help="Images at once; no metric depends on it (to 1e-6).")]
+AtOnce = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=MANY,
+        help="Images that are computed at a time: fewer take less memory, and the metrics stay the same (to 1e-6).",
+    ),
+]
 Inception = Annotated[
-    Path | None, typer.Option(help="Weights of torchvision's inception_v3, for distances of samples in its features.")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Weights of torchvision's inception_v3; samples and real images are then compared by its features too.",
+    ),
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="Loss terms and reconstructions only: quick, for many runs.")]
+Plain = Annotated[
+    bool,
+    typer.Option("--plain", help="Measure only the terms of the loss and the reconstructions: quick, for many runs."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Evaluate the same weights with this value of an option of the recipe, such as level=0.25; repeatable.",
+    ),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Evaluate even if the images are not those that the model was trained with.")
+]
 
 
-@verbs.command("eval")
+@verbs.command("eval", cls=Verb)
 def evaluate(
     run: Names,
     samples: Samples = None,

@@ -5,25 +5,38 @@ from typing import Annotated, Literal
 
 import typer
 
-from aelab.cli.options import DataDir, Device, Name, Quiet, Seed, Uri, Verbose, console_for, destination, short
+from aelab.cli.help import Verb
+from aelab.cli.options import LARGEST_SEED, DataDir, Device, Name, Quiet, Uri, Verbose, console_for, destination, short
 
 verbs = typer.Typer()
 
-Paths = Annotated[Literal["linear", "spherical", "both"], typer.Option(help="The path from code to code.")]
+Paths = Annotated[
+    Literal["linear", "spherical", "both"],
+    typer.Option(help="Path from one code to the other: a line, a great arc, or both."),
+]
+Start = Annotated[
+    int,
+    typer.Option(
+        "--seed", min=0, max=LARGEST_SEED, help="Seed of the pairs: which test images, or which codes from the prior."
+    ),
+]
 File = Annotated[
     Path | None,
-    typer.Option(help="Also write the picture to this file; with --path both to NAME-linear and NAME-spherical."),
+    typer.Option(
+        metavar="FILE",
+        help="Also write the picture to this file; with --path both two of them, NAME-linear and NAME-spherical.",
+    ),
 ]
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def interpolate(
     run: Name,
     path: Paths = "both",
-    pairs: Annotated[int, typer.Option(min=1, max=100, help="Pairs of codes.")] = 6,
-    steps: Annotated[int, typer.Option(min=2, max=100, help="Images per pair, both ends included.")] = 10,
+    pairs: Annotated[int, typer.Option(min=1, max=100, help="Pairs of codes, each a row of the picture.")] = 6,
+    steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a row, both ends included.")] = 10,
     out: File = None,
-    seed: Seed = 0,
+    seed: Start = 0,
     data_dir: DataDir = None,
     device: Device = "auto",
     tracking_uri: Uri = None,

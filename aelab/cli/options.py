@@ -22,73 +22,103 @@ MANY = 10**9  # more than anyone waits for; much larger numbers would overflow 6
 LARGEST_SEED = 2**32 - 1  # torch's CPU generator uses 32 bits: a larger seed would repeat a smaller one
 TRAINING, DATA, TRACKING = "Training", "Data", "Tracking"  # panels of --help
 
-Names = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RUN...",
-        help="Id, start of an id, name, recipe (its newest finished run), folder, or models:/NAME@ALIAS.",
-    ),
-]
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", help="Id, start of an id, name, recipe (its newest finished run), folder, or models:/NAME@ALIAS."
-    ),
-]
+RUN = "by its id or the start of it, its name, its folder, models:/NAME@ALIAS, or a recipe, meaning its newest finished run."
+COMPUTE = "Device to compute on: cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one."
+OF_RECIPE = "the recipe's own"
+
+Names = Annotated[list[str], typer.Argument(metavar="RUN...", help=f"One or more runs, each {RUN}")]
+Name = Annotated[str, typer.Argument(metavar="RUN", help=f"A run, {RUN}")]
 Data = Annotated[
     str,
     typer.Option(
-        help="auto, mnist, mnist-5k, fashion-mnist, cifar10, digits, or a folder of pictures.", rich_help_panel=DATA
+        metavar="NAME|FOLDER",
+        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, digits, or a folder of pictures; auto takes "
+        "MNIST if it is on this disk or can be downloaded, else mnist-5k.",
+        rich_help_panel=DATA,
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of the data sets.", envvar="AELAB_DATA", show_envvar=True, rich_help_panel=DATA),
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder in which data sets are looked for first, and into which they are downloaded.",
+        envvar="AELAB_DATA",
+        show_envvar=True,
+        show_default="AELAB_DATA, else the user's cache folder",
+        rich_help_panel=DATA,
+    ),
 ]
 ImageSize = Annotated[
     int | None,
     typer.Option(
-        min=4, max=100_000, help="Scale and crop the pictures of a folder to this size.", rich_help_panel=DATA
+        min=4,
+        max=100_000,
+        help="Scale and crop the pictures of a folder to squares of this many pixels a side.",
+        rich_help_panel=DATA,
     ),
 ]
 SkipBad = Annotated[
     bool,
-    typer.Option("--skip-bad", help="Leave out pictures of a folder that cannot be read.", rich_help_panel=DATA),
+    typer.Option(
+        "--skip-bad",
+        help="Leave out the pictures of a folder that cannot be read, instead of stopping.",
+        rich_help_panel=DATA,
+    ),
 ]
 SplitSeed = Annotated[
     int,
     typer.Option(
-        min=0, max=LARGEST_SEED, help="Seed of the split into train, validation and test.", rich_help_panel=DATA
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of the split of the images into training, validation and test images.",
+        rich_help_panel=DATA,
     ),
 ]
+EPOCHS = "Passes over the training images. Without this option a small data set gets more, until there are 2,000 steps."
 Epochs = Annotated[
     int | None,
-    typer.Option(
-        min=1,
-        max=MANY,
-        help="Passes over the training images; the recipe's own if not given, or more until there are 2,000 steps.",
-        rich_help_panel=TRAINING,
-    ),
+    typer.Option(min=1, max=MANY, help=EPOCHS, show_default=OF_RECIPE, rich_help_panel=TRAINING),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, max=MANY, help="Images per step; the recipe's own if not given.", rich_help_panel=TRAINING),
+    typer.Option(
+        min=1, max=MANY, help="Images in each training step.", show_default=OF_RECIPE, rich_help_panel=TRAINING
+    ),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of weights, order and noise.", rich_help_panel=TRAINING)
+    int,
+    typer.Option(
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of the random numbers: initial weights, order of the images, noise.",
+        rich_help_panel=TRAINING,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=TRAINING)]
+TrainingDevice = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help=COMPUTE.replace("compute", "train"), rich_help_panel=TRAINING),
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help=COMPUTE)]
 Precision = Annotated[
     Literal["float32", "tf32", "bfloat16"],
-    typer.Option(help="Floating-point precision; tf32 is for CUDA.", rich_help_panel=TRAINING),
+    typer.Option(
+        help="Precision of the arithmetic; tf32 (CUDA only) and bfloat16 are less exact, and faster on most GPUs.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 MaxSteps = Annotated[
-    int | None, typer.Option(min=1, max=MANY, help="Stop after this many steps.", rich_help_panel=TRAINING)
+    int | None,
+    typer.Option(
+        min=1, max=MANY, help="Stop after this many training steps, whatever --epochs says.", rich_help_panel=TRAINING
+    ),
 ]
 Patience = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MANY, help="Stop after this many epochs without a better validation.", rich_help_panel=TRAINING
+        min=1,
+        max=MANY,
+        help="Stop after this many epochs in a row without a better validation.",
+        rich_help_panel=TRAINING,
     ),
 ]
 SkipNonfinite = Annotated[
@@ -96,58 +126,97 @@ SkipNonfinite = Annotated[
     typer.Option(
         min=0,
         max=MANY,
-        help="Skip up to this many steps whose loss or gradient is not finite.",
+        help="Leave out up to this many steps whose loss or gradient is NaN or infinite; one more ends the run.",
         rich_help_panel=TRAINING,
     ),
 ]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
-    typer.Option("--schedule", help="Course of the learning rate over a phase.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--schedule",
+        help="How the learning rate goes on after the warm-up: it stays constant, or falls to 0 along half a cosine.",
+        show_default=OF_RECIPE,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Warmup = Annotated[
     int | None,
-    typer.Option(min=0, max=MANY, help="Steps over which the learning rate rises.", rich_help_panel=TRAINING),
+    typer.Option(
+        min=0,
+        max=MANY,
+        help="Steps at the start in which the learning rate rises from 0 to its full value.",
+        show_default=OF_RECIPE,
+        rich_help_panel=TRAINING,
+    ),
 ]
 Ema = Annotated[
     float | None,
     typer.Option(
         min=0,
         max=0.9999,
-        help="Decay of an average of the weights, which is then validated and kept; 0 for no average.",
+        help="Decay of a moving average of the weights; the averaged weights are validated and kept. 0 means no average.",
+        show_default=OF_RECIPE,
         rich_help_panel=TRAINING,
     ),
 ]
 Start = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Start with the weights of another run of this recipe.", rich_help_panel=TRAINING),
-]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="An option of the recipe; repeatable.")
+    typer.Option(
+        metavar="RUN",
+        help="Start with the weights of this run of the same recipe, instead of random ones.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Uri = Annotated[
     str | None,
-    typer.Option(help="MLflow store.  (default: MLFLOW_TRACKING_URI, else ./mlflow.db)", rich_help_panel=TRACKING),
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address of the MLflow store that holds the runs.",
+        show_default="MLFLOW_TRACKING_URI, else ./mlflow.db",
+        rich_help_panel=TRACKING,
+    ),
 ]
 Experiment = Annotated[
     str | None,
-    typer.Option(help="MLflow experiment.  (default: MLFLOW_EXPERIMENT_NAME, else aelab)", rich_help_panel=TRACKING),
+    typer.Option(
+        metavar="NAME",
+        help="MLflow experiment in which the runs are listed.",
+        show_default="MLFLOW_EXPERIMENT_NAME, else aelab",
+        rich_help_panel=TRACKING,
+    ),
 ]
-OfRecipe = Annotated[str | None, typer.Option("--recipe", help="Only runs of this recipe.")]
-Filter = Annotated[str, typer.Option("--filter", help="A filter of MLflow's, such as \"params.latent_dim = '2'\".")]
+OfRecipe = Annotated[str | None, typer.Option("--recipe", metavar="RECIPE", help="Only the runs of this recipe.")]
+Filter = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        metavar="TEXT",
+        help="Only the runs that fit a filter in MLflow's language, such as \"params.latent_dim = '2'\".",
+    ),
+]
 Resume = Annotated[
     str | None,
-    typer.Option(metavar="RUN", help="Continue this run instead; --epochs may be more.", rich_help_panel=TRACKING),
+    typer.Option(
+        metavar="RUN",
+        help="Continue this run, with its own options, instead of starting a new one; --epochs may be larger than its own.",
+        rich_help_panel=TRACKING,
+    ),
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Track in ./mlflow.db; aelab sync sends the run later.", rich_help_panel=TRACKING),
+    typer.Option(
+        "--offline",
+        help="Keep the run in ./mlflow.db instead of sending it to the store; `aelab sync` sends it later.",
+        rich_help_panel=TRACKING,
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Continue even if recipe, data or versions have changed.")]
-Longer = Annotated[int | None, typer.Option(min=1, max=MANY, help="Lengthen the run to this many epochs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show details too, such as each checkpoint.")]
-Out = Annotated[Path | None, typer.Option(help="Also write the picture to this file; a PNG if its name has no suffix.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print details too, such as each checkpoint.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Also write the picture to this file; a PNG if its name has no suffix."),
+]
 
 
 def console_for(quiet: bool = False, verbose: bool = False) -> "Console":

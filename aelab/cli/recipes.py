@@ -3,12 +3,13 @@
 import typer
 
 from aelab import recipe_files
+from aelab.cli.help import Verb
 from aelab.cli.options import Json, console_for, short
 
 verbs = typer.Typer()
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def recipes(json: Json = False) -> None:
     """List the recipes: those of the lecture, and those in ./recipes."""
     console = console_for()

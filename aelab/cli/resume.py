@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aelab.cli.options import DataDir, Force, Longer, Quiet, Uri, Verbose, console_for, short
+from aelab.cli.help import Verb
+from aelab.cli.options import MANY, DataDir, Quiet, Uri, Verbose, console_for, short
 
 if TYPE_CHECKING:
     from aelab.cli.console import Console
@@ -13,15 +14,32 @@ if TYPE_CHECKING:
 
 verbs = typer.Typer()
 
+Longer = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=MANY,
+        help="Lengthen the run, even a finished one, to so many epochs; phases with a number of their own keep it.",
+        show_default="the run's own",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Continue even if the recipe, the images or the versions of the packages have changed."
+    ),
+]
 
-@verbs.command()
+
+@verbs.command(cls=Verb)
 def resume(
     run: Annotated[
         str | None,
         typer.Argument(
             metavar="[RUN]",
-            help="Id, start of an id, name, recipe (its newest run that was stopped), folder, or models:/NAME@ALIAS.  "
-            "(default: the newest run that was stopped)",
+            help="The run to continue, by its id or the start of it, its name, its folder, models:/NAME@ALIAS, or a recipe, "
+            "meaning its newest run that was stopped.",
+            show_default="the newest run that was stopped",
         ),
     ] = None,
     epochs: Longer = None,

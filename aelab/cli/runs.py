@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aelab.cli.help import Group, Verb
 from aelab.cli.options import DataDir, Filter, Json, Name, OfRecipe, Quiet, Uri, Verbose, console_for, short, store_for
 from aelab.errors import UserError
 
 if TYPE_CHECKING:
     from aelab.tracking import RunInfo
 
-group = typer.Typer()
+group = typer.Typer(cls=Group, subcommand_metavar="[COMMAND] [OPTIONS]")
 
 
 @group.callback(invoke_without_command=True)
@@ -60,11 +61,11 @@ def runs(
         console.note(f"There are no runs in {store.shown_uri} yet. Start one: aelab train vae")
 
 
-@group.command()
+@group.command(cls=Verb)
 def show(
     run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
-    """Show a run: its options, its latest metrics, its diagnostics, and where its files are."""
+    """Show a run: options, metrics, diagnostics, and where its files are."""
     from dataclasses import asdict
 
     from aelab.metrics import definition
@@ -94,17 +95,25 @@ def show(
     console.table(metrics, " ")
 
 
-@group.command()
+@group.command(cls=Verb)
 def rm(
-    run: Annotated[list[str], typer.Argument(metavar="RUN...", help="Id, start of an id, name, or folder.")],
+    run: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="One or more runs, each by its id or the start of it, its name, or its folder."
+        ),
+    ],
     force: Annotated[
-        bool, typer.Option("--force", help="Also remove registered runs, with their registrations.")
+        bool, typer.Option("--force", help="Remove registered runs as well, with their registrations.")
     ] = False,
     tracking_uri: Uri = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Remove runs from the lists; a sweep with all its runs. MLflow keeps them until `mlflow gc`."""
+    """Remove runs from the lists; a sweep with all its runs.
+
+    MLflow keeps them until `mlflow gc`. The command to restore each is printed.
+    """
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
     store.mark_dead()
@@ -130,14 +139,14 @@ def rm(
         console.note(f"restore  {store.restore_command(info)}")
 
 
-@group.command()
+@group.command(cls=Verb)
 def export(
     run: Name,
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
     programs: Annotated[
         bool,
         typer.Option(
-            "--programs", help="Also write encoder and decoder as torch.export programs, which need no recipe."
+            "--programs", help="Write encoder and decoder as torch.export programs too, which load without the recipe."
         ),
     ] = False,
     data_dir: DataDir = None,
@@ -145,9 +154,10 @@ def export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Export a model into a folder that works without aelab: weights, configuration, recipe, card and an example picture.
+    """Export a model into a folder that works without aelab.
 
-    The card contains the code that loads it in plain PyTorch.
+    It holds weights, configuration, recipe, an example picture, and a model card with the code that loads it in plain
+    PyTorch.
     """
     console = console_for(quiet, verbose)
     import aelab
@@ -156,16 +166,21 @@ def export(
         console.result(short(path))
 
 
-@group.command()
+@group.command(cls=Verb)
 def register(
     run: Name,
-    name: Annotated[str, typer.Argument(help="Name of the model in MLflow's registry.")],
-    alias: Annotated[str, typer.Option(help="Alias of this version.")] = "best",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model in MLflow's registry.")],
+    alias: Annotated[
+        str, typer.Option(metavar="NAME", help="Alias by which this version of the model is found.")
+    ] = "best",
     tracking_uri: Uri = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Register a run's model in MLflow under a name and an alias; every verb then takes models:/NAME@ALIAS for the run."""
+    """Register a run's model in MLflow under a name and an alias.
+
+    Every verb then takes models:/NAME@ALIAS for the run.
+    """
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
     info = store.find(run)

@@ -4,16 +4,19 @@ from typing import Annotated
 
 import typer
 
-from aelab.cli.options import Device, Name, Out, Quiet, Seed, Uri, Verbose, console_for, destination, short
+from aelab.cli.help import Verb
+from aelab.cli.options import LARGEST_SEED, Device, Name, Out, Quiet, Uri, Verbose, console_for, destination, short
 
 verbs = typer.Typer()
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def sample(
     run: Name,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of images.")] = 64,
-    seed: Seed = 0,
+    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of images to draw.")] = 64,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the codes: the same seed draws the same images.")
+    ] = 0,
     out: Out = None,
     device: Device = "auto",
     tracking_uri: Uri = None,

@@ -4,15 +4,19 @@ import logging
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import Quiet, Uri, Verbose, console_for, store_for
 from aelab.errors import UserError
 
 verbs = typer.Typer()
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def sync(tracking_uri: Uri = None, quiet: Quiet = False, verbose: Verbose = False) -> None:
-    """Send what a store does not have yet: what was logged during an outage, and runs that were trained with --offline."""
+    """Send to the MLflow store what it has not had yet.
+
+    That is what was logged while it did not answer, and the runs that were trained with --offline.
+    """
     console = console_for(quiet, verbose)
     from aelab.tracking import NoStoreError, push, replay
 

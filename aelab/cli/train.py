@@ -1,21 +1,22 @@
 """The verb `train`, with one command per recipe, made from its signature."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from copy import copy
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from typer.core import TyperGroup
 
 from aelab import recipe_files
+from aelab.cli.help import Group, Verb
 from aelab.cli.options import (
-    EXIT_CODES,
+    EPOCHS,
     TRACKING,
     BatchSize,
     Data,
     DataDir,
-    Device,
     Ema,
     Epochs,
     Experiment,
@@ -32,6 +33,7 @@ from aelab.cli.options import (
     SkipNonfinite,
     SplitSeed,
     Start,
+    TrainingDevice,
     Uri,
     Verbose,
     Warmup,
@@ -41,7 +43,7 @@ from aelab.cli.resume import resume, show_trained
 from aelab.errors import UserError, visible
 
 if TYPE_CHECKING:
-    from aelab.recipe_files import Option, RecipeFile
+    from aelab.recipe_files import Option, RecipeFile, Signature
     from aelab.tracking import RunInfo
 
 verbs = typer.Typer()
@@ -79,10 +81,7 @@ def _ask(stopped: "RunInfo") -> bool:
 def _train_command(recipe_file: "RecipeFile", typed_as: str) -> Any:
     """The command `train NAME`, made from the options that every recipe has and the signature of this one."""
     signature = recipe_files.signature(recipe_file)
-    common = [
-        parameter.replace(default=signature.settings.get(parameter.name, parameter.default))
-        for parameter in inspect.signature(_common).parameters.values()
-    ]
+    common = [_of_recipe(parameter, signature) for parameter in inspect.signature(_common).parameters.values()]
     taken = {parameter.name for parameter in common}
     for option in signature.options:
         if option.name in taken:
@@ -100,14 +99,20 @@ def _train_command(recipe_file: "RecipeFile", typed_as: str) -> Any:
     parameters = [first, *map(_parameter, signature.options), *common]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    doc = signature.doc or recipe_file.name
-    # One paragraph for rich, whose lines stay as they are: it would put two empty lines between paragraphs.
-    single.command(name=recipe_file.name, help="\b\n" + doc.replace("\n\n", "\n \n"), epilog=EXIT_CODES)(command)
-    return typer.main.get_command(single)
+    single.command(name=recipe_file.name, cls=Verb)(command)
+    made = typer.main.get_command(single)
+    made.help = signature.doc or recipe_file.name  # afterwards, as typer would take the indentation of equations away
+    return made
 
 
 RunName = Annotated[
-    str | None, typer.Option(help="Name of the run.  (default: RECIPE-xxxxxx)", rich_help_panel=TRACKING)
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of the run, by which other commands find it.",
+        show_default="RECIPE-xxxxxx",
+        rich_help_panel=TRACKING,
+    ),
 ]
 
 
@@ -121,7 +126,7 @@ def _common(
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
     split_seed: SplitSeed = 0,
-    device: Device = "auto",
+    device: TrainingDevice = "auto",
     precision: Precision = "float32",
     max_steps: MaxSteps = None,
     patience: Patience = None,
@@ -139,6 +144,26 @@ def _common(
     verbose: Verbose = False,
 ) -> None:
     """Its signature lists the options that the command of every recipe has."""
+
+
+def _of_recipe(parameter: inspect.Parameter, signature: "Signature") -> inspect.Parameter:
+    """One of aelab's own options with the default that a recipe has for it.
+
+    Phases with a number of epochs of their own are known by their options, whose help speaks of epochs.
+    """
+    if parameter.name not in signature.settings:
+        return parameter
+    hint, info = get_args(parameter.annotation)
+    info, default = copy(info), signature.settings[parameter.name]
+    info.show_default = f"{default:g} in this recipe" if isinstance(default, float) else f"{default} in this recipe"
+    own = [_flag(option) for option in signature.options if re.search(r"\bepochs?\b", option.help, re.IGNORECASE)]
+    if parameter.name == "epochs" and own:
+        info.help = f"{EPOCHS} Some phases have their own number: see {', '.join(own)}."
+    return parameter.replace(default=default, annotation=Annotated[hint, info])
+
+
+def _flag(option: "Option") -> str:
+    return f"--{option.name.replace('_', '-')}"
 
 
 def _parameter(option: "Option") -> inspect.Parameter:
@@ -169,12 +194,14 @@ def _parser(option: "Option") -> Callable[[Any], Any]:
 def _single(verb: Callable[..., None]) -> typer.Typer:
     """An application with one verb."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(epilog=EXIT_CODES)(verb)
+    single.command(cls=Verb)(verb)
     return single
 
 
-class Recipes(TyperGroup):
+class Recipes(Group):
     """The group `train`, with a command for every recipe. Only the file of the recipe that is trained is executed."""
+
+    heading = "Recipes"
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(recipe_files.available())
@@ -201,9 +228,10 @@ class Recipes(TyperGroup):
 verbs.add_typer(
     typer.Typer(
         cls=Recipes,
-        help="Train a recipe: a name, or a path such as ./mine.py.",
+        help="Train a recipe, by its name or by a path such as ./mine.py.\n\n"
+        "`aelab train RECIPE --help` shows its equations and its options.",
         no_args_is_help=True,
-        subcommand_metavar="RECIPE [OPTIONS] | --resume RUN",
+        subcommand_metavar="RECIPE [OPTIONS]\naelab train --resume RUN",
     ),
     name="train",
 )

@@ -4,18 +4,21 @@ from typing import Annotated
 
 import typer
 
+from aelab.cli.help import Verb
 from aelab.cli.options import Uri, console_for, store_for
 
 verbs = typer.Typer()
 
 
-@verbs.command()
+@verbs.command(cls=Verb)
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 5000,
-    browser: Annotated[bool, typer.Option(help="Open a web browser.")] = True,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of this machine at which the pages are served.")
+    ] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open the pages in a web browser.")] = True,
     tracking_uri: Uri = None,
 ) -> None:
-    """Browse the runs in MLflow's web pages, served on this machine."""
+    """Browse the runs in MLflow's web pages."""
     console = console_for()
     import webbrowser
 

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
 from aelab.data.dataset import Dataset, split
 from aelab.data.download import Offline, fetch
-from aelab.errors import UserError, checked
+from aelab.errors import UserError, checked, did_you_mean, similar
 
 NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
 
@@ -69,12 +69,8 @@ def _is_folder(name: str) -> bool:
 
 
 def _unknown(name: str) -> UserError:
-    from difflib import get_close_matches
-
-    close = get_close_matches(name, NAMES, 1)
-    hint = f" Did you mean {close[0]}?" if close else ""
     return UserError(
-        f"there is no data set or folder '{name}'.{hint}",
+        f"there is no data set or folder '{name}'." + did_you_mean(similar(name, NAMES)),
         f"Data sets: {', '.join(NAMES)}, or the path of a folder of pictures",
         code=2,
     )

@@ -5,9 +5,10 @@ earlier command while the file had the same content. A run that names a recipe d
 """
 
 from aelab.recipe_files.execute import RecipeError, build, check, load, recipe_error, signature
-from aelab.recipe_files.option import Option, Signature
+from aelab.recipe_files.option import Option, Signature, type_text
 from aelab.recipe_files.places import available, find, of_run, trust
 from aelab.recipe_files.recipe_file import RecipeFile
+from aelab.recipe_files.source import read
 
 __all__ = [
     "Option",
@@ -20,7 +21,9 @@ __all__ = [
     "find",
     "load",
     "of_run",
+    "read",
     "recipe_error",
     "signature",
     "trust",
+    "type_text",
 ]

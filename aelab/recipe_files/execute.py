@@ -6,14 +6,13 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from aelab import aliases
-from aelab.errors import UserError, no_memory, out_of_memory
+from aelab.errors import UserError, did_you_mean, no_memory, out_of_memory, similar
 from aelab.recipe_files.option import SETTINGS, Option, Signature, option
 from aelab.recipe_files.recipe_file import RecipeFile
 from aelab.recipe_files.source import read
@@ -139,7 +138,7 @@ def _options(recipe: "type[Recipe]") -> list[Option]:
 def signature_of_class(recipe: "type[Recipe]") -> Signature:
     """The signature of a recipe that has been loaded."""
     settings = {name: getattr(recipe, name) for name in SETTINGS}
-    doc = inspect.getdoc(sys.modules[recipe.__module__]) or ""
+    doc = sys.modules[recipe.__module__].__doc__ or ""
     return Signature(tuple(_options(recipe)), settings, doc, "classes" in inspect.signature(recipe).parameters)
 
 
@@ -185,8 +184,7 @@ def _check(name: str, options: Sequence[Option], values: Mapping[str, Any]) -> N
     known = {option.name: option for option in options}
     for key, value in values.items():
         if key not in known:
-            close = get_close_matches(key, known, 1)
-            hint = f" Did you mean {close[0]}?" if close else f" It has: {', '.join(known)}."
+            hint = did_you_mean(similar(key, known)) or f" It has: {', '.join(known)}."
             raise UserError(f"{name} has no option '{key}'.{hint}", code=2)
         try:
             known[key].check(value)

@@ -1,7 +1,7 @@
 """An option of a recipe: its type, default, bounds and help, and how its values are parsed and checked."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -17,6 +17,16 @@ TYPES = {int: "INTEGER", float: "FLOAT", str: "TEXT", tuple[int, ...]: "INTEGER,
 WHOLE = ((">=", -(2**63)), ("<=", 2**63 - 1))  # 64 bits, as in a tensor
 
 
+def type_text(kind: Any, bounds: Sequence[tuple[str, float]]) -> str:
+    """A type and a range as `--help` shows them: `INTEGER >=1`, `FLOAT 0..1`, `mlp|conv`."""
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    limits = {sign: f"{bound:g}" for sign, bound in bounds}
+    if limits.keys() == {">=", "<="}:
+        return f"{TYPES[kind]} {limits['>=']}..{limits['<=']}"
+    return " ".join([TYPES.get(kind, ""), *(f"{sign}{limit}" for sign, limit in limits.items())])
+
+
 @dataclass(frozen=True)
 class Option:
     """A keyword argument of a recipe, as it is typed on the command line."""
@@ -30,7 +40,7 @@ class Option:
     @property
     def metavar(self) -> str:
         """The type and the range, as `--help` shows them."""
-        return " ".join([TYPES.get(self.type, ""), *(f"{sign}{bound:g}" for sign, bound in self.bounds)])
+        return type_text(self.type, self.bounds)
 
     def parse(self, text: str) -> Any:
         """The value of a text. Raises ValueError, with the reason, if it is not of the type or out of range."""
@@ -72,7 +82,7 @@ class Signature:
 
     options: tuple[Option, ...]
     settings: Mapping[str, Any]  # the recipe's defaults of SETTINGS
-    doc: str  # the docstring of the file
+    doc: str  # the docstring of the file, as it stands there
     takes_classes: bool  # whether the constructor takes the number of classes after the shape of an image
 
 

@@ -5,12 +5,11 @@ import importlib.util
 import os
 import shlex
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 
 import platformdirs
 
-from aelab.errors import UserError
+from aelab.errors import UserError, did_you_mean, similar
 from aelab.recipe_files.recipe_file import RecipeFile
 
 
@@ -37,9 +36,8 @@ def find(name: str) -> RecipeFile:
     known = available()
     if name in known:
         return known[name]
-    close = get_close_matches(name, known, 1)
     raise UserError(
-        f"there is no recipe '{name}'." + (f" Did you mean {close[0]}?" if close else ""),
+        f"there is no recipe '{name}'." + did_you_mean(similar(name, known)),
         f"Recipes: {', '.join(known)}, those in ./recipes, or a path such as ./mine.py",
         code=2,
     )

@@ -7,14 +7,27 @@ from aelab.errors import UserError
 
 def pick_device(name: str) -> torch.device:
     """The device of a name; `auto` is CUDA if available, else Apple's MPS, else the CPU. Raises UserError if there is none."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, there in available.items() if there)
-    if not available.get(name.split(":")[0], False):
+    there = _devices()
+    best = next(each for each in ("cuda", "mps", "cpu") if each in there)
+    if name != "auto" and name not in there:
         raise UserError(
-            f"--device {name}: this machine or this build of torch has no {name}.", "Use --device cpu or auto.", code=2
+            f"--device {name}: this machine, with this build of torch, has {', '.join(there.values())}.",
+            f"Use --device {best} or auto.",
+            code=2,
         )
-    return torch.device(name)
+    return torch.device(best if name == "auto" else name)
+
+
+def _devices() -> dict[str, str]:
+    """What --device may name here, each with its description: cpu, cuda (the first GPU), cuda:0, cuda:1, ..., mps."""
+    there = {"cpu": "cpu"}
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        there["cuda"] = f"cuda ({gpus[0]})"
+        there |= {f"cuda:{number}": f"cuda:{number} ({gpu})" for number, gpu in enumerate(gpus)}
+    if torch.backends.mps.is_available():
+        there["mps"] = "mps (Apple's GPU)"
+    return there
 
 
 def device_name(device: torch.device) -> str:

@@ -117,7 +117,7 @@ def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Pat
                 if not failures[label]:
                     log.info(f"{label}  is done")
     if caught:
-        problem = UserError("stopped; what was running is saved.", "Type the same command again to continue.")
+        problem = UserError("what was running is saved. Type the same command again to continue.")
         problem.code = 130 if caught[0] == signal.SIGINT else 143
         raise problem
     return failures

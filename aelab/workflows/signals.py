@@ -28,10 +28,12 @@ class Stopped(UserError):
     """A signal stopped a run, which can be resumed. The exit code is 130 for Ctrl-C, else 143."""
 
     def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
-        super().__init__(
-            f"{run.name} stopped at step {step:,}; it is saved.", f"Continue it: aelab resume {run.id[:8]}"
-        )
+        super().__init__(f"{run.name} is saved at step {step:,}. {_how_to_continue(run)}")
         self.code = 130 if number == signal.SIGINT else 143
+
+
+def _how_to_continue(run: RunWriter) -> str:
+    return f"Continue it: aelab resume {run.id[:8]}"
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
         raise Stopped(caught[0], run, interrupted.step) from None
     except KeyboardInterrupt:
         close("KILLED", "stopped by SIGINT, twice")
-        raise
+        raise KeyboardInterrupt(f"{run.name} keeps what it saved last. {_how_to_continue(run)}") from None
     except BaseException as error:
         close("FAILED", "out of memory" if out_of_memory(error) else str(recipe_error(error) or error) or repr(error))
         if out_of_memory(error):

@@ -45,7 +45,8 @@ def test_a_signal_ends_a_run_well(aelab, here, tally, number, code):
     assert info.status == "KILLED" and info.tags["aelab.reason"] == f"stopped by {number.name}"
     assert f"aelab resume {info.id[:8]}" in process.err
     step = checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail).manifest["step"]
-    assert f"stopped at step {step:,}; it is saved" in process.err
+    assert f"Interrupted: cut is saved at step {step:,}. Continue it: aelab resume {info.id[:8]}" in process.err
+    assert "error" not in process.err
     tally(f"{number.name}")
 
 
@@ -76,7 +77,9 @@ def test_ctrl_c_twice_ends_at_once_and_nothing_is_corrupt(aelab, here, tally):
     assert process.wait(60) == 130
     assert time.monotonic() - begun < 10
     assert "Traceback" not in process.err
-    assert Store().find("cut").status == "KILLED"
+    info = Store().find("cut")
+    assert info.status == "KILLED"
+    assert f"Interrupted: cut keeps what it saved last. Continue it: aelab resume {info.id[:8]}" in process.err
     assert checkpoint.newest(run_folder("cut") / "checkpoints", "last", pytest.fail)
     tally("Ctrl-C twice")
 
@@ -105,4 +108,5 @@ def test_ctrl_c_before_there_is_a_run_ends_it_in_a_line(here, tally, after):
     process.send_signal(signal.SIGINT)
     err = process.communicate(timeout=20)[1]
     assert process.returncode == 130 and "Traceback" not in err, err
+    assert "Interrupted." in err or "Interrupted: cut" in err, "a run may just have begun"
     tally("Ctrl-C before there is a run")
