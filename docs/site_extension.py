@@ -1,0 +1,64 @@
+"""What the site adds to Python-Markdown: equations as MathML, and links to files of the repository.
+
+    $x$, or a paragraph between lines of $$      MathML, which a browser shows without JavaScript or a font from the network
+    [vae.py](../../recipes/vae.py)               the page `sources.md`, as the file itself is not on the site
+
+GitHub shows the same sources: it knows the dollars, and the links lead to the files. A formula that cannot be read is an
+error, so the build fails.
+"""
+
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+from markdown import Extension, Markdown
+from markdown.blockprocessors import BlockProcessor
+from markdown.inlinepatterns import InlineProcessor
+from markdown.treeprocessors import Treeprocessor
+from math_core import LatexToMathML
+
+CONVERTER = LatexToMathML(annotation=False)
+
+
+def mathml(latex: str, *, display: bool) -> ElementTree.Element:
+    """The <math> element of a formula."""
+    return ElementTree.fromstring(CONVERTER.convert_with_local_state(latex, displaystyle=display))
+
+
+class InlineFormula(InlineProcessor):
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[ElementTree.Element, int, int]:  # noqa: N802
+        return mathml(m[1], display=False), m.start(), m.end()
+
+
+class DisplayFormula(BlockProcessor):
+    def test(self, parent: ElementTree.Element, block: str) -> bool:
+        return block.startswith("$$") and block.rstrip().endswith("$$")
+
+    def run(self, parent: ElementTree.Element, blocks: list[str]) -> None:
+        latex = blocks.pop(0).strip().removeprefix("$$").removesuffix("$$")
+        box = ElementTree.SubElement(parent, "div", {"class": "equation"})  # scrolls where the screen is narrow
+        box.append(mathml(latex, display=True))
+
+
+class RepositoryLinks(Treeprocessor):
+    """Links to a recipe or an example lead to its place on the page of sources; `docs/` in a file above it is here."""
+
+    def run(self, root: ElementTree.Element) -> None:
+        for link in root.iter("a"):
+            href = link.get("href", "")
+            if file := re.fullmatch(r"((?:\.\./)*)(recipes|examples)/(\w+)\.py", href):
+                up, folder, name = file.groups()
+                link.set("href", f"{up.removeprefix('../')}sources.md#{folder}-{name}")
+
+
+class Site(Extension):
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        # Above the escapes (180) and below code (190): a backslash in a formula is LaTeX's, and in code there are none.
+        md.inlinePatterns.register(InlineFormula(r"(?<![\\$\w])\$(?![\s$])([^$]+?)(?<!\s)\$(?![\w$])", md), "formula", 185)
+        md.parser.blockprocessors.register(DisplayFormula(md.parser), "formula", 175)
+        md.treeprocessors.register(RepositoryLinks(md), "repository_links", 5)
+
+
+def makeExtension(**options: Any) -> Site:  # noqa: N802
+    """The entry point that Python-Markdown looks for."""
+    return Site(**options)
