@@ -9,7 +9,7 @@ error, so the build fails.
 
 import re
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 from markdown import Extension, Markdown
 from markdown.blockprocessors import BlockProcessor
@@ -17,33 +17,28 @@ from markdown.inlinepatterns import InlineProcessor
 from markdown.treeprocessors import Treeprocessor
 from math_core import LatexToMathML
 
-CONVERTER = LatexToMathML(annotation=False)
-
-
-def mathml(latex: str, *, display: bool) -> ElementTree.Element:
-    """The <math> element of a formula."""
-    return ElementTree.fromstring(CONVERTER.convert_with_local_state(latex, displaystyle=display))
+CONVERTER = LatexToMathML()
 
 
 class InlineFormula(InlineProcessor):
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[ElementTree.Element, int, int]:  # noqa: N802
-        return mathml(m[1], display=False), m.start(), m.end()
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[str, int, int]:  # noqa: N802
+        return self.md.htmlStash.store(CONVERTER.convert_with_local_state(m[1], displaystyle=False)), m.start(), m.end()
 
 
 class DisplayFormula(BlockProcessor):
-    def test(self, parent: ElementTree.Element, block: str) -> bool:
+    def test(self, parent: Element, block: str) -> bool:
         return block.startswith("$$") and block.rstrip().endswith("$$")
 
-    def run(self, parent: ElementTree.Element, blocks: list[str]) -> None:
+    def run(self, parent: Element, blocks: list[str]) -> None:
         latex = blocks.pop(0).strip().removeprefix("$$").removesuffix("$$")
-        box = ElementTree.SubElement(parent, "div", {"class": "equation"})  # scrolls where the screen is narrow
-        box.append(mathml(latex, display=True))
+        box = SubElement(parent, "div", {"class": "equation"})  # scrolls where the screen is narrow
+        box.text = self.parser.md.htmlStash.store(CONVERTER.convert_with_local_state(latex, displaystyle=True))
 
 
 class RepositoryLinks(Treeprocessor):
     """Links to a recipe or an example lead to its place on the page of sources; `docs/` in a file above it is here."""
 
-    def run(self, root: ElementTree.Element) -> None:
+    def run(self, root: Element) -> None:
         for link in root.iter("a"):
             href = link.get("href", "")
             if file := re.fullmatch(r"((?:\.\./)*)(recipes|examples)/(\w+)\.py", href):
