@@ -49,7 +49,10 @@ def training(signature: Signature) -> str:
     words += f", {defaults['schedule']} learning rate"
     words += f", weights averaged with decay {defaults['ema']:g}" if defaults["ema"] else ""
     kept = f"of the best `val/{defaults['monitor']}`" if defaults["monitor"] else "of the last epoch"
-    return f"Unless you say otherwise: {words}. Kept are the weights {kept}. Every recipe also has the options of a training (`--epochs`, `--seed`, ...): `aelab train RECIPE --help`.\n"
+    return (
+        f"Unless you say otherwise: {words}. The weights that are kept are those {kept}. `aelab train RECIPE --help` shows "
+        "also the options that every recipe has, such as `--epochs` and `--seed`.\n"
+    )
 
 
 def filled(page: str) -> str:
@@ -59,7 +62,11 @@ def filled(page: str) -> str:
         kind, names = found.groups()
         if kind == "options":
             signature = recipe_files.signature(recipe_files.find(names))
-            text = table(["option", "values", "default", "what it is"], map(row, signature.options)) + "\n" + training(signature)
+            text = (
+                table(["option", "values", "default", "what it is"], map(row, signature.options))
+                + "\n"
+                + training(signature)
+            )
         else:
             defined = [metrics.DEFINITIONS[name] for name in names.split()]
             rows = ([f"`{d.name}` {DIRECTION[d.better]}".strip(), d.unit, d.formula] for d in defined)

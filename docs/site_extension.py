@@ -49,7 +49,9 @@ class RepositoryLinks(Treeprocessor):
 class Site(Extension):
     def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
         # Above the escapes (180) and below code (190): a backslash in a formula is LaTeX's, and in code there are none.
-        md.inlinePatterns.register(InlineFormula(r"(?<![\\$\w])\$(?![\s$])([^$]+?)(?<!\s)\$(?![\w$])", md), "formula", 185)
+        md.inlinePatterns.register(
+            InlineFormula(r"(?<![\\$\w])\$(?![\s$])([^$]+?)(?<!\s)\$(?![\w$])", md), "formula", 185
+        )
         md.parser.blockprocessors.register(DisplayFormula(md.parser), "formula", 175)
         md.treeprocessors.register(RepositoryLinks(md), "repository_links", 5)
 
