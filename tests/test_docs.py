@@ -126,8 +126,8 @@ def test_every_command_is_one_that_aelab_takes(block, here):
             continue
         command = typer.main.get_command(app)
         context = command.make_context("aelab", list(words))
-        while hasattr(command, "resolve_command"):
-            name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        while hasattr(command, "resolve_command") and (rest := [*context._protected_args, *context.args]):
+            name, command, rest = command.resolve_command(context, rest)
             context = command.make_context(name, rest, parent=context)
 
 
