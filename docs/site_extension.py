@@ -36,7 +36,10 @@ class DisplayFormula(BlockProcessor):
 
 
 class RepositoryLinks(Treeprocessor):
-    """Links to a recipe or an example lead to its place on the page of sources; `docs/` in a file above it is here."""
+    """Links to a recipe or an example lead to its place on the page of sources.
+
+    CONTRIBUTING.md and CHANGELOG.md are shown as pages of this folder, so `docs/` in their links is left out.
+    """
 
     def run(self, root: Element) -> None:
         for link in root.iter("a"):
@@ -44,6 +47,8 @@ class RepositoryLinks(Treeprocessor):
             if file := re.fullmatch(r"((?:\.\./)*)(recipes|examples)/(\w+)\.py", href):
                 up, folder, name = file.groups()
                 link.set("href", f"{up.removeprefix('../')}sources.md#{folder}-{name}")
+            elif href.startswith("docs/"):
+                link.set("href", href.removeprefix("docs/"))
 
 
 class Site(Extension):
