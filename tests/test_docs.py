@@ -114,7 +114,12 @@ def test_what_is_shown_of_a_file_is_in_it():
     shown = [block for block in BLOCKS if block.mark.startswith("from")]
     assert shown
     for block in shown:
-        assert block.text in (ROOT / block.file).read_text(encoding="utf-8"), block
+        assert flat(block.text) in flat((ROOT / block.file).read_text(encoding="utf-8")), block
+
+
+def flat(code):
+    """Code without indentation and empty lines: `ruff format` sets both anew in a block that shows a part of a class."""
+    return "\n".join(line.strip() for line in code.splitlines() if line.strip())
 
 
 @pytest.mark.parametrize("block", [block for block in TYPED if block.commands], ids=lambda block: block.page)
