@@ -1,18 +1,17 @@
 """What the site adds to Python-Markdown: equations as MathML, and links to files of the repository.
 
-    $x$, or a paragraph between lines of $$      MathML, which a browser shows without JavaScript or a font from the network
-    [vae.py](../../recipes/vae.py)               the page `sources.md`, as the file itself is not on the site
+    $x$, and a fence called math         MathML, which a browser shows without JavaScript or a font from the network
+    [vae.py](../../recipes/vae.py)       the page `sources.md`, as the file itself is not on the site
 
-GitHub shows the same sources: it knows the dollars, and the links lead to the files. A formula that cannot be read is an
+GitHub shows the same sources: it knows both notations, and the links lead to the files. A formula that cannot be read is an
 error, so the build fails.
 """
 
 import re
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement
+from xml.etree.ElementTree import Element
 
 from markdown import Extension, Markdown
-from markdown.blockprocessors import BlockProcessor
 from markdown.inlinepatterns import InlineProcessor
 from markdown.treeprocessors import Treeprocessor
 from math_core import LatexToMathML
@@ -25,14 +24,9 @@ class InlineFormula(InlineProcessor):
         return self.md.htmlStash.store(CONVERTER.convert_with_local_state(m[1], displaystyle=False)), m.start(), m.end()
 
 
-class DisplayFormula(BlockProcessor):
-    def test(self, parent: Element, block: str) -> bool:
-        return block.startswith("$$") and block.rstrip().endswith("$$")
-
-    def run(self, parent: Element, blocks: list[str]) -> None:
-        latex = blocks.pop(0).strip().removeprefix("$$").removesuffix("$$")
-        box = SubElement(parent, "div", {"class": "equation"})  # scrolls where the screen is narrow
-        box.text = self.parser.md.htmlStash.store(CONVERTER.convert_with_local_state(latex, displaystyle=True))
+def display(source: str, *_: Any, **__: Any) -> str:
+    """The HTML of a block of mathematics; zensical.toml gives it to the fences called math."""
+    return f'<div class="equation">{CONVERTER.convert_with_local_state(source, displaystyle=True)}</div>'
 
 
 class RepositoryLinks(Treeprocessor):
@@ -57,7 +51,6 @@ class Site(Extension):
         md.inlinePatterns.register(
             InlineFormula(r"(?<![\\$\w])\$(?![\s$])([^$]+?)(?<!\s)\$(?![\w$])", md), "formula", 185
         )
-        md.parser.blockprocessors.register(DisplayFormula(md.parser), "formula", 175)
         md.treeprocessors.register(RepositoryLinks(md), "repository_links", 5)
 
 
