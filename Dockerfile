@@ -21,7 +21,7 @@ RUN --mount=type=cache,target=/tmp/uv uv pip install --no-deps --no-build-isolat
 FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="aelab" \
       org.opencontainers.image.description="Train, evaluate, sample and compare autoencoders and generative models" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.authors="The aelab authors" \
       org.opencontainers.image.licenses="MIT"
 RUN useradd --uid 1000 --create-home aelab \

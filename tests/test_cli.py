@@ -238,6 +238,17 @@ def _offline(*arguments, **options):
     raise urllib.error.URLError("offline")
 
 
+READERS = ("eval vae", "sample vae", "interpolate vae", "compare", "runs", "runs show vae", "runs rm vae", "resume", "sync",
+           "runs export vae folder", "runs register vae name", "ui")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READERS)
+def test_a_verb_that_only_reads_leaves_an_empty_folder_empty(cli, here, words):
+    answer = cli(*words.split())
+    assert "each folder keeps its own" in answer.out + answer.err and answer.code in (0, 2)
+    assert list(here.iterdir()) == []
+
+
 def test_a_named_set_is_never_replaced(cli, monkeypatch):
     monkeypatch.setattr("urllib.request.urlopen", _offline)
     answer = cli("train", "linear", "--data", "mnist")
@@ -275,7 +286,11 @@ BAD = [
     (("sample", "twin"), 2, "fits 2 runs"),
     (("sample", "linear", "-n", 0), 2, "-n"),
     (("resume", "linear"), 2, "finished"),
-    (("compare", "--filter", "nonsense"), 2, "filter"),
+    (("compare", "--filter", "nonsense"), 2, "--filter 'params.latent_dim = "),
+    (("runs", "--filter", "latent_dim = '2'"), 2, "params.latent_dim (an option)"),
+    (("runs", "--filter", "params.latent_dim = 2"), 2, "in quotes"),
+    (("runs", "--filter", "metrics.test/mse < 1"), 2, "in backticks"),
+    (("compare", "--metric", "val/losss"), 2, "val/loss"),
     (("compare-latent", 2, 100, "--recipe", "linear", "--data", "digits"), 2, "64"),
     (("compare-latent", 2, "--recipe", "gan", "--data", "digits"), 2, "does not reconstruct"),
     (("compare-latent", 2, "--recipe", "linear", "--set", "nope=3"), 2, "latent_dim"),
@@ -322,6 +337,41 @@ def test_a_recipe_that_exits_at_import_does_not_end_well(cli, here):
     (here / "quits.py").write_text('"""Quits."""\nimport sys\nsys.exit(0)\n')
     answer = cli("train", "./quits.py")
     assert answer.code == 1 and "line 3" in answer.err
+
+
+BROKEN = (  # a line in place of one of linear.py's, and the function that it is in
+    ("x = x.view(3, -1, 7)", "loss"),
+    ("raise SystemExit(3)", "loss"),
+    ("z = {}['k']", "decode"),
+    ("self.width = self.nothing", "__init__"),
+)
+
+
+@pytest.mark.parametrize(("line", "function"), BROKEN)
+def test_an_error_in_a_recipe_has_its_place_before_there_is_a_run(cli, here, line, function):
+    text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
+    start = text.index(f"def {function}(")
+    end = text.index(":\n", text.index(")", start)) + 2
+    (here / "mine.py").write_text(f"{text[:end]}        {line}\n{text[end:]}")
+    number = text[:end].count("\n") + 1
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    first, second = answer.err.splitlines()
+    assert first == f"error: mine.py, line {number}, in {function}: {line}"
+    assert re.match(r"(RuntimeError|SystemExit|KeyError|AttributeError): ", second)
+    assert "Traceback" in cli("train", "./mine.py", *FAST[:-1], "--verbose").err
+
+
+def test_an_error_that_comes_later_has_its_place_too(cli, here):
+    text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
+    late = "        self.calls = getattr(self, 'calls', 0) + 1\n        assert self.calls < 30\n"
+    start = text.index(":\n", text.index("def loss(")) + 2
+    (here / "mine.py").write_text(text[:start] + late + text[start:])
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and "Traceback" not in answer.err, answer.err
+    assert "in loss: assert self.calls < 30\nAssertionError" in answer.err
+    (info,) = Store().runs()
+    assert info.status == "FAILED" and "assert self.calls < 30" in info.tags["aelab.reason"]
 
 
 def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
@@ -395,10 +445,10 @@ def test_the_advice_names_a_run_by_its_id_where_its_name_is_another_ones_too(cli
 
 def test_eval_says_where_pca_is_better(cli):
     cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
-    cli("train", "stacked", "--data", "digits", "--max-steps", 1, "-q", "--name", "bad")
+    cli("train", "stacked", "--data", "digits", "--max-steps", 300, "--hidden", 30, "--lr", 1e-4, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
     assert "bad: worse than PCA" in cli("eval", "bad", "--plain", "-q").err
-    words = ("--data", "digits", "--max-steps", 1, "-q")
+    words = ("--data", "digits", "--max-steps", 300, "--set", "hidden=30", "--set", "lr=1e-4", "-q")
     assert "worse than PCA" in cli("compare-latent", 5, "--recipe", "stacked", *words).err
 
 
@@ -571,7 +621,10 @@ def test_compare_draws_a_curve(cli, here):
     assert answer.code == 0 and "picture  gradients.png" in answer.out
     assert Image.open(here / "gradients.png").size[0] > 500
     answer = cli("compare", "minimax", "--curve", "step/nothing")
-    assert answer.code == 2 and "no metric 'step/nothing' in minimax" in answer.err
+    assert answer.code == 2 and "none of these runs has a metric 'step/nothing'" in answer.err
+    cli("train", "linear", *FAST, "--name", "other")
+    answer = cli("compare", "--curve", "step/g_grad_norm", "--out", "left.png")
+    assert answer.code == 0 and "1 run without step/g_grad_norm left out" in answer.err and Path("left.png").exists()
 
 
 def test_samples_are_classified(cli):

@@ -13,7 +13,7 @@ import pytest
 from aelab import results
 from aelab.errors import UserError
 from aelab.results import comparable, comparison, grouped, listing_order, listing_row, markable, mixed, pivot
-from aelab.results.compare import differences
+from aelab.results.compare import default_metrics, differences
 from aelab.results.lecture import labels_table, latent_table, losses_table, models_table, noise_table
 from aelab.tracking import RunInfo
 
@@ -102,6 +102,19 @@ def test_the_metrics_of_the_kept_weights_stand_under_the_weights_they_are_of():
     assert grouped([best, last], ["recipe"])["best or last/loss"][0] == pytest.approx(1.5)
     evaluated_too = replace(best, metrics={**best.metrics, "test/loss": 5.0})
     assert "test/loss" in comparison([evaluated_too]) and "test/loss" not in comparison([evaluated_too, last])
+
+
+def test_by_default_no_column_holds_losses_of_different_recipes():
+    vae = run("a", "vae", {"best/loss": 90.0, "best/nll": 70.0, "best/mse": 0.1}, likelihood="bernoulli")
+    gan = run("b", "gan", {"last/loss": 1.0, "last/d_loss": 1.0})
+    table = comparison([vae, gan])
+    assert [name for name in table if "/" in name] == ["best/nll", "best/mse", "last/d_loss"]
+    assert default_metrics([vae, gan])[1] == ["best or last/loss"]
+    grey = run("c", "vae", {"best/loss": -9.0, "best/nll": -9.0, "best/mse": 0.2}, likelihood="gaussian")
+    assert [name for name in comparison([vae, grey]) if "/" in name] == ["best/mse"]
+    assert [name for name in comparison([vae, run("d", "vae", vae.metrics, likelihood="bernoulli")]) if "/" in name] == [
+        "best/loss", "best/nll", "best/mse"
+    ]  # fmt: skip
 
 
 # how it is written

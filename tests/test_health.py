@@ -288,8 +288,16 @@ def test_a_test_says_which_classes_its_classifier_misses():
         "a classifier that is often wrong does not tell"
     )
     assert diagnose_test({}) == []
-    for said in ("hardly trained: after 40 steps", "posterior collapse: the decoder"):
+    for said in ("mode collapse: samples", "hardly trained: after 40 steps", "posterior collapse: the decoder"):
         assert diagnose_test(metrics, said) == [], "one cause gives one diagnosis"
+
+
+@pytest.mark.parametrize(
+    ("said", "lines"),
+    [("hardly trained: after 40", 0), ("under-trained: samples", 0), ("mode collapse: all", 1), ("", 1)],
+)
+def test_a_test_repeats_no_cause_that_the_training_named(said, lines):
+    assert len(diagnose_test({"test/mse": 0.1105, "test/pca_mse": 0.0530}, said)) == lines
 
 
 # runs

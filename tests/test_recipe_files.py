@@ -567,12 +567,19 @@ def test_code_larger_than_the_image_is_refused(name):
     assert isinstance(recipe_files.build(recipe_file, (3, 4, 4), {"latent_dim": 48}), torch.nn.Module)
 
 
-@pytest.mark.parametrize("error", ["ValueError('odd')", "TypeError('odd')", "RuntimeError('odd')"])
-def test_recipe_may_refuse_its_options(error):
-    recipe_file = put("mine.py", recipe("k: int = 3", f"        raise {error}\n"))
+def test_recipe_may_refuse_its_options():
+    recipe_file = put("mine.py", recipe("k: int = 3", "        raise ValueError('odd')\n"))
     with pytest.raises(UserError, match="mine does not accept these options: odd") as caught:
         recipe_files.build(recipe_file, (1, 4, 4), {})
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("error", ["TypeError", "RuntimeError", "KeyError"])
+def test_any_other_error_of_a_constructor_has_its_place(error):
+    recipe_file = put("mine.py", recipe("k: int = 3", f"        raise {error}('odd')\n"))
+    with pytest.raises(recipe_files.RecipeError, match=f"mine.py, line 14, in __init__: raise {error}") as caught:
+        recipe_files.build(recipe_file, (1, 4, 4), {})
+    assert type(caught.value.__cause__).__name__ == error and "odd" in str(caught.value).splitlines()[1]
 
 
 def test_recipe_with_another_signature_is_a_problem():

@@ -1,6 +1,7 @@
 """The command line: verbs, options, exit codes. The only typer; heavy imports wait until a verb needs them."""
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -28,6 +29,7 @@ from aelab.cli import (
 )
 from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
+from aelab.recipe_files import RecipeError, recipe_error
 
 ORDER = (
     "train",
@@ -91,6 +93,8 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as problem:
+        if isinstance(problem, RecipeError) and problem.__cause__ and _is_verbose():
+            _print_traceback(problem.__cause__)
         console_for().error(str(problem))
         sys.exit(problem.code)
     except TyperException as error:
@@ -117,13 +121,23 @@ def main() -> NoReturn:
 
 
 def _fault(error: Exception) -> NoReturn:
-    """Exits with the traceback of a bug in aelab or in a recipe, without passwords; if memory ran out, with a message."""
-    if out_of_memory(error):
-        console_for().error(str(no_memory()))
-    else:
-        lines = redacted("".join(traceback.format_exception(error))).split("\n")
-        sys.stderr.write("\n".join(map(visible, lines)))
+    """Exits with what went wrong: memory ran out, a recipe's code is at fault, or, with its traceback, a bug in aelab."""
+    fault = no_memory() if out_of_memory(error) else recipe_error(error)
+    if fault is None or _is_verbose():
+        _print_traceback(error)
+    if fault:
+        console_for().error(str(fault))
     sys.exit(1)
+
+
+def _is_verbose() -> bool:
+    return logging.getLogger("aelab").level == logging.DEBUG
+
+
+def _print_traceback(error: BaseException) -> None:
+    """Prints a traceback to stderr, without passwords and without characters that a terminal acts on."""
+    lines = redacted("".join(traceback.format_exception(error))).rstrip("\n").split("\n")
+    sys.stderr.write("\n".join(map(visible, lines)) + "\n")
 
 
 def _open_standard_streams() -> None:

@@ -38,6 +38,13 @@ SATURATED_GAP = 0.9  # D(x) - D(G(z)): no sample deceives a discriminator with m
 GUESSING_SHARE = 0.9  # of the error of guessing among equally frequent classes
 OVERFITTING_RISE = 0.02  # of the best validation
 PCA_FACTOR = 1.05  # times the error of PCA
+BAD_IN_ALL = (
+    "hardly trained",
+    "posterior collapse",
+    "under-trained",
+    "dead code",
+    "output range",
+)  # in what it draws, too
 
 RETRY = "try another --seed or a smaller --lr"
 
@@ -211,9 +218,9 @@ def _check_metrics(
 def diagnose_test(metrics: Mapping[str, float], after_training: str = "") -> list[str]:
     """The faults that test metrics show: an error above PCA's, and classes that the classifier misses among the samples.
 
-    Empty where the diagnosis `after_training` already names the cause.
+    Empty where the diagnosis `after_training` already names a cause of both.
     """
-    if after_training.startswith("posterior collapse"):
+    if after_training.startswith(BAD_IN_ALL):
         return []
     found = []
     error, pca = metrics.get("test/mse", math.nan), metrics.get("test/pca_mse", math.nan)
@@ -224,7 +231,7 @@ def diagnose_test(metrics: Mapping[str, float], after_training: str = "") -> lis
     if (
         made < there
         and not collapsed
-        and not after_training.startswith("hardly trained")
+        and not after_training.startswith("mode collapse")
         and metrics.get("test/classifier_error", 100.0) <= 100 * (1 - MIN_ACCURACY)
     ):
         lost = f"the classifier sees {made:.0f} of {there:.0f} classes among the samples"

@@ -4,13 +4,14 @@ A recipe is code. It is executed only if it is built in, if it is in ./recipes, 
 earlier command while the file had the same content. A run that names a recipe does not make it trusted.
 """
 
-from aelab.recipe_files.execute import build, check, load, signature
+from aelab.recipe_files.execute import RecipeError, build, check, load, recipe_error, signature
 from aelab.recipe_files.option import Option, Signature
 from aelab.recipe_files.places import available, find, of_run, trust
 from aelab.recipe_files.recipe_file import RecipeFile
 
 __all__ = [
     "Option",
+    "RecipeError",
     "RecipeFile",
     "Signature",
     "available",
@@ -19,6 +20,7 @@ __all__ = [
     "find",
     "load",
     "of_run",
+    "recipe_error",
     "signature",
     "trust",
 ]

@@ -5,8 +5,10 @@ import inspect
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -20,12 +22,43 @@ if TYPE_CHECKING:
     from aelab.recipe import ImageShape, Recipe
 
 
+MODULE_PREFIX = "aelab_recipe_"  # of the modules that recipe files are executed as
+
+
 def signature(recipe_file: RecipeFile) -> Signature:
     """The signature of a recipe: read from its source if that is unambiguous, else by executing it.
 
     Raises UserError if the file cannot be loaded or has an option without a type or a default.
     """
     return read(recipe_file) or signature_of_class(load(recipe_file))
+
+
+class RecipeError(UserError):
+    """An error in the code of a recipe: its file, line and function, and what Python says. `__cause__` has the traceback."""
+
+
+def recipe_error(error: BaseException) -> RecipeError | None:
+    """The place in a recipe file where an error was raised, or None if no recipe had a part in it."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    places = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").startswith(MODULE_PREFIX)]
+    if not places:
+        return None
+    frame, line = places[-1]
+    place = traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name)
+    what = str(error).strip().partition("\n")[0][:200]
+    found = RecipeError(
+        f"{_shown_path(place.filename)}, line {line}, in {place.name}: {place.line}",
+        f"{type(error).__name__}: {what}" if what else type(error).__name__,
+    )
+    found.__cause__ = error
+    return found
+
+
+def _shown_path(path: str) -> str:
+    """A path relative to the working folder if it is below it."""
+    with suppress(ValueError, OSError):
+        return str(Path(path).relative_to(Path.cwd()))
+    return path
 
 
 class _Source(SourceFileLoader):
@@ -45,7 +78,7 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
     from aelab.recipe import Recipe
 
     _define_old_names(Recipe)
-    module_name = f"aelab_recipe_{recipe_file.name}_{recipe_file.sha256[:8]}"
+    module_name = f"{MODULE_PREFIX}{recipe_file.name}_{recipe_file.sha256[:8]}"
     loader = _Source(module_name, recipe_file)
     spec = importlib.util.spec_from_loader(module_name, loader)
     assert spec is not None
@@ -133,9 +166,12 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
         )
     try:
         return recipe(image, *[classes] * expected.takes_classes, **values)
-    except (ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:
         if out_of_memory(error):
             raise no_memory() from error
+        fault = recipe_error(error)
+        if fault and not isinstance(error, ValueError):
+            raise fault from error
         raise UserError(f"{recipe_file.name} does not accept these options: {error}", code=2) from error
 
 

@@ -1,11 +1,22 @@
 """Tables of tracked runs, and their formats. pandas is imported only when a table is made."""
 
-from aelab.results.compare import comparable, comparison, grouped, labels, markable, mixed, pivot
+from aelab.results.compare import (
+    EITHER,
+    comparable,
+    comparison,
+    default_metrics,
+    grouped,
+    labels,
+    markable,
+    mixed,
+    pivot,
+)
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records
 from aelab.results.lecture import NOTHING_TO_SHOW, TABLES
 from aelab.results.listing import LISTING_COLUMNS, LISTING_HEADINGS, listing_order, listing_row
 
 __all__ = [
+    "EITHER",
     "LISTING_COLUMNS",
     "LISTING_HEADINGS",
     "NOTHING_TO_SHOW",
@@ -14,6 +25,7 @@ __all__ = [
     "comparable",
     "comparison",
     "csv",
+    "default_metrics",
     "grouped",
     "labels",
     "latex",

@@ -59,12 +59,11 @@ EITHER = "best or last/"  # the split of a column for runs of which some keep th
 def comparison(runs: "Sequence[RunInfo]", metrics: Sequence[str] = ()) -> "pd.DataFrame":
     """One row per run; the columns are the options in which the runs differ, and metrics.
 
-    Without `metrics`, they are those of the test set if all runs have been evaluated, else the validation metrics of the kept
-    weights, as best/NAME, last/NAME or, if the runs differ in that, "best or last/NAME".
+    Without `metrics`, they are the first of `default_metrics`.
     """
     import pandas as pd
 
-    names = list(metrics) or _default_metrics(runs)
+    names = list(metrics) or default_metrics(runs)[0]
     shown = differences(runs)
     rows = []
     for run in runs:
@@ -99,7 +98,7 @@ def grouped(runs: "Sequence[RunInfo]", by: Sequence[str], metrics: Sequence[str]
     """
     import pandas as pd
 
-    names = list(metrics) or _default_metrics(runs)
+    names = list(metrics) or default_metrics(runs)[0]
     rows = [
         {
             **{key: key_of(run, key) for key in by},
@@ -186,18 +185,15 @@ def markable(runs: "Sequence[RunInfo]", names: Sequence[str]) -> list[str]:
     """The columns among `names` in which a best value may be marked.
 
     All runs must have been trained on the same data. A loss or a likelihood is compared only within one recipe and one kind
-    of likelihood, as a density of grey values is not a probability of binary pixels; an error of reconstructions only within
-    one code size. A baseline is never marked.
+    of likelihood; an error of reconstructions only within one code size. A baseline is never marked.
     """
     if len({run.tags.get("aelab.data_fingerprint") for run in runs}) > 1:
         return []
     found = []
     for name in names:
-        having = [run for run in runs if metric_of(run, name) is not None]
-        kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
-        sizes = {run.params.get("latent_dim") for run in having}
-        short = name.rsplit("/", 1)[-1]
-        unlike = (short in RECIPE_SPECIFIC and len(kinds) > 1) or (short in BETTER_WITH_LONGER_CODES and len(sizes) > 1)
+        sizes = {run.params.get("latent_dim") for run in runs if metric_of(run, name) is not None}
+        unlike_codes = name.rsplit("/", 1)[-1] in BETTER_WITH_LONGER_CODES and len(sizes) > 1
+        unlike = unlike_codes or _differs_in_meaning(runs, name)
         if name != "seconds" and not against(name)[0] and not unlike:
             found.append(name)
     return found
@@ -232,30 +228,46 @@ def metric_of(run: "RunInfo", name: str) -> float | None:
     return run.metrics.get(name)
 
 
-def _default_metrics(runs: "Sequence[RunInfo]") -> list[str]:
-    """The main metrics, all of one split so that they can be compared."""
+def default_metrics(runs: "Sequence[RunInfo]") -> tuple[list[str], list[str]]:
+    """The columns of a comparison where none are asked for, and those that are left out as each recipe means its own by them.
+
+    They are the main metrics of the test images if all runs have been evaluated. Else they are the validation metrics of the
+    kept weights: best/NAME, last/NAME or, if the runs that have it differ in that, "best or last/NAME".
+    """
     if all("test/loss" in run.metrics for run in runs):
-        split = "test/"
-        found = [key.removeprefix(split) for run in runs for key in run.metrics if key.startswith(split)]
+        found = [key for run in runs for key in run.metrics if key.startswith("test/")]
     else:
-        split = _validation_split(runs)
-        found = [name for run in runs for name in run.validation]
-    return [
-        split + name
-        for name in dict.fromkeys(found)
-        if name.removesuffix(f"_{_extractor(name)}") not in SHOWN_ON_REQUEST
+        found = [_validation_split(runs, name) + name for run in runs for name in run.validation]
+    main = [name for name in dict.fromkeys(found) if _is_main(name.partition("/")[2])]
+    own = [name for name in main if _differs_in_meaning(runs, name)]
+    return [name for name in main if name not in own], own
+
+
+def _is_main(name: str) -> bool:
+    """Whether a metric, without its split, is shown where it is not asked for."""
+    return (
+        name.removesuffix(f"_{_extractor(name)}") not in SHOWN_ON_REQUEST
         and "/" not in name
         and not against(name)[0]
         and not name.endswith("_se")
-    ]
+    )
 
 
-def _validation_split(runs: "Sequence[RunInfo]") -> str:
-    """The split best/ if all runs keep their best weights, last/ if all keep their last ones, else EITHER."""
-    splits = {
-        "best/" if any(key.startswith("best/") for key in run.metrics) else "last/" for run in runs if run.validation
-    }
-    return EITHER if len(splits) > 1 else next(iter(splits), "best/")
+def _differs_in_meaning(runs: "Sequence[RunInfo]", name: str) -> bool:
+    """Whether the runs that have this metric mean different things by it.
+
+    A recipe's loss is its own, and a density of grey values is not a probability of binary pixels.
+    """
+    having = [run for run in runs if metric_of(run, name) is not None]
+    kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
+    return name.rsplit("/", 1)[-1] in RECIPE_SPECIFIC and len(kinds) > 1
+
+
+def _validation_split(runs: "Sequence[RunInfo]", name: str) -> str:
+    """The split best/ if all runs with this metric keep their best weights, last/ if all keep their last ones, else EITHER."""
+    having = [run for run in runs if name in run.validation]
+    splits = {"best/" if any(key.startswith("best/") for key in run.metrics) else "last/" for run in having}
+    return EITHER if len(splits) > 1 else splits.pop()
 
 
 def value_of(text: str | None) -> object:

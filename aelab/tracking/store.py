@@ -21,7 +21,7 @@ from aelab.tracking.naming import find_run
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, hold, is_gone, origin, this_process
 from aelab.tracking.sender import restore_command
-from aelab.tracking.trouble import reason_of, refused, waiting
+from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting
 from aelab.tracking.writer import RunWriter
 
 RUNS_PER_REQUEST = 1000
@@ -248,7 +248,7 @@ class Store:
                 except MlflowException as error:
                     if not (filter_string and refused(error)):
                         raise
-                    raise UserError(f"MLflow does not accept this filter: {reason_of(error)}.", code=2) from error
+                    raise bad_filter(filter_string, error) from error
                 found += [run_info(run) for run in page]
                 token = page.token
                 if not token:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from aelab.errors import redacted
+from aelab.errors import UserError, redacted
 from aelab.tracking.spool import Entry
 
 SILENCE_SECONDS = 5.0  # of waiting before a message
@@ -36,6 +36,23 @@ PLAIN_REASONS = [  # (message of a library, what the user is told)
         "the connection breaks",
     ),
 ]
+FILTER_REASONS = [  # (MLflow's message about a filter, what the user is told)
+    (
+        r"Expected a quoted string value",
+        "an option, a tag or a status is compared with a text in quotes, also if it is a number",
+    ),
+    (r"Expected numeric value", "a metric or a time is compared with a number without quotes"),
+    (r"Invalid attribute key '(.*?)'", r"'\1' is neither params.\1 (an option), metrics.\1 nor tags.\1"),
+    (r"Invalid entity type '(.*?)'", r"'\1.' is none of params., metrics., tags. and attributes"),
+    (r"Invalid comparator '(.*?)' not one of", r"it cannot be compared by \1"),
+    (r"found '((?:metrics|params|tags)\.[^`]*/.*?)'", "a name with a slash stands in backticks"),
+    (
+        r"Invalid (clause|comparison|filter)",
+        "it is not of the form NAME OPERATOR VALUE, or several of them joined by and",
+    ),
+    (r"contained multiple expression", "it is more than one expression"),
+]
+FILTER_EXAMPLE = """--filter 'params.latent_dim = "2" and metrics.`test/mse` < 0.02'"""
 LONGEST_METRIC_NAME = 250  # characters
 TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses with which a later attempt may succeed
 
@@ -47,6 +64,14 @@ def reason_of(error: BaseException) -> str:
         if match := re.search(pattern, text):
             return match.expand(words)
     return redacted((text or type(error).__name__).splitlines()[0])[:200].rstrip(".")
+
+
+def bad_filter(filter_string: str, error: BaseException) -> UserError:
+    """What a user is told about a filter that MLflow does not accept, with an example of one that it does."""
+    text = str(error)
+    known = (match.expand(words) for pattern, words in FILTER_REASONS if (match := re.search(pattern, text)))
+    why = next(known, reason_of(error))
+    return UserError(f"--filter {filter_string[:80]}: {why}.", f"Write it like this: {FILTER_EXAMPLE}", code=2)
 
 
 def valid_metric_name(name: str) -> bool:

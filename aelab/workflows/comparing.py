@@ -1,5 +1,6 @@
 """Pictures that compare runs: curves of a metric, and contact sheets."""
 
+import logging
 from pathlib import Path
 
 from aelab.errors import UserError
@@ -8,8 +9,10 @@ from aelab.figures import contact_sheet, curves, save
 from aelab.recipe import Autoencodes, Generates
 from aelab.results import comparison, labels
 from aelab.tracking import Store
-from aelab.workflows.listing import Comparison, present_name
+from aelab.workflows.listing import Comparison, present_name, similar_metrics
 from aelab.workflows.loading import open_run
+
+log = logging.getLogger(__name__)
 
 SHEET_IMAGES = 20  # test images on a contact sheet
 
@@ -17,15 +20,17 @@ SHEET_IMAGES = 20  # test images on a contact sheet
 def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: Store) -> Path:
     """Writes the curves of a metric over training, one per run, to a file, and returns its path.
 
-    The default is compare-METRIC.png. Raises UserError if a run does not have the metric.
+    The default is compare-METRIC.png. Runs without the metric are left out. Raises UserError if no run has it.
     """
     metric = present_name(metric, comparison_.runs)
     target = out or Path(f"compare-{metric.replace('/', '-')}.png")
     chosen = comparison_.runs
     named = zip(labels(comparison(chosen)), chosen, strict=True)
-    lines = {label: store.curve(info, metric) for label, info in named}
-    if missing := [label for label, points in lines.items() if not points]:
-        raise UserError(f"there is no metric '{metric}' in {', '.join(missing)}.", "See which: aelab ui", code=2)
+    lines = {label: points for label, info in named if (points := store.curve(info, metric))}
+    if not lines:
+        raise UserError(f"none of these runs has a metric '{metric}'.", similar_metrics(chosen, metric), code=2)
+    if without := len(chosen) - len(lines):
+        log.warning(f"{without} run{'s' * (without > 1)} without {metric} left out of the curves")
     save(target, curves(lines, metric))
     return target
 

@@ -102,6 +102,6 @@ def measure_plainly(run: Run, data: Dataset) -> Report:
     """Computes the quick metrics that a sweep compares, and logs them to the run."""
     report = measure(run.recipe, data.to(run.device), draws=0, seed=run.config.settings.seed, plain=True)
     run.store.add_metrics(run.info, report.metrics)
-    for each in diagnose_test(report.metrics):
+    for each in diagnose_test(report.metrics, run.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{run.name}: {each}")
     return report

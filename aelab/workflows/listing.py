@@ -3,17 +3,20 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from aelab import aliases, recipe_files
 from aelab.errors import UserError, checked
 from aelab.metrics import definition
 from aelab.results import (
+    EITHER,
     LISTING_COLUMNS,
     NOTHING_TO_SHOW,
     TABLES,
     comparable,
     comparison,
+    default_metrics,
     grouped,
     listing_order,
     listing_row,
@@ -162,7 +165,7 @@ def _table(
     metrics = list(dict.fromkeys(present_name(name, chosen) for name in metrics))
     for name in metrics:
         if not any(name in info.metrics for info in chosen):
-            raise UserError(f"none of these runs has a metric '{name}'.", _similar(chosen, name), code=2)
+            raise UserError(f"none of these runs has a metric '{name}'.", similar_metrics(chosen, name), code=2)
     if metrics:
         having = [info for info in chosen if any(name in info.metrics for name in metrics)]
         if without := len(chosen) - len(having):
@@ -179,6 +182,10 @@ def _table(
         log.warning(f"the runs of one row differ in {', '.join(names)} too; their mean hides it")
     if metrics:
         return frame
+    if own := default_metrics(chosen)[1]:
+        left = ", ".join(name.rsplit("/", 1)[-1] for name in own)
+        typed = own[0].replace(EITHER, "val/")
+        log.info(f"left out: {left}, by which each recipe means its own. To see one: --metric {typed}")
     names = [name for name in map(str, frame) if "/" in name and not name.endswith(" sd")]
     kept, reason = comparable(chosen, names, asked=False)
     if reason:
@@ -199,8 +206,9 @@ def present_name(metric: str, chosen: Sequence[RunInfo]) -> str:
     return new
 
 
-def _similar(chosen: list[RunInfo], name: str) -> str:
-    """What to type instead of a metric that no run has: the metrics with the same definition, if there are any."""
+def similar_metrics(chosen: list[RunInfo], name: str) -> str:
+    """What to type instead of a metric that no run has: those with the same definition, else those with a similar name."""
+    every = sorted({key for info in chosen for key in info.metrics})
     known = definition(name)
-    near = sorted({key for info in chosen for key in info.metrics if known and definition(key) == known})
+    near = [key for key in every if known and definition(key) == known] or get_close_matches(name, every, 6)
     return f"There are: {', '.join(near[:6])}" if near else "See which: aelab runs show RUN"

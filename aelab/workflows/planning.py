@@ -18,9 +18,9 @@ import torch
 
 from aelab import recipe_files
 from aelab.data import Dataset, open_data, require
-from aelab.errors import UserError
+from aelab.errors import UserError, no_memory, out_of_memory
 from aelab.evaluation import eval_mode
-from aelab.recipe import Recipe
+from aelab.recipe import Decodes, Encodes, Generates, NonFiniteError, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import valid_metric_name
 from aelab.training import LARGEST_SEED, Settings, device_name, from_values, pick_device
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 RECIPE_DEFAULTS = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings whose default is the recipe's
 LARGEST_SIDE = 100_000  # pixels
+TRIED_IMAGES = 2  # in the trial step before a run begins: one has no variance
 
 
 @dataclass(frozen=True)
@@ -133,34 +134,47 @@ class Plan:
             raise UserError("--patience: this recipe keeps its last weights, so there is no metric to stop by.", code=2)
         if not any(phase.epochs for phase in recipe.phases(settings.epochs)):
             raise UserError("there is nothing to train: with these options no phase has an epoch.", code=2)
-        if batch == 1:
-            self._refuse_single_images(recipe)
         for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
             data.train.labelled(labels, settings.seed)  # raises before there is a run
-        names: Iterable[str] = ()
-        with eval_mode(recipe), suppress(Exception):  # the training reports any other error of the loss
-            names = recipe.loss(*(part.to(device) for part in data.val.batch(slice(0, 2))))[1]
-        check_names(names, self.recipe_file.path.name)
+        self._try(recipe, min(batch, TRIED_IMAGES))
         return recipe
 
-    def _refuse_single_images(self, recipe: Recipe) -> None:
-        """Tries a step of each phase with one image, on a copy. Raises UserError if a layer normalises over the batch."""
+    def _try(self, recipe: Recipe, images: int) -> None:
+        """Tries a step of each phase, a validation and a picture on a copy of the recipe, so that no run begins in vain.
+
+        Raises RecipeError for an error in its code, and UserError if a layer normalises over a batch of one image or the store
+        would refuse the name of a metric. Weights and random state stay as they are.
+        """
+        device = next(recipe.parameters()).device
         with eval_mode(recipe):
-            phases = copy.deepcopy(recipe).train().phases(self.config.settings.epochs)
-            one = replace(self.data.train, device=next(recipe.parameters()).device).batch(slice(1))
-            for phase in phases:
-                x, y = (torch.cat([part, part]) for part in one) if phase.unlabelled else one
-                try:
-                    with torch.enable_grad():
-                        phase.step(x, y, **phase.optimizers)
-                except Exception as error:  # the training reports any other error
-                    if "more than 1 value per channel" in str(error):
-                        raise UserError(
-                            f"--batch-size 1: {self.recipe_file.name} normalises over the images of a batch, "
-                            "and one image has no variance.",
-                            "Use --batch-size 2 or more.",
-                            code=2,
-                        ) from error
+            try:
+                tried = copy.deepcopy(recipe)
+                x, y = replace(self.data.train, device=device).batch(slice(images))
+                with torch.enable_grad():
+                    for phase in tried.train().phases(self.config.settings.epochs):
+                        with suppress(NonFiniteError):
+                            parts = (torch.cat([part, part]) if phase.unlabelled else part for part in (x, y))
+                            phase.step(*parts, **phase.optimizers)
+                names = tried.eval().loss(x, y)[1]
+                codes = [tried.encode(x)] if isinstance(tried, Encodes) else []
+                codes += [tried.sample_prior(images)] if isinstance(tried, Generates) else []
+                if isinstance(tried, Decodes):
+                    for z in codes:
+                        tried.decode(z)
+            except (Exception, SystemExit) as error:
+                if out_of_memory(error):
+                    raise no_memory() from error
+                if "more than 1 value per channel" in str(error):
+                    raise UserError(
+                        f"--batch-size 1: {self.recipe_file.name} normalises over the images of a batch, "
+                        "and one image has no variance.",
+                        "Use --batch-size 2 or more.",
+                        code=2,
+                    ) from error
+                if fault := recipe_files.recipe_error(error):
+                    raise fault from error
+                return  # an error of ours, which the training will report
+        check_names(names, self.recipe_file.path.name)
 
 
 def plan(

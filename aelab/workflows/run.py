@@ -135,6 +135,19 @@ class Run:
 
         return evaluate(self, **options).series()
 
+    def curve(self, metric: str) -> "pd.Series[float]":
+        """The values of a metric over the training: by epoch for train/NAME and val/NAME, by step for step/NAME.
+
+        Raises UserError if the run has no such metric.
+        """
+        import pandas as pd
+
+        if not (points := self.store.curve(self.info, metric)):
+            known = sorted({name for name in self.metrics if name.startswith(("train/", "val/", "step/"))})
+            raise UserError(f"{self.name} has no metric '{metric}'.", f"There are: {', '.join(known)}", code=2)
+        steps, values = zip(*points, strict=True)
+        return pd.Series(values, index=pd.Index(steps, name="step"), name=metric)
+
     def figures(self) -> "dict[str, Figure]":
         """matplotlib figures by name: reconstructions, samples and interpolations, as far as the recipe supports them."""
         from aelab.workflows.drawing import figures

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from aelab.errors import UserError, no_memory, out_of_memory
+from aelab.recipe_files import recipe_error
 from aelab.tracking import RunWriter, Status
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
         close("KILLED", "stopped by SIGINT, twice")
         raise
     except BaseException as error:
-        close("FAILED", "out of memory" if out_of_memory(error) else str(error) or type(error).__name__)
+        close("FAILED", "out of memory" if out_of_memory(error) else str(recipe_error(error) or error) or repr(error))
         if out_of_memory(error):
             raise no_memory() from error
         raise
