@@ -46,7 +46,8 @@ class Comparison:
 def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
     """The tracked runs as a pandas DataFrame, newest first, one row each, as `aelab runs` lists them.
 
-    The runs of a sweep follow their parent. `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises UserError if there is no store.
+    The runs of a sweep follow their parent. `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises
+    UserError if there is no store.
     """
     import pandas as pd
 

@@ -130,7 +130,8 @@ class Run:
     def evaluate(self, **options: Any) -> "pd.Series[float]":
         """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate.
 
-        Their units are on the page of the metrics. Raises UserError as aelab.evaluate does."""
+        Their units are on the page of the metrics. Raises UserError as aelab.evaluate does.
+        """
         from aelab.workflows.evaluating import evaluate
 
         return evaluate(self, **options).series()

@@ -50,7 +50,8 @@ class Sweep:
     def table(self) -> "pd.DataFrame":
         """One row per latent dimension: mean and standard deviation of each error over seeds, and the error of PCA.
 
-        The errors are of the test images: mse per pixel, sse per image, psnr in dB. With one seed there are no standard deviations. Raises UserError if no run succeeded.
+        The errors are of the test images: mse per pixel, sse per image, psnr in dB. With one seed there are no standard
+        deviations. Raises UserError if no run succeeded.
         """
         if not self.rows:
             raise UserError("no point of the sweep succeeded, so there is no table.", *self.failed[:2])
