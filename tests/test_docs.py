@@ -196,4 +196,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     vae = (ROOT / "build/site/models/vae/index.html").read_text(encoding="utf-8")
     assert "<math" in vae
     assert 'href="../../sources/#recipes-vae"' in vae
-    assert "reparameterisation" in (ROOT / "build/site/sources/index.html").read_text(encoding="utf-8")  # recipes/vae.py
+    assert "reparameterisation" in (ROOT / "build/site/sources/index.html").read_text(
+        encoding="utf-8"
+    )  # recipes/vae.py
