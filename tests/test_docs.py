@@ -178,6 +178,16 @@ def test_the_tables_of_the_models_are_up_to_date(monkeypatch):
     assert not stale, "renew them: python -m docs.model_tables"
 
 
+@pytest.mark.parametrize("name", recipe_files.available())
+def test_a_page_defines_each_term_of_the_loss(name):
+    data = aelab.open_data("digits")
+    recipe = recipe_files.build(recipe_files.find(name), data.image, {}, len(data.classes))
+    x, y = data.train.batch(slice(8))
+    _, terms = recipe.loss(x, y)
+    (named,) = re.findall(r"<!-- metrics: (.+) -->", (ROOT / f"docs/models/{name}.md").read_text(encoding="utf-8"))
+    assert set(terms) <= set(named.split())
+
+
 def test_the_site_is_built_without_a_warning(tmp_path):
     pytest.importorskip("zensical", reason="the packages of the site: uv sync --group docs")
     pytest.importorskip("math_core")
