@@ -356,7 +356,7 @@ def test_an_error_in_a_recipe_has_its_place_before_there_is_a_run(cli, here, lin
     number = text[:end].count("\n") + 1
     answer = cli("train", "./mine.py", *FAST)
     assert answer.code == 1 and Store().runs() == []
-    first, second = answer.err.splitlines()
+    *_, first, second = answer.err.splitlines()
     assert first == f"error: mine.py, line {number}, in {function}: {line}"
     assert re.match(r"(RuntimeError|SystemExit|KeyError|AttributeError): ", second)
     assert "Traceback" in cli("train", "./mine.py", *FAST[:-1], "--verbose").err
