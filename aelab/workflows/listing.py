@@ -44,9 +44,10 @@ class Comparison:
 
 @checked
 def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
-    """The tracked runs, newest first, one row each, as `aelab runs` lists them; those of a sweep follow their parent.
+    """The tracked runs as a pandas DataFrame, newest first, one row each, as `aelab runs` lists them.
 
-    `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises UserError if there is no store.
+    The runs of a sweep follow their parent. `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises
+    UserError if there is no store.
     """
     import pandas as pd
 

@@ -33,7 +33,9 @@ BLOCK = 250  # images at once
 class Run:
     """A trained run: its recipe with the best weights, or the last ones if no metric was monitored.
 
-    Images are (N, C, H, W) with pixels in [0, 1], and codes (N, D). Results are on the CPU; numpy arrays are accepted too.
+    It comes from `aelab.train` and `aelab.load`. Images are (N, C, H, W) with pixels in [0, 1], and codes (N, D), both
+    float32. Results are on the CPU; numpy arrays are accepted too. `recipe` is the model itself, on `device`; `image` is the
+    shape (C, H, W) of an image, and `classes` the number K of classes, 0 if the data have none.
     """
 
     info: RunInfo  # what the store knows about it
@@ -48,10 +50,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """MLflow's id of the run, 32 hexadecimal digits."""
         return self.info.id
 
     @property
     def name(self) -> str:
+        """The name of the run, such as vae-3f0c1a."""
         return self.info.name
 
     @property
@@ -124,7 +128,10 @@ class Run:
             return self.recipe.decode(self.recipe.sample_prior(n)).cpu()
 
     def evaluate(self, **options: Any) -> "pd.Series[float]":
-        """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate."""
+        """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate.
+
+        Their units are on the page of the metrics. Raises UserError as aelab.evaluate does.
+        """
         from aelab.workflows.evaluating import evaluate
 
         return evaluate(self, **options).series()
@@ -143,7 +150,7 @@ class Run:
         return pd.Series(values, index=pd.Index(steps, name="step"), name=metric)
 
     def figures(self) -> "dict[str, Figure]":
-        """matplotlib figures of reconstructions, samples and interpolations, as far as the recipe supports them."""
+        """matplotlib figures by name: reconstructions, samples and interpolations, as far as the recipe supports them."""
         from aelab.workflows.drawing import figures
 
         return figures(self)

@@ -56,9 +56,12 @@ def train(
     """Trains a recipe, given by its name or by the path of its file, and returns the run with the kept weights.
 
     The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
-    own, such as `latent_dim`. If the last run of the same training was stopped, `resume_stopped` decides whether to continue
-    it instead; by default there is a warning and a new run. Raises UserError if the training cannot begin or fails, and
-    Stopped if a signal ends it; the status of the run says so.
+    own, such as `latent_dim`. Where `epochs`, `batch_size` (in images), `ema`, `schedule` or `warmup` (in steps) is None,
+    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `start` names a run whose weights come first.
+
+    If the last run of the same training was stopped, `resume_stopped` decides whether to continue it instead; by default
+    there is a warning and a new run. Raises UserError if the training cannot begin or fails, and Stopped if a signal ends
+    it; the status of the run says so.
     """
     planned = plan(
         str(recipe),

@@ -36,7 +36,11 @@ ERRORS = ("mse", "sse", "psnr")
 
 @dataclass(frozen=True)
 class Sweep:
-    """The result of a sweep: its parent run, a row for each run, its pictures, and which points failed and why."""
+    """The result of `aelab.sweep`.
+
+    `info` is the parent run, `rows` has a row for each run, `pictures` the files of the curve and of the contact sheets, and
+    `failed` says of each point that failed why.
+    """
 
     info: RunInfo
     rows: list[dict[str, object]]
@@ -46,7 +50,8 @@ class Sweep:
     def table(self) -> "pd.DataFrame":
         """One row per latent dimension: mean and standard deviation of each error over seeds, and the error of PCA.
 
-        With one seed there are no standard deviations. Raises UserError if no run succeeded.
+        The errors are of the test images: mse per pixel, sse per image, psnr in dB. With one seed there are no standard
+        deviations. Raises UserError if no run succeeded.
         """
         if not self.rows:
             raise UserError("no point of the sweep succeeded, so there is no table.", *self.failed[:2])
