@@ -8,24 +8,32 @@ import json
 import logging
 import os
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console as RichConsole
-from rich.console import JustifyMethod
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from aelab.errors import shown, visible
 from aelab.metrics import number
 from aelab.progress_bar import Bar, show_with
 
-ESTIMATE_AFTER = 3.0  # seconds of work, before the time left is estimated
-LONG_WAIT = 10.0  # seconds: a shorter time left is not mentioned
+ARROWS = {"lower": "↓", "higher": "↑"}
+GAP = 2  # spaces between the columns of a table
+READABLE = 24  # columns that a shortened cell keeps, before other columns are left out for it
+SHORTEST = 12  # columns that it keeps in any case
+FIRST_LINE = 3.0  # seconds of work without a moving bar, before a line says how far it is
+NEXT_LINE = 60.0  # seconds between such lines, at most
 SHOWN_AFTER = 0.3  # seconds of work, before a bar is shown
+
+_Cells = dict[str, list[str]]  # the columns of a table, by their headings
 
 
 class Terminal(RichConsole):
@@ -55,6 +63,7 @@ class Console:
         )  # a file is wide
         self.err = Terminal(stderr=True, soft_wrap=True, highlight=False)
         self._moving = self.err.is_terminal and not self.err.is_dumb_terminal and not quiet
+        self._notes = not quiet
         logger = logging.getLogger("aelab")
         logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, _Handler)]
         logger.addHandler(_Handler(self.err))
@@ -87,26 +96,81 @@ class Console:
         for line in rest:
             self.err.print(Text(line))
 
-    def table(self, rows: Sequence[Mapping[str, object]], title: str = "", right: Collection[str] = ()) -> None:
-        """Prints rows with the same keys as a table to stdout. Numbers and the columns in `right` are aligned right."""
+    def table(
+        self,
+        rows: Sequence[Mapping[str, object]],
+        title: str = "",
+        right: Collection[str] = (),
+        *,
+        drop: Sequence[str] = (),
+        shorten: str = "",
+        wrap: str = "",
+        section: str = "",
+    ) -> None:
+        """Prints rows with the same keys as a table to stdout. Numbers and the columns in `right` are aligned right.
+
+        A table that is too wide for the terminal: the cells of the column `shorten` lose their middle, then the columns of
+        `drop` are left out in that order, and a line on stderr names them. What is still too wide is printed in parts, each
+        with the first column. No cell is cut or broken, except that the column `wrap`, of prose, breaks between words.
+        The values of the column `section` are headings above their rows.
+        """
         if not rows:
             return
         if title:
             self.result(title)
-        table = Table(header_style="bold", box=None, pad_edge=False)
-        for name in rows[0]:
-            numeric = name in right or all(isinstance(row[name], (int, float, type(None))) for row in rows)
-            justify: JustifyMethod = "right" if numeric else "left"
-            table.add_column(Text(visible(name)), justify=justify, overflow="fold", no_wrap=numeric)
-        for row in rows:
-            table.add_row(*(Text(visible(number(value))) for value in row.values()))
-        self.out.print(table, soft_wrap=False)
+        right = {name for name in rows[0] if name in right or all(_is_number(row[name]) for row in rows)}
+        cells = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
+        heads = [visible(str(row.get(section, ""))) for row in rows]
+        cells, dropped = _fitted(cells, self.out.width, drop, shorten)
+        for part in _parts(cells, self.out.width, wrap):
+            self._part(part, heads, right, wrap)
+        if dropped and self._notes:
+            left = f"Left out, as the terminal is narrow: {', '.join(dropped)}. All: --json, or | cat"
+            self.err.print(Text(textwrap.fill(left, self.out.width), style="dim"))
+
+    def fields(self, values: Mapping[str, str]) -> None:
+        """Prints names and values, one a line, without those that are empty. No value is cut or broken: the terminal wraps it."""
+        shown = {name: visible(value) for name, value in values.items() if value}
+        width = max(map(len, shown), default=0)
+        for name, value in shown.items():
+            self.out.print(Text(f"{name:<{width}}  ", style="bold") + Text(value, style="not bold"))
+
+    def metrics(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
+        """Prints rows of metrics by their sections, with an arrow for the direction that is better."""
+        shown = [{key: self.arrow(str(v)) if key == "better" else v for key, v in row.items()} for row in rows]
+        arrows = [{"" if key == "better" else key: value for key, value in row.items()} for row in shown]
+        self.table(arrows, title, section="section", drop=["unit"])
+
+    def arrow(self, better: str) -> str:
+        """The mark for "lower" or "higher": an arrow, or the word where the encoding of stdout has no arrows."""
+        try:
+            ARROWS.get(better, "").encode(self.out.encoding)
+        except (UnicodeEncodeError, LookupError):
+            return better
+        return ARROWS.get(better, "")
+
+    def _part(self, cells: _Cells, heads: Sequence[str], right: Collection[str], wrap: str) -> None:
+        """Prints columns that fit side by side. Lines do not end in spaces."""
+        widths = {name: _width(name, cells) for name in cells}
+        if wrap in widths:
+            widths[wrap] = min(widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - GAP * (len(widths) - 1))
+        self.out.print(Text(_line({name: visible(name) for name in cells}, widths, right), style="bold"))
+        for k, head in enumerate(heads):
+            if head and (k == 0 or head != heads[k - 1]):
+                self.out.print(Text(head, style="bold"))
+            row = {name: column[k] for name, column in cells.items()}
+            lines = textwrap.wrap(row[wrap], widths[wrap], break_long_words=False) if wrap in row else []
+            for n, text in enumerate(lines or [""]):
+                shown = (row if n == 0 else dict.fromkeys(row, "")) | ({wrap: text} if wrap in row else {})
+                self.out.print(Text(_line(shown, widths, right)))
 
     @contextmanager
-    def _bar(self, title: str, total: int, done: int, estimate: bool) -> Iterator[Bar]:
-        """A bar on stderr. Where a bar cannot move, with `estimate`, one line says how much time is left."""
+    def _bar(self, title: str, total: int, done: int, lines: bool) -> Iterator[Bar]:
+        """A bar on stderr. Where a bar cannot move, with `lines`, a line now and then says how far the work is."""
         if not self._moving:
-            yield _Line(title, total, done, estimate)
+            line = _Line(title, total, done)
+            with line.reporting() if lines else nullcontext():
+                yield line
             return
         # On a narrow terminal only the text is cut.
         progress = Progress(
@@ -173,43 +237,103 @@ class _Moving:
 
 
 class _Line:
-    """A bar that is not shown. With `estimate` it logs once how much time is left, if that is long."""
+    """A bar that is not shown. Every now and then it logs how far the work is, also while no part of it is finished."""
 
     visible = False
 
-    def __init__(self, title: str, total: int, done: int, estimate: bool) -> None:
-        self._title, self._total, self._done = title, total, done
-        self._estimated = not estimate
-        self._first: tuple[float, float] | None = None  # time and parts done, when the first part was done
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self._title, self._total, self._done, self._before = title, total, done, done
+        self._started, self._ended = time.monotonic(), threading.Event()
 
     def update(self, done: int, title: str | None = None, text: str | None = None) -> None:
         self._done = done
-        self._estimate()
 
     def advance(self, parts: int) -> None:
         self._done += parts
-        self._estimate()
 
-    def _estimate(self) -> None:
-        """Logs how much time is left, from the time that the parts since the first one took."""
-        if self._estimated:
-            return
-        now = time.monotonic()
-        if self._first is None:
-            self._first = now, self._done
-            return
-        spent, done = now - self._first[0], self._done - self._first[1]
-        if (
-            spent > ESTIMATE_AFTER
-            and done
-            and self._total
-            and (left := spent * (self._total - self._done) / done) > LONG_WAIT
-        ):
-            share = 100 * self._done / self._total
-            logging.getLogger("aelab").info(f"{self._title}: {share:.0f} % done, about {duration(left)} left")
-            self._estimated = True
+    @contextmanager
+    def reporting(self) -> Iterator["_Line"]:
+        """Logs during the block: after FIRST_LINE seconds, and then after twice as long each time, at most NEXT_LINE."""
+        reporter = threading.Thread(target=self._report, daemon=True)
+        reporter.start()
+        try:
+            yield self
+        finally:
+            self._ended.set()
+            reporter.join()
+
+    def _report(self) -> None:
+        wait = FIRST_LINE
+        while not self._ended.wait(wait):
+            logging.getLogger("aelab").info(self.where())
+            wait = min(2 * wait, NEXT_LINE)
+
+    def where(self) -> str:
+        """How far the work is, and how much time is left if its parts take equally long."""
+        done = self._done - self._before
+        if not done or not self._total:
+            return f"{self._title} ..."
+        left = (time.monotonic() - self._started) * (self._total - self._done) / done
+        return f"{self._title}: {100 * self._done / self._total:.0f} % done, about {_about(left)} left"
 
 
-def duration(seconds: float) -> str:
-    """A duration as text, such as 40 s or 3 min."""
+def _about(seconds: float) -> str:
+    """A duration that was estimated: 40 s, 3 min."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, type(None)))
+
+
+def _width(name: str, cells: _Cells) -> int:
+    return max(map(cell_len, (visible(name), *cells[name])))
+
+
+def _total(cells: _Cells) -> int:
+    """The columns of the terminal that a table takes."""
+    return sum(_width(name, cells) for name in cells) + GAP * (len(cells) - 1)
+
+
+def _fitted(cells: _Cells, width: int, drop: Sequence[str], shorten: str) -> tuple[_Cells, list[str]]:
+    """A table that fits if it can, and the names of the columns that were left out for that."""
+    dropped: list[str] = []
+    for name, shortest in [("", READABLE), *((name, READABLE) for name in drop), ("", SHORTEST)]:
+        if name in cells:
+            cells = {each: column for each, column in cells.items() if each != name}
+            dropped.append(name)
+        room = max(shortest, width - _total(cells) + _width(shorten, cells)) if shorten in cells else 0
+        short = {**cells, shorten: [_shortened(cell, room) for cell in cells[shorten]]} if shorten in cells else cells
+        if _total(short) <= width:
+            break
+    return short, dropped
+
+
+def _shortened(text: str, width: int) -> str:
+    """A text without its middle if it is longer than `width`."""
+    if cell_len(text) <= width:
+        return text
+    end = (width - 1) // 2
+    return chop_cells(text, width - 1 - end)[0] + "…" + chop_cells(text[::-1], end)[0][::-1]
+
+
+def _parts(cells: _Cells, width: int, wrap: str) -> Iterator[_Cells]:
+    """A table in parts that fit, each with the first column; a column that wraps does not count as too wide."""
+    first, *others = cells
+    part = {first: cells[first]}
+    for name in others:
+        wider = {**part, name: cells[name]}
+        if len(part) > 1 and _total({n: column for n, column in wider.items() if n != wrap}) > width:
+            yield part
+            wider = {first: cells[first], name: cells[name]}
+        part = wider
+    yield part
+
+
+def _line(row: Mapping[str, str], widths: Mapping[str, int], right: Collection[str]) -> str:
+    """A row whose cells are padded to the widths of their columns."""
+    padded = []
+    for name, cell in row.items():
+        space = " " * (widths[name] - cell_len(cell))
+        padded.append(space + cell if name in right else cell + space)
+    return (" " * GAP).join(padded).rstrip()

@@ -3,11 +3,19 @@
 from aelab.results.compare import comparable, comparison, grouped, labels, markable, mixed, pivot
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records
 from aelab.results.lecture import NOTHING_TO_SHOW, TABLES
-from aelab.results.listing import LISTING_COLUMNS, LISTING_HEADINGS, listing_order, listing_row
+from aelab.results.listing import (
+    LEAST_IMPORTANT,
+    LISTING_COLUMNS,
+    listing_order,
+    listing_row,
+    short_diagnosis,
+    shown_row,
+    training_rows,
+)
 
 __all__ = [
+    "LEAST_IMPORTANT",
     "LISTING_COLUMNS",
-    "LISTING_HEADINGS",
     "NOTHING_TO_SHOW",
     "TABLES",
     "cells",
@@ -25,4 +33,7 @@ __all__ = [
     "number_columns",
     "pivot",
     "records",
+    "short_diagnosis",
+    "shown_row",
+    "training_rows",
 ]

@@ -124,6 +124,7 @@ def start_run(
                 "aelab.data": data.name,
                 "aelab.data_fingerprint": data.fingerprint,
                 "aelab.data_note": data.note,
+                **given({"aelab.monitor": recipe.monitor}),
             },
             dataset={
                 "name": data.name,
