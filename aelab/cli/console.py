@@ -117,7 +117,7 @@ class Console:
         if not rows:
             return
         if title:
-            self.result(title)
+            self.result(title.strip())
         right = {name for name in rows[0] if name in right or all(_is_number(row[name]) for row in rows)}
         cells = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
         heads = [visible(str(row.get(section, ""))) for row in rows]
@@ -126,14 +126,18 @@ class Console:
             self._part(part, heads, right, wrap)
         if dropped and self._notes:
             left = f"Left out, as the terminal is narrow: {', '.join(dropped)}. All: --json, or | cat"
-            self.err.print(Text(textwrap.fill(left, self.out.width), style="dim"))
+            self.err.print(Text(folded(left, self.out.width), style="dim"))
 
-    def fields(self, values: Mapping[str, str]) -> None:
-        """Prints names and values, one a line, without those that are empty. No value is cut or broken: the terminal wraps it."""
+    def fields(self, values: Mapping[str, str], prose: Collection[str] = ()) -> None:
+        """Prints names and values, one a line, without those that are empty.
+
+        Values of `prose` break between words; others are never cut or broken, so that they can be copied.
+        """
         shown = {name: visible(value) for name, value in values.items() if value}
-        width = max(map(len, shown), default=0)
+        width = max(map(len, shown), default=0) + GAP
         for name, value in shown.items():
-            self.out.print(Text(f"{name:<{width}}  ", style="bold") + Text(value, style="not bold"))
+            text = folded(value, self.out.width, " " * width) if name in prose else " " * width + value
+            self.out.print(Text(name.ljust(width), style="bold") + Text(text[width:], style="not bold"))
 
     def metrics(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
         """Prints rows of metrics by their sections, with an arrow for the direction that is better."""
@@ -159,7 +163,7 @@ class Console:
             if head and (k == 0 or head != heads[k - 1]):
                 self.out.print(Text(head, style="bold"))
             row = {name: column[k] for name, column in cells.items()}
-            lines = textwrap.wrap(row[wrap], widths[wrap], break_long_words=False) if wrap in row else []
+            lines = folded(row[wrap], widths[wrap]).split("\n") if wrap in row else []
             for n, text in enumerate(lines or [""]):
                 shown = (row if n == 0 else dict.fromkeys(row, "")) | ({wrap: text} if wrap in row else {})
                 self.out.print(Text(_line(shown, widths, right)))
@@ -277,6 +281,11 @@ class _Line:
         return f"{self._title}: {100 * self._done / self._total:.0f} % done, about {_about(left)} left"
 
 
+def folded(text: str, width: int, indent: str = "") -> str:
+    """A text in lines that break between words, each after `indent`; a longer word stays whole, as a path must."""
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 def _about(seconds: float) -> str:
     """A duration that was estimated: 40 s, 3 min."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
@@ -298,8 +307,9 @@ def _total(cells: _Cells) -> int:
 def _fitted(cells: _Cells, width: int, drop: Sequence[str], shorten: str) -> tuple[_Cells, list[str]]:
     """A table that fits if it can, and the names of the columns that were left out for that."""
     dropped: list[str] = []
-    for name, shortest in [("", READABLE), *((name, READABLE) for name in drop), ("", SHORTEST)]:
-        if name in cells:
+    steps: list[tuple[str | None, int]] = [(None, READABLE), *((name, READABLE) for name in drop), (None, SHORTEST)]
+    for name, shortest in steps:
+        if name is not None and name in cells:
             cells = {each: column for each, column in cells.items() if each != name}
             dropped.append(name)
         room = max(shortest, width - _total(cells) + _width(shorten, cells)) if shorten in cells else 0

@@ -90,7 +90,7 @@ def show(
     facts |= {name: info.tags.get(f"aelab.{name}", "") for name in ("diagnostics", "reason", "device", "version")}
     facts |= {"commit": info.tags.get("mlflow.source.git.commit", "")}
     facts["files"] = info.artifacts.removeprefix("file://")
-    console.fields(facts)
+    console.fields(facts, prose=["diagnostics", "reason"])
     if info.params:
         console.table([{"option": key, "value": value} for key, value in info.params.items()], " ", wrap="value")
     console.metrics(training_rows(info), " ")
