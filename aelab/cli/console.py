@@ -7,6 +7,7 @@ markup.
 import json
 import logging
 import os
+import re
 import sys
 import textwrap
 import threading
@@ -22,7 +23,7 @@ from rich.table import Column
 from rich.text import Text
 
 from aelab.errors import shown, visible
-from aelab.metrics import number
+from aelab.metrics import definition, number
 from aelab.progress_bar import Bar, show_with
 
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -31,6 +32,7 @@ READABLE = 24  # columns that a shortened cell keeps, before other columns are l
 SHORTEST = 12  # columns that it keeps in any case
 FIRST_LINE = 3.0  # seconds of work without a moving bar, before a line says how far it is
 NEXT_LINE = 60.0  # seconds between such lines, at most
+COPIED = re.compile(r"\baelab |\n|(^|\s)[~.]?/|:/")  # in a message: a command, lines of its own, a path, an address
 SHOWN_AFTER = 0.3  # seconds of work, before a bar is shown
 
 _Cells = dict[str, list[str]]  # the columns of a table, by their headings
@@ -45,6 +47,10 @@ class Terminal(RichConsole):
     def print(self, *objects: Any, **how: Any) -> None:
         with suppress(OSError) if self.stderr else nullcontext():
             super().print(*objects, **how)
+
+    def prose(self, text: str) -> str:
+        """A line as a terminal shows it: broken between words, unless it holds a command or a path to copy."""
+        return text if not self.is_terminal or COPIED.search(text) else folded(text, self.width, indent="  ", first="")
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -70,9 +76,9 @@ class Console:
         logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
         show_with(self._bar)
 
-    def result(self, text: str) -> None:
-        """Prints one line of the result to stdout."""
-        self.out.print(Text(visible(text)))
+    def result(self, text: str, prose: bool = False) -> None:
+        """Prints one line of the result to stdout. On a terminal `prose` breaks between words."""
+        self.out.print(Text(self.out.prose(visible(text)) if prose else visible(text)))
 
     def block(self, text: str) -> None:
         """Prints a result of several lines to stdout."""
@@ -88,6 +94,11 @@ class Console:
     def note(self, text: str) -> None:
         """Prints a remark to stderr, unless the console is quiet."""
         logging.getLogger("aelab").info(text)
+
+    def next(self, *commands: str) -> None:
+        """Prints commands to type next to stderr, one a line, unless the console is quiet. None is broken: it can be copied."""
+        for k, command in enumerate(commands):
+            self.note(("next     " if k == 0 else "         ") + command)
 
     def error(self, text: str) -> None:
         """Prints the error that ends the command to stderr."""
@@ -106,26 +117,37 @@ class Console:
         shorten: str = "",
         wrap: str = "",
         section: str = "",
+        marked: Collection[str] = (),
+        turn: bool = False,
     ) -> None:
         """Prints rows with the same keys as a table to stdout. Numbers and the columns in `right` are aligned right.
 
         A table that is too wide for the terminal: the cells of the column `shorten` lose their middle, then the columns of
-        `drop` are left out in that order, and a line on stderr names them. What is still too wide is printed in parts, each
-        with the first column. No cell is cut or broken, except that the column `wrap`, of prose, breaks between words.
-        The values of the column `section` are headings above their rows.
+        `drop` are left out in that order, and a line on stderr names them. What is still too wide is turned, with a column
+        for each row, if `turn` allows it and it then fits; else it is printed in parts, each with the first column. No cell is cut or broken, except that the column `wrap`, of prose, breaks between words.
+        The values of the column `section` are headings above their rows. The headings of the columns `marked`, which are
+        metrics, show which direction is better.
         """
         if not rows:
             return
         if title:
-            self.result(title.strip())
+            self.result(title)
+        heads = {name: f"{name} {self.arrow(known.better)}".rstrip() for name in marked if (known := definition(name))}
+        rows = [{heads.get(name, name): value for name, value in row.items()} for row in rows] if heads else rows
+        right = {heads.get(name, name) for name in right}
         right = {name for name in rows[0] if name in right or all(_is_number(row[name]) for row in rows)}
-        cells = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
-        heads = [visible(str(row.get(section, ""))) for row in rows]
-        cells, dropped = _fitted(cells, self.out.width, drop, shorten)
-        for part in _parts(cells, self.out.width, wrap):
-            self._part(part, heads, right, wrap)
+        full = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
+        sections = [visible(str(row.get(section, ""))) for row in rows]
+        cells, dropped = _fitted(full, self.out.width, drop, shorten)
+        if turn and _total(cells) > self.out.width and (turned := _turned(full, self.out.width)):
+            cells, sections = turned, [""] * (len(cells) - 1)
+            right = {*turned} - {next(iter(turned))}
+        for k, part in enumerate(_parts(cells, self.out.width, wrap)):
+            if k:
+                self.result("")
+            self._part(part, sections, right, wrap)
         if dropped and self._notes:
-            left = f"Left out, as the terminal is narrow: {', '.join(dropped)}. All: --json, or | cat"
+            left = f"Left out, as the terminal is narrow: {', '.join(dropped)}. A wider one, or | cat, shows all."
             self.err.print(Text(folded(left, self.out.width), style="dim"))
 
     def fields(self, values: Mapping[str, str], prose: Collection[str] = ()) -> None:
@@ -153,15 +175,17 @@ class Console:
             return better
         return ARROWS.get(better, "")
 
-    def _part(self, cells: _Cells, heads: Sequence[str], right: Collection[str], wrap: str) -> None:
+    def _part(self, cells: _Cells, sections: Sequence[str], right: Collection[str], wrap: str) -> None:
         """Prints columns that fit side by side. Lines do not end in spaces."""
         widths = {name: _width(name, cells) for name in cells}
         if wrap in widths:
-            widths[wrap] = min(widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - GAP * (len(widths) - 1))
+            widths[wrap] = min(
+                widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - GAP * (len(widths) - 1)
+            )
         self.out.print(Text(_line({name: visible(name) for name in cells}, widths, right), style="bold"))
-        for k, head in enumerate(heads):
-            if head and (k == 0 or head != heads[k - 1]):
-                self.out.print(Text(head, style="bold"))
+        for k, section in enumerate(sections):
+            if section and (k == 0 or section != sections[k - 1]):
+                self.out.print(Text(section, style="bold"))
             row = {name: column[k] for name, column in cells.items()}
             lines = folded(row[wrap], widths[wrap]).split("\n") if wrap in row else []
             for n, text in enumerate(lines or [""]):
@@ -212,9 +236,10 @@ class _Handler(logging.Handler):
                 return
             self._shown.add(text)
         if record.levelno >= logging.WARNING:
-            self._terminal.print(Text(f"warning: {text}", style="yellow"))
+            self._terminal.print(Text(self._terminal.prose(f"warning: {text}"), style="yellow"))
         else:
-            self._terminal.print(Text(text, style="dim" if record.levelno < logging.INFO else ""))
+            style = "dim" if record.levelno < logging.INFO else ""
+            self._terminal.print(Text(self._terminal.prose(text), style=style))
 
 
 class _Moving:
@@ -281,9 +306,19 @@ class _Line:
         return f"{self._title}: {100 * self._done / self._total:.0f} % done, about {_about(left)} left"
 
 
-def folded(text: str, width: int, indent: str = "") -> str:
-    """A text in lines that break between words, each after `indent`; a longer word stays whole, as a path must."""
-    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+def folded(text: str, width: int, indent: str = "", first: str | None = None) -> str:
+    """A text in lines that break between words, each after `indent`, or the first after `first`.
+
+    A longer word stays whole, as a path must.
+    """
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _about(seconds: float) -> str:
@@ -307,16 +342,32 @@ def _total(cells: _Cells) -> int:
 def _fitted(cells: _Cells, width: int, drop: Sequence[str], shorten: str) -> tuple[_Cells, list[str]]:
     """A table that fits if it can, and the names of the columns that were left out for that."""
     dropped: list[str] = []
-    steps: list[tuple[str | None, int]] = [(None, READABLE), *((name, READABLE) for name in drop), (None, SHORTEST)]
-    for name, shortest in steps:
+    for name in (None, *drop):
         if name is not None and name in cells:
             cells = {each: column for each, column in cells.items() if each != name}
             dropped.append(name)
-        room = max(shortest, width - _total(cells) + _width(shorten, cells)) if shorten in cells else 0
-        short = {**cells, shorten: [_shortened(cell, room) for cell in cells[shorten]]} if shorten in cells else cells
-        if _total(short) <= width:
-            break
-    return short, dropped
+        if _total(readable := _narrowed(cells, shorten, width, READABLE)) <= width:
+            return readable, dropped
+    shortest = _narrowed(cells, shorten, width, SHORTEST)
+    return (shortest if _total(shortest) <= width else readable), dropped
+
+
+def _narrowed(cells: _Cells, shorten: str, width: int, least: int) -> _Cells:
+    """A table whose column `shorten` is as narrow as it must be to fit, but never narrower than `least`."""
+    if shorten not in cells:
+        return cells
+    room = max(least, width - _total(cells) + _width(shorten, cells))
+    return {**cells, shorten: [_shortened(cell, room) for cell in cells[shorten]]}
+
+
+def _turned(cells: _Cells, width: int) -> _Cells | None:
+    """A table with columns for rows, headed by the cells of the first column; None if it does not fit that way."""
+    first, *others = cells
+    side = _width("", {"": others})
+    room = (width - side) // max(1, len(cells[first])) - GAP
+    names = [_shortened(cell, max(room, SHORTEST)) for cell in cells[first]]
+    table = {first: others} | {name: [cells[other][k] for other in others] for k, name in enumerate(names)}
+    return table if len(set(names)) == len(names) and first not in names and _total(table) <= width else None
 
 
 def _shortened(text: str, width: int) -> str:

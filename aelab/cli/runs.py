@@ -92,9 +92,18 @@ def show(
     facts["files"] = info.artifacts.removeprefix("file://")
     console.fields(facts, prose=["diagnostics", "reason"])
     if info.params:
-        console.table([{"option": key, "value": value} for key, value in info.params.items()], " ", wrap="value")
-    console.metrics(training_rows(info), " ")
-    console.metrics(beside({key: value for key, value in info.metrics.items() if key.startswith("test/")}), " ")
+        console.result("")
+        console.table([{"option": key, "value": value} for key, value in info.params.items()], wrap="value")
+    for rows, title in (
+        (training_rows(info), "training and validation"),
+        (
+            beside({key: v for key, v in info.metrics.items() if key.startswith("test/")}),
+            f"test images of {row['data']}",
+        ),
+    ):
+        if rows:
+            console.result("")
+            console.metrics(rows, title)
 
 
 @group.command()
@@ -176,4 +185,4 @@ def register(
         raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
     console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
-    console.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")
+    console.next(f"aelab eval {shlex.quote(f'models:/{name}@{alias}')}{store.typed}")

@@ -14,7 +14,14 @@ LISTING_COLUMNS = (  # of `listing_row`
     *("id", "name", "recipe", "status", "data", "started", "seconds", "loss"),
     *("main_metric", "main_value", "diagnosis"),
 )
-LEAST_IMPORTANT = ("data", "time", "recipe", "started", "diagnosis", "status")  # the first is left out first where there is no room
+LEAST_IMPORTANT = (
+    "data",
+    "time",
+    "recipe",
+    "started",
+    "diagnosis",
+    "status",
+)  # the first is left out first where there is no room
 SAME = 1e-6  # relative: a loss and its term are computed in float32
 
 
@@ -79,7 +86,12 @@ def main_metric(run: "RunInfo") -> tuple[str | None, float | None]:
     monitored = run.tags.get("aelab.monitor", "loss")
     loss = values.get("loss", math.nan)
     own = (name for name, value in values.items() if math.isclose(abs(value), abs(loss), rel_tol=SAME))
-    candidates = ["error", *([] if monitored == "loss" else [monitored]), *(name for name in own if name != "loss"), "loss"]
+    candidates = [
+        "error",
+        *([] if monitored == "loss" else [monitored]),
+        *(name for name in own if name != "loss"),
+        "loss",
+    ]
     name = next((name for name in candidates if name in values), None)
     return (f"{run.kept}/{name}", values[name]) if name else (None, None)
 
@@ -96,10 +108,10 @@ def training_rows(run: "RunInfo") -> list[dict[str, object]]:
     names = dict.fromkeys(
         rest for split in splits for key in run.metrics if (rest := key.removeprefix(f"{split}/")) != key
     )
-    rows = []
+    rows: list[dict[str, object]] = []
     for name in in_sections(names):
         known = definition(name)
-        values = {split: run.metrics.get(f"{split}/{name}") for split in splits}
-        better = {"better": known.better if known else ""}
-        rows.append({"metric": name} | better | values | {"unit": known.unit if known else "", "section": group(name)})
+        row: dict[str, object] = {"metric": name, "better": known.better if known else ""}
+        row |= {split: run.metrics.get(f"{split}/{name}") for split in splits}
+        rows.append({**row, "unit": known.unit if known else "", "section": group(name)})
     return rows

@@ -27,9 +27,7 @@ class Stopped(UserError):
     """A signal stopped a run, which can be resumed. The exit code is 130 for Ctrl-C, else 143."""
 
     def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
-        super().__init__(
-            f"{run.name} stopped at step {step:,}; it is saved.", f"Continue it: aelab resume {run.id[:8]}"
-        )
+        super().__init__(f"{run.name} stopped at step {step:,}; it is saved.", f"Continue it: {run.resume_command}")
         self.code = 130 if number == signal.SIGINT else 143
 
 
