@@ -1,4 +1,4 @@
-"""The terminal: results go to stdout, everything else to stderr, and bars only to a terminal. The only use of rich.
+"""The terminal: results go to stdout, everything else to stderr, and bars only to a terminal. rich is used here and in `layout`.
 
 Names of runs, files, classes and metrics may come from anyone: all text goes through `visible`, and none is parsed as rich's
 markup.
@@ -9,33 +9,27 @@ import logging
 import os
 import re
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from rich.cells import cell_len, chop_cells
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from aelab.cli import layout
 from aelab.errors import shown, visible
 from aelab.metrics import definition, number
 from aelab.progress_bar import Bar, show_with
 
 ARROWS = {"lower": "↓", "higher": "↑"}
-GAP = 2  # spaces between the columns of a table
-READABLE = 24  # columns that a shortened cell keeps, before other columns are left out for it
-SHORTEST = 12  # columns that it keeps in any case
 FIRST_LINE = 3.0  # seconds of work without a moving bar, before a line says how far it is
 NEXT_LINE = 60.0  # seconds between such lines, at most
 COPIED = re.compile(r"\baelab |\n|(^|\s)[~.]?/|:/")  # in a message: a command, lines of its own, a path, an address
 SHOWN_AFTER = 0.3  # seconds of work, before a bar is shown
-
-_Cells = dict[str, list[str]]  # the columns of a table, by their headings
 
 
 class Terminal(RichConsole):
@@ -50,7 +44,11 @@ class Terminal(RichConsole):
 
     def prose(self, text: str) -> str:
         """A line as a terminal shows it: broken between words, unless it holds a command or a path to copy."""
-        return text if not self.is_terminal or COPIED.search(text) else folded(text, self.width, indent="  ", first="")
+        return (
+            text
+            if not self.is_terminal or COPIED.search(text)
+            else layout.folded(text, self.width, indent="  ", first="")
+        )
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -124,9 +122,9 @@ class Console:
 
         A table that is too wide for the terminal: the cells of the column `shorten` lose their middle, then the columns of
         `drop` are left out in that order, and a line on stderr names them. What is still too wide is turned, with a column
-        for each row, if `turn` allows it and it then fits; else it is printed in parts, each with the first column. No cell is cut or broken, except that the column `wrap`, of prose, breaks between words.
-        The values of the column `section` are headings above their rows. The headings of the columns `marked`, which are
-        metrics, show which direction is better.
+        for each row, if `turn` allows it and it then fits; else it is printed in parts, each with the first column. No cell
+        is cut or broken, except that the column `wrap`, of prose, breaks between words. The values of the column `section`
+        are headings above their rows. The headings of the columns `marked`, which are metrics, show which direction is better.
         """
         if not rows:
             return
@@ -135,20 +133,20 @@ class Console:
         heads = {name: f"{name} {self.arrow(known.better)}".rstrip() for name in marked if (known := definition(name))}
         rows = [{heads.get(name, name): value for name, value in row.items()} for row in rows] if heads else rows
         right = {heads.get(name, name) for name in right}
-        right = {name for name in rows[0] if name in right or all(_is_number(row[name]) for row in rows)}
+        right = {name for name in rows[0] if name in right or all(layout.is_number(row[name]) for row in rows)}
         full = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
         sections = [visible(str(row.get(section, ""))) for row in rows]
-        cells, dropped = _fitted(full, self.out.width, drop, shorten)
-        if turn and _total(cells) > self.out.width and (turned := _turned(full, self.out.width)):
+        cells, dropped = layout.fitted(full, self.out.width, drop, shorten)
+        if turn and layout.total(cells) > self.out.width and (turned := layout.turned(full, self.out.width)):
             cells, sections = turned, [""] * (len(cells) - 1)
             right = {*turned} - {next(iter(turned))}
-        for k, part in enumerate(_parts(cells, self.out.width, wrap)):
+        for k, part in enumerate(layout.parts(cells, self.out.width, wrap)):
             if k:
                 self.result("")
             self._part(part, sections, right, wrap)
         if dropped and self._notes:
             left = f"Left out, as the terminal is narrow: {', '.join(dropped)}. A wider one, or | cat, shows all."
-            self.err.print(Text(folded(left, self.out.width), style="dim"))
+            self.err.print(Text(layout.folded(left, self.out.width), style="dim"))
 
     def fields(self, values: Mapping[str, str], prose: Collection[str] = ()) -> None:
         """Prints names and values, one a line, without those that are empty.
@@ -156,9 +154,9 @@ class Console:
         Values of `prose` break between words; others are never cut or broken, so that they can be copied.
         """
         shown = {name: visible(value) for name, value in values.items() if value}
-        width = max(map(len, shown), default=0) + GAP
+        width = max(map(len, shown), default=0) + layout.GAP
         for name, value in shown.items():
-            text = folded(value, self.out.width, " " * width) if name in prose else " " * width + value
+            text = layout.folded(value, self.out.width, " " * width) if name in prose else " " * width + value
             self.out.print(Text(name.ljust(width), style="bold") + Text(text[width:], style="not bold"))
 
     def metrics(self, rows: Sequence[Mapping[str, object]], title: str = "") -> None:
@@ -175,22 +173,22 @@ class Console:
             return better
         return ARROWS.get(better, "")
 
-    def _part(self, cells: _Cells, sections: Sequence[str], right: Collection[str], wrap: str) -> None:
+    def _part(self, cells: layout.Cells, sections: Sequence[str], right: Collection[str], wrap: str) -> None:
         """Prints columns that fit side by side. Lines do not end in spaces."""
-        widths = {name: _width(name, cells) for name in cells}
+        widths = {name: layout.width_of(name, cells) for name in cells}
         if wrap in widths:
             widths[wrap] = min(
-                widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - GAP * (len(widths) - 1)
+                widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - layout.GAP * (len(widths) - 1)
             )
-        self.out.print(Text(_line({name: visible(name) for name in cells}, widths, right), style="bold"))
+        self.out.print(Text(layout.line({name: visible(name) for name in cells}, widths, right), style="bold"))
         for k, section in enumerate(sections):
             if section and (k == 0 or section != sections[k - 1]):
                 self.out.print(Text(section, style="bold"))
             row = {name: column[k] for name, column in cells.items()}
-            lines = folded(row[wrap], widths[wrap]).split("\n") if wrap in row else []
+            lines = layout.folded(row[wrap], widths[wrap]).split("\n") if wrap in row else []
             for n, text in enumerate(lines or [""]):
                 shown = (row if n == 0 else dict.fromkeys(row, "")) | ({wrap: text} if wrap in row else {})
-                self.out.print(Text(_line(shown, widths, right)))
+                self.out.print(Text(layout.line(shown, widths, right)))
 
     @contextmanager
     def _bar(self, title: str, total: int, done: int, lines: bool) -> Iterator[Bar]:
@@ -306,95 +304,6 @@ class _Line:
         return f"{self._title}: {100 * self._done / self._total:.0f} % done, about {_about(left)} left"
 
 
-def folded(text: str, width: int, indent: str = "", first: str | None = None) -> str:
-    """A text in lines that break between words, each after `indent`, or the first after `first`.
-
-    A longer word stays whole, as a path must.
-    """
-    return textwrap.fill(
-        text,
-        width,
-        initial_indent=indent if first is None else first,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _about(seconds: float) -> str:
     """A duration that was estimated: 40 s, 3 min."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, type(None)))
-
-
-def _width(name: str, cells: _Cells) -> int:
-    return max(map(cell_len, (visible(name), *cells[name])))
-
-
-def _total(cells: _Cells) -> int:
-    """The columns of the terminal that a table takes."""
-    return sum(_width(name, cells) for name in cells) + GAP * (len(cells) - 1)
-
-
-def _fitted(cells: _Cells, width: int, drop: Sequence[str], shorten: str) -> tuple[_Cells, list[str]]:
-    """A table that fits if it can, and the names of the columns that were left out for that."""
-    dropped: list[str] = []
-    for name in (None, *drop):
-        if name is not None and name in cells:
-            cells = {each: column for each, column in cells.items() if each != name}
-            dropped.append(name)
-        if _total(readable := _narrowed(cells, shorten, width, READABLE)) <= width:
-            return readable, dropped
-    shortest = _narrowed(cells, shorten, width, SHORTEST)
-    return (shortest if _total(shortest) <= width else readable), dropped
-
-
-def _narrowed(cells: _Cells, shorten: str, width: int, least: int) -> _Cells:
-    """A table whose column `shorten` is as narrow as it must be to fit, but never narrower than `least`."""
-    if shorten not in cells:
-        return cells
-    room = max(least, width - _total(cells) + _width(shorten, cells))
-    return {**cells, shorten: [_shortened(cell, room) for cell in cells[shorten]]}
-
-
-def _turned(cells: _Cells, width: int) -> _Cells | None:
-    """A table with columns for rows, headed by the cells of the first column; None if it does not fit that way."""
-    first, *others = cells
-    side = _width("", {"": others})
-    room = (width - side) // max(1, len(cells[first])) - GAP
-    names = [_shortened(cell, max(room, SHORTEST)) for cell in cells[first]]
-    table = {first: others} | {name: [cells[other][k] for other in others] for k, name in enumerate(names)}
-    return table if len(set(names)) == len(names) and first not in names and _total(table) <= width else None
-
-
-def _shortened(text: str, width: int) -> str:
-    """A text without its middle if it is longer than `width`."""
-    if cell_len(text) <= width:
-        return text
-    end = (width - 1) // 2
-    return chop_cells(text, width - 1 - end)[0] + "…" + chop_cells(text[::-1], end)[0][::-1]
-
-
-def _parts(cells: _Cells, width: int, wrap: str) -> Iterator[_Cells]:
-    """A table in parts that fit, each with the first column; a column that wraps does not count as too wide."""
-    first, *others = cells
-    part = {first: cells[first]}
-    for name in others:
-        wider = {**part, name: cells[name]}
-        if len(part) > 1 and _total({n: column for n, column in wider.items() if n != wrap}) > width:
-            yield part
-            wider = {first: cells[first], name: cells[name]}
-        part = wider
-    yield part
-
-
-def _line(row: Mapping[str, str], widths: Mapping[str, int], right: Collection[str]) -> str:
-    """A row whose cells are padded to the widths of their columns."""
-    padded = []
-    for name, cell in row.items():
-        space = " " * (widths[name] - cell_len(cell))
-        padded.append(space + cell if name in right else cell + space)
-    return (" " * GAP).join(padded).rstrip()
