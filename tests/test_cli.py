@@ -36,7 +36,7 @@ def listed(folder):
 def test_a_run_leaves_everything(cli, here):
     answer = cli("train", "vae", *FAST, "--name", "first")
     assert answer.code == 0, answer.err
-    assert answer.out.startswith("first finished  val/loss ")
+    assert re.match(r"first finished in \S+ s  best/loss ", answer.out)
     for line in re.findall(r"picture  (\S+)", answer.out):
         assert Path(line).stat().st_size > 500
     store = Store()

@@ -101,9 +101,9 @@ class Console:
     def error(self, text: str) -> None:
         """Prints the error that ends the command to stderr."""
         first, *rest = map(visible, text.split("\n"))
-        self.err.print(Text(f"error: {first}", style="bold red"))
+        self.err.print(Text(self.err.prose(f"error: {first}"), style="bold red"))
         for line in rest:
-            self.err.print(Text(line))
+            self.err.print(Text(self.err.prose(line)))
 
     def table(
         self,
@@ -112,9 +112,9 @@ class Console:
         right: Collection[str] = (),
         *,
         drop: Sequence[str] = (),
-        shorten: str = "",
-        wrap: str = "",
-        section: str = "",
+        shorten: str | None = None,
+        wrap: str | None = None,
+        section: str | None = None,
         marked: Collection[str] = (),
         turn: bool = False,
     ) -> None:
@@ -135,7 +135,7 @@ class Console:
         right = {heads.get(name, name) for name in right}
         right = {name for name in rows[0] if name in right or all(layout.is_number(row[name]) for row in rows)}
         full = {name: [visible(number(row[name])) for row in rows] for name in rows[0] if name != section}
-        sections = [visible(str(row.get(section, ""))) for row in rows]
+        sections = [visible(str(row[section])) if section else "" for row in rows]
         cells, dropped = layout.fitted(full, self.out.width, drop, shorten)
         if turn and layout.total(cells) > self.out.width and (turned := layout.turned(full, self.out.width)):
             cells, sections = turned, [""] * (len(cells) - 1)
@@ -163,7 +163,7 @@ class Console:
         """Prints rows of metrics by their sections, with an arrow for the direction that is better."""
         shown = [{key: self.arrow(str(v)) if key == "better" else v for key, v in row.items()} for row in rows]
         arrows = [{"" if key == "better" else key: value for key, value in row.items()} for row in shown]
-        self.table(arrows, title, section="section", drop=["unit"])
+        self.table(arrows, title, section="section", drop=["unit", "control"])
 
     def arrow(self, better: str) -> str:
         """The mark for "lower" or "higher": an arrow, or the word where the encoding of stdout has no arrows."""
@@ -173,10 +173,10 @@ class Console:
             return better
         return ARROWS.get(better, "")
 
-    def _part(self, cells: layout.Cells, sections: Sequence[str], right: Collection[str], wrap: str) -> None:
+    def _part(self, cells: layout.Cells, sections: Sequence[str], right: Collection[str], wrap: str | None) -> None:
         """Prints columns that fit side by side. Lines do not end in spaces."""
         widths = {name: layout.width_of(name, cells) for name in cells}
-        if wrap in widths:
+        if wrap is not None and wrap in widths:
             widths[wrap] = min(
                 widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - layout.GAP * (len(widths) - 1)
             )
@@ -185,9 +185,10 @@ class Console:
             if section and (k == 0 or section != sections[k - 1]):
                 self.out.print(Text(section, style="bold"))
             row = {name: column[k] for name, column in cells.items()}
-            lines = layout.folded(row[wrap], widths[wrap]).split("\n") if wrap in row else []
-            for n, text in enumerate(lines or [""]):
-                shown = (row if n == 0 else dict.fromkeys(row, "")) | ({wrap: text} if wrap in row else {})
+            lines = layout.folded(row[wrap], widths[wrap]).split("\n") if wrap is not None and wrap in row else [None]
+            for n, text in enumerate(lines):
+                shown = row if n == 0 else dict.fromkeys(row, "")
+                shown |= {wrap: text} if wrap is not None and text is not None else {}
                 self.out.print(Text(layout.line(shown, widths, right)))
 
     @contextmanager

@@ -32,7 +32,7 @@ def total(cells: Cells) -> int:
     return sum(width_of(name, cells) for name in cells) + GAP * (len(cells) - 1)
 
 
-def fitted(cells: Cells, width: int, drop: Sequence[str], shorten: str) -> tuple[Cells, list[str]]:
+def fitted(cells: Cells, width: int, drop: Sequence[str], shorten: str | None) -> tuple[Cells, list[str]]:
     """A table that fits if it can, and the names of the columns that were left out for that."""
     dropped: list[str] = []
     for name in (None, *drop):
@@ -45,9 +45,9 @@ def fitted(cells: Cells, width: int, drop: Sequence[str], shorten: str) -> tuple
     return (shortest if total(shortest) <= width else readable), dropped
 
 
-def _narrowed(cells: Cells, shorten: str, width: int, least: int) -> Cells:
+def _narrowed(cells: Cells, shorten: str | None, width: int, least: int) -> Cells:
     """A table whose column `shorten` is as narrow as it must be to fit, but never narrower than `least`."""
-    if shorten not in cells:
+    if shorten is None or shorten not in cells:
         return cells
     room = max(least, width - total(cells) + width_of(shorten, cells))
     return {**cells, shorten: [_shortened(cell, room) for cell in cells[shorten]]}
@@ -71,7 +71,7 @@ def _shortened(text: str, width: int) -> str:
     return chop_cells(text, width - 1 - end)[0] + "…" + chop_cells(text[::-1], end)[0][::-1]
 
 
-def parts(cells: Cells, width: int, wrap: str) -> Iterator[Cells]:
+def parts(cells: Cells, width: int, wrap: str | None) -> Iterator[Cells]:
     """A table in parts that fit, each with the first column; a column that wraps does not count as too wide."""
     first, *others = cells
     part = {first: cells[first]}
