@@ -367,10 +367,8 @@ DEFINITIONS = {
 GROUPS = {  # the sections of a table of metrics, in their order
     "losses": ("loss", "feature_loss", "d_loss", "g_loss", "d_real", "d_fake"),
     "classification": ("error",),
-    "reconstruction": (
-        *("mse", "sse", "psnr", "ssim", "recon_sharpness"),
-        *("denoised_mse", "denoised_sse", "denoised_psnr"),
-    ),
+    "reconstruction": ("mse", "sse", "psnr", "ssim", "recon_sharpness"),
+    "denoising": ("denoised_mse", "denoised_sse", "denoised_psnr"),
     "likelihood": (
         *("nll", "kl", "elbo"),
         *("iwae_nll", "iwae_nll_se", "iwae_nll_mc_se", "iwae_samples", "iwae_images"),
@@ -482,7 +480,7 @@ def loss_terms(metrics: Mapping[str, float], of_the_recipe: Collection[str] = ()
         for name, value in metrics.items()
         if group(name) not in ("gradients", "speed")
         and not (name in DERIVED and all(source in metrics for source in DERIVED[name]))
-        and (group(name) != "reconstruction" or name in of_the_recipe)
+        and (group(name) not in ("reconstruction", "denoising") or name in of_the_recipe)
     }
     terms = {name: value for name, value in shown.items() if name != "loss"}
     same = [name for name, value in terms.items() if value == shown.get("loss")]

@@ -20,7 +20,6 @@ LEAST_IMPORTANT = (
     "recipe",
     "started",
     "diagnosis",
-    "status",
 )  # the first is left out first where there is no room
 SAME = 1e-6  # relative: a loss and its term are computed in float32
 
