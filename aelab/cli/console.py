@@ -129,7 +129,7 @@ class Console:
         if not rows:
             return
         if title:
-            self.result(title)
+            self.result(title, prose=True)
         heads = {name: f"{name} {self.arrow(known.better)}".rstrip() for name in marked if (known := definition(name))}
         rows = [{heads.get(name, name): value for name, value in row.items()} for row in rows] if heads else rows
         right = {heads.get(name, name) for name in right}
@@ -183,7 +183,7 @@ class Console:
         self.out.print(Text(layout.line({name: visible(name) for name in cells}, widths, right), style="bold"))
         for k, section in enumerate(sections):
             if section and (k == 0 or section != sections[k - 1]):
-                self.out.print(Text(section, style="bold"))
+                self.out.print(Text(self.out.prose(section), style="bold"))
             row = {name: column[k] for name, column in cells.items()}
             lines = layout.folded(row[wrap], widths[wrap]).split("\n") if wrap is not None and wrap in row else [None]
             for n, text in enumerate(lines):
