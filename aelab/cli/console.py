@@ -44,11 +44,10 @@ class Terminal(RichConsole):
 
     def prose(self, text: str) -> str:
         """A line as a terminal shows it: broken between words, unless it holds a command or a path to copy."""
-        return (
-            text
-            if not self.is_terminal or COPIED.search(text)
-            else layout.folded(text, self.width, indent="  ", first="")
-        )
+        if not self.is_terminal or COPIED.search(text):
+            return text
+        paired = re.sub(r"(?<=\w) (?=-?\d)", "\0", text)  # a name and its value stay together
+        return layout.folded(paired, self.width, indent="  ", first="").replace("\0", " ")
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
