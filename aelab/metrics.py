@@ -508,6 +508,6 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 59.5:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.2g} s" if seconds >= 0.05 else "0.0 s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"

@@ -117,7 +117,7 @@ def test_a_row_of_the_list_keeps_its_keys():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, ""), (0.84, "0.84 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (91, "1 min 31 s"), (3599.6, "1 h 0 min"),
+    [(None, ""), (0.0, "0.0 s"), (0.84, "0.84 s"), (59.4, "59 s"), (59.7, "1 min 0 s"), (91, "1 min 31 s"), (3599.6, "1 h 0 min"),
      (7500, "2 h 5 min")],
 )  # fmt: skip
 def test_durations(seconds, text):

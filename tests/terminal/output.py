@@ -35,8 +35,8 @@ SCENES = {  # name of the file: what is typed; ^C stands for a Ctrl-C in epoch 3
     "train-collapsed": f"aelab train vae --data digits --epochs 20 --beta 30 --name {shlex.quote(LONG)}",
     "train-stored": "aelab train linear --data digits --epochs 2 --name there --tracking-uri sqlite:///other.db",
     "train-failed": "aelab train vae --data digits --lr 1000 --name burst",
-    "train-stopped": "aelab train vae --data digits --epochs 200 --name half  ^C",
-    "resume": "aelab resume half --epochs 201  ^C",
+    "train-stopped": "aelab train vae --data digits --epochs 60 --name half  ^C",
+    "resume": "aelab resume half",
     "compare-latent": "aelab compare-latent 2 5 --data digits --epochs 3 --seeds 2",
     "eval-vae": "aelab eval first --samples 20",
     "eval-gan": "aelab eval game",
@@ -137,6 +137,9 @@ def outputs(columns: int) -> dict[str, str]:
 
 
 def main() -> None:
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background ignores it, and children would inherit that
     with ThreadPoolExecutor() as pool:
         for columns, texts in zip(WIDTHS, pool.map(outputs, WIDTHS), strict=True):
             folder = HERE / str(columns)
