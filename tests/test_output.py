@@ -169,6 +169,13 @@ def test_what_is_too_wide_is_turned_or_printed_in_parts(terminal):
     assert all(sum(line.startswith(f"run{k}") for line in out) == 3 for k in range(9)) and max(map(len, out)) <= 60
 
 
+def test_a_column_of_prose_breaks_between_words_also_where_there_is_no_room(terminal):
+    rows = [{"recipe": "convolutional", "what": "one two three"}]
+    for columns, lines in ((19, 3), (26, 2), (28, 1), (8, 3)):
+        out, _ = terminal(columns, lambda c: c.table(rows, wrap="what"))
+        assert len(out) == 1 + lines and " ".join(out).split()[2:] == ["convolutional", "one", "two", "three"]
+
+
 def test_prose_breaks_between_words_and_nothing_to_copy_breaks(terminal):
     path, command = "/somewhere/" + "a" * 80 + "/a file.png", "aelab eval " + "b" * 30 + " --tracking-uri " + "c" * 30
 

@@ -176,9 +176,8 @@ class Console:
         """Prints columns that fit side by side. Lines do not end in spaces."""
         widths = {name: layout.width_of(name, cells) for name in cells}
         if wrap is not None and wrap in widths:
-            widths[wrap] = min(
-                widths[wrap], self.out.width - sum(widths.values()) + widths[wrap] - layout.GAP * (len(widths) - 1)
-            )
+            others = sum(widths.values()) - widths[wrap] + layout.GAP * (len(widths) - 1)
+            widths[wrap] = max(1, min(widths[wrap], self.out.width - others))
         self.out.print(Text(layout.line({name: visible(name) for name in cells}, widths, right), style="bold"))
         for k, section in enumerate(sections):
             if section and (k == 0 or section != sections[k - 1]):
