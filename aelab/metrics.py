@@ -1,6 +1,7 @@
 """Every metric, defined once: name, unit, direction, formula, usual name, source. Tables and docs read the definitions here."""
 
 import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -363,6 +364,31 @@ DEFINITIONS = {
     )
 }
 
+GROUPS = {  # the sections of a table of metrics, in their order
+    "losses": ("loss", "feature_loss", "d_loss", "g_loss", "d_real", "d_fake"),
+    "classification": ("error",),
+    "reconstruction": ("mse", "sse", "psnr", "ssim", "recon_sharpness"),
+    "denoising": ("denoised_mse", "denoised_sse", "denoised_psnr"),
+    "likelihood": (
+        *("nll", "kl", "elbo"),
+        *("iwae_nll", "iwae_nll_se", "iwae_nll_mc_se", "iwae_samples", "iwae_images"),
+    ),
+    "codes": ("active_units", "knn_accuracy", "probe_accuracy", "kmeans_nmi", "intrinsic_dim"),
+    "samples": (
+        *("nearest", "sharpness", "parzen", "fd", "kid", "precision", "recall", "density", "coverage"),
+        *("classes", "class_distance", "inception_score", "classifier_error"),
+    ),
+    "gradients": ("g_grad_norm", "d_grad_norm", "e_grad_norm"),
+    "speed": ("images_per_second", "seconds"),
+}
+OTHER = "other metrics"  # the section of those that a recipe defines itself
+DERIVED = {  # a metric that only changes the sign or the unit of others, and those others
+    "sse": ("mse",),
+    "psnr": ("mse",),
+    "denoised_sse": ("denoised_mse",),
+    "denoised_psnr": ("denoised_mse",),
+    "elbo": ("nll", "kl"),
+}
 
 BASELINES = {
     "pca": "PCA",
@@ -399,6 +425,75 @@ def definition(metric: str) -> Definition | None:
     return DEFINITIONS.get(name)
 
 
+def group(metric: str) -> str:
+    """The section of a table that a metric belongs to."""
+    known = definition(metric)
+    return next((name for name, members in GROUPS.items() if known and known.name in members), OTHER)
+
+
+def beside(metrics: Mapping[str, float]) -> list[dict[str, object]]:
+    """One row per metric of the model, by sections: its value beside those of its baseline and its control.
+
+    `better` is "lower", "higher" or empty. `section` names the group, the baseline and the control. Those of the model alone
+    have a row: a baseline without a metric of the model has none.
+    """
+    rows: list[dict[str, object]] = []
+    for metric in in_sections(name for name in metrics if not against(name)[0]):
+        known = definition(metric)
+        row: dict[str, object] = {"metric": metric, "better": known.better if known else "", "value": metrics[metric]}
+        split, slash, name = metric.rpartition("/")
+        kinds = []
+        for column, labels in (("baseline", BASELINES), ("control", CONTROLS)):
+            of = next((of for of in labels if f"{split}{slash}{of}_{name}" in metrics), None)
+            row[column] = metrics[f"{split}{slash}{of}_{name}"] if of else None
+            kinds += [f"{column}: {labels[of]}"] if of else []
+        row["unit"] = known.unit if known else ""
+        row["section"] = ", ".join(kinds)
+        rows.append(row)
+    for name in (*GROUPS, OTHER):
+        _head([row for row in rows if group(str(row["metric"])) == name], name)
+    return rows
+
+
+def in_sections(metrics: Iterable[str]) -> list[str]:
+    """Metrics in the order of GROUPS, those of one group in the order in which they come."""
+    sections = [*GROUPS, OTHER]
+    return sorted(metrics, key=lambda name: sections.index(group(name)))
+
+
+def _head(rows: list[dict[str, object]], name: str) -> None:
+    """Heads the rows of one group; a row without a baseline or control belongs to those before it."""
+    kinds = next((row["section"] for row in rows if row["section"]), "")
+    for row in rows:
+        kinds = row["section"] or kinds
+        row["section"] = f"{name} ({kinds})" if kinds else name
+
+
+def loss_terms(metrics: Mapping[str, float], of_the_recipe: Collection[str] = ()) -> dict[str, float]:
+    """The metrics that an epoch's line shows: the loss first, then its terms, and a classification error; none twice.
+
+    Left out are metrics of DERIVED, gradient norms and throughput; errors of reconstructions, which aelab computes for every
+    autoencoder, unless they are `of_the_recipe`; and the loss where a term is the loss itself, as d_loss of a GAN is.
+    """
+    shown = {
+        name: value
+        for name, value in metrics.items()
+        if group(name) not in ("gradients", "speed")
+        and not (name in DERIVED and all(source in metrics for source in DERIVED[name]))
+        and (group(name) not in ("reconstruction", "denoising") or name in of_the_recipe)
+    }
+    terms = {name: value for name, value in shown.items() if name != "loss"}
+    same = [name for name, value in terms.items() if value == shown.get("loss")]
+    first = same[:1] or [name for name in shown if name == "loss"]
+    return {**{name: shown[name] for name in first}, **{name: terms[name] for name in terms if name not in first}}
+
+
+def in_a_line(metrics: Mapping[str, float], split: str, of_the_recipe: Collection[str] = ()) -> str:
+    """The loss of a split and, in brackets, its terms: val/loss 26.8 (nll 26.7, kl 0.08). Empty without metrics."""
+    first, *others = [f"{name} {number(value)}" for name, value in loss_terms(metrics, of_the_recipe).items()] or [""]
+    return first and f"{split}/{first}" + f" ({', '.join(others)})" * bool(others)
+
+
 def number(value: object) -> str:
     """A float with four significant digits; anything else as it is; an empty string for None."""
     if isinstance(value, bool) or not isinstance(value, float):
@@ -406,3 +501,13 @@ def number(value: object) -> str:
     if abs(value) > 1e300:
         return "inf" if value > 0 else "-inf"  # a store keeps infinity as the largest number there is
     return f"{value:.4g}" if abs(value) < 1e4 or math.isnan(value) else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration as text: 0.84 s, 31 s, 1 min 31 s, 2 h 5 min; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 59.5:
+        return f"{seconds:.2g} s" if seconds >= 0.05 else "0.0 s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"

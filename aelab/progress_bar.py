@@ -27,7 +27,7 @@ class Bar(Protocol):
         """Adds to the number of parts that are done."""
 
 
-Display = Callable[[str, int, int, bool], AbstractContextManager[Bar]]  # title, total, done already, estimate
+Display = Callable[[str, int, int, bool], AbstractContextManager[Bar]]  # title, total, done already, lines
 
 
 class _Invisible:
@@ -39,7 +39,7 @@ class _Invisible:
 
 
 @contextmanager
-def _nowhere(title: str, total: int, done: int, estimate: bool) -> Iterator[Bar]:
+def _nowhere(title: str, total: int, done: int, lines: bool) -> Iterator[Bar]:
     yield _Invisible()
 
 
@@ -51,9 +51,9 @@ def show_with(display: Display) -> None:
     _display.set(display)
 
 
-def progress_bar(title: str, total: int, done: int = 0, *, estimate: bool = False) -> AbstractContextManager[Bar]:
+def progress_bar(title: str, total: int, done: int = 0, *, lines: bool = True) -> AbstractContextManager[Bar]:
     """A bar for work of `total` parts, of which `done` are done already.
 
-    With `estimate`, a display that cannot draw a moving bar prints one line with the time left, if that is long.
+    Where no bar can move, a line now and then says how far long work is; `lines=False` is for work that logs that itself.
     """
-    return _display.get()(title, total, done, estimate)
+    return _display.get()(title, total, done, lines)

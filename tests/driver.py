@@ -15,6 +15,7 @@ class Silent:
     """Stands in for a tracked run: keeps what is logged."""
 
     id = name = "silent"
+    resume_command = "aelab resume silent"
 
     def __init__(self, folder):
         self.folder, self.points, self.images = folder, {}, []

@@ -36,7 +36,7 @@ def listed(folder):
 def test_a_run_leaves_everything(cli, here):
     answer = cli("train", "vae", *FAST, "--name", "first")
     assert answer.code == 0, answer.err
-    assert answer.out.startswith("first finished  val/loss ")
+    assert re.match(r"first finished in \S+ s  best/loss ", answer.out)
     for line in re.findall(r"picture  (\S+)", answer.out):
         assert Path(line).stat().st_size > 500
     store = Store()
@@ -464,9 +464,9 @@ def test_a_run_that_its_patience_ended_says_so_and_cannot_become_longer(cli):
 
 def test_the_advice_names_a_run_by_its_id_where_its_name_is_another_ones_too(cli):
     words = ("train", "linear", "--data", "digits", "--epochs", 1, "--name", "twin")
-    assert "aelab eval twin " in cli(*words).err
+    assert "aelab eval twin\n" in cli(*words).err
     answer = cli(*words, "--seed", 1)
-    assert f"aelab eval {Store().newest(kind='run').id[:8]} " in answer.err
+    assert f"aelab eval {Store().newest(kind='run').id[:8]}\n" in answer.err
 
 
 def test_eval_says_where_pca_is_better(cli):

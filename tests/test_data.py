@@ -408,7 +408,7 @@ def told_by(work):
             told.append(done)
 
     @contextmanager
-    def display(title, total, done, estimate):
+    def display(title, total, done, lines):
         opened.append((title, total))
         yield Told()
 

@@ -112,7 +112,8 @@ def compare(
 
     Shows the options in which they differ, and their metrics: those of the test set if all of them have been evaluated, else
     those of the validation set. The best value of a column is marked with a star; errors of reconstructions only if all
-    codes have the same size.
+    codes have the same size. A table that is too wide for the terminal is turned, with a column for each run, or printed in
+    parts; a file or a pipe gets it whole.
 
     The tables of --table:
 
@@ -153,6 +154,12 @@ def compare(
         text = results.csv(frame) if csv else (results.markdown if markdown else results.latex)(frame, mark)
         console.block(text.rstrip("\n"))
     else:
-        console.table(results.cells(frame, "terminal", mark), right=results.number_columns(frame))
+        console.table(
+            results.cells(frame, "terminal", mark),
+            right=results.number_columns(frame),
+            shorten="run",
+            turn=True,
+            marked=[name for name in map(str, frame) if "/" in name],
+        )
         for path in written:
             console.result(f"picture  {short(path)}")

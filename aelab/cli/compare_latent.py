@@ -35,7 +35,7 @@ from aelab.cli.options import (
     console_for,
     short,
 )
-from aelab.errors import UserError
+from aelab.errors import UserError, redacted
 
 verbs = typer.Typer()
 
@@ -169,10 +169,11 @@ def compare_latent(
         shown = table[[name for name in table if "psnr" not in str(name)]]
         same = "" if "PCA components" in table else " (PCA: the same code size)"
         title = f"{done.info.recipe} on the test images of {done.info.tags['aelab.data']}{same}"
-        console.table(cells(shown, "terminal"), title, right=number_columns(shown))
+        console.table(cells(shown, "terminal"), title, right=number_columns(shown), marked=["mse", "sse"])
         for picture in done.pictures:
             console.result(f"picture  {short(picture)}")
-        console.note(f"next     aelab compare {shlex.quote(done.info.name)}   aelab ui")
+        typed = f" --tracking-uri {shlex.quote(redacted(tracking_uri))}" if tracking_uri and not offline else ""
+        console.next(f"aelab compare {shlex.quote(done.info.name)}{typed}", f"aelab ui{typed}")
     if done.failed:
         points = len(set(latent_dims)) * seeds
         raise UserError(f"{len(done.failed)} of {points} points failed.", *done.failed[:2])

@@ -24,7 +24,7 @@ def data(
     from aelab.data import DOWNLOADABLE, listing, obtain
 
     if fetch is None:
-        console.table(listing(data_dir))
+        console.table(listing(data_dir), drop=["here"])
         return
     if fetch not in DOWNLOADABLE:
         names = ", ".join(DOWNLOADABLE)

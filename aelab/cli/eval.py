@@ -133,7 +133,7 @@ def evaluate(
             }
         )
         if not json:
-            console.table(report.table(), f"{info.name} on {done.images:,} test images of {done.data}")
+            console.metrics(report.table(), f"{info.name} on {done.images:,} test images of {done.data}")
             for note in report.notes:
                 console.note(f"note     {note}")
             for path in done.pictures:

@@ -20,4 +20,4 @@ def recipes(json: Json = False) -> None:
     if json:
         console.data({"recipes": rows})
     else:
-        console.table(rows)
+        console.table(rows, drop=["file"], wrap="what")

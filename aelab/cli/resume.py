@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aelab.workflows import Run
 
 verbs = typer.Typer()
+MAX_NAME = 40  # characters: a run with a longer name is named by its id in a command to copy
 
 Longer = Annotated[
     int | None,
@@ -62,12 +63,16 @@ def resume(
 
 def show_trained(run: "Run", console: "Console") -> None:
     """Shows the end of a training: its metrics, where its pictures are, and what to type next."""
-    from aelab.metrics import number
+    from aelab.metrics import duration, in_a_line
+    from aelab.results import short_diagnosis
 
-    alone = sum(other.name == run.name for other in run.store.runs()) == 1
+    alone = len(run.name) <= MAX_NAME and sum(other.name == run.name for other in run.store.runs()) == 1
     known_as = shlex.quote(run.name) if alone else run.id[:8]
-    metrics = "  ".join(f"val/{key} {number(value)}" for key, value in run.validation.items())
-    console.result(f"{run.name} finished  {metrics}")
+    of_the_recipe = [key.removeprefix("train/") for key in run.metrics if key.startswith("train/")]
+    losses = in_a_line(run.validation, run.info.kept, of_the_recipe)
+    console.result(f"{run.name} finished in {duration(run.info.seconds)}  {losses}", prose=True)
+    diagnosis = short_diagnosis(run.info)
+    console.result(f"diagnosis  {diagnosis}" + ": no fault was found" * (diagnosis == "good"))
     for path in run.pictures:
         console.result(f"picture  {short(path)}")
-    console.note("next     " + "   ".join([*(f"aelab {verb} {known_as}" for verb in run.verbs), "aelab ui"]))
+    console.next(*(f"aelab {verb} {known_as}{run.store.typed}" for verb in run.verbs), f"aelab ui{run.store.typed}")

@@ -29,11 +29,12 @@ def runs(
 ) -> None:
     """List the tracked runs; show, remove, export or register one.
 
-    The newest run is first. `loss` is the validation loss of the kept weights.
+    The newest run is first. The main metric is that of the validation images with the kept weights; best: the best by the
+    recipe's monitored metric, last: the last ones, where nothing selects. A narrow terminal shows fewer columns.
     """
     if ctx.invoked_subcommand:
         return
-    from aelab.results import LISTING_HEADINGS, listing_row
+    from aelab.results import LEAST_IMPORTANT, listing_row, shown_row
     from aelab.tracking import NoStoreError
     from aelab.workflows import listed
 
@@ -54,7 +55,8 @@ def runs(
             {"runs": [{**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
         )
     elif found:
-        console.table([{LISTING_HEADINGS.get(k, k): v for k, v in listing_row(info).items()} for info in found])
+        rows = [shown_row(info) for info in found]
+        console.table(rows, right=["time"], drop=LEAST_IMPORTANT, shorten="name")
     elif recipe or filter_:
         console.note("There is no such run.")
     else:
@@ -65,11 +67,15 @@ def runs(
 def show(
     run: Name, tracking_uri: Uri = None, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
-    """Show a run: options, metrics, diagnostics, and where its files are."""
+    """Show a run: its options, its latest metrics, its diagnostics, and where its files are.
+
+    Metrics of the training are means over the last epoch, or the validation after it (val) and with the kept weights (best,
+    last); those of the test images stand beside a baseline and a control. --json also has the last window of steps.
+    """
     from dataclasses import asdict
 
-    from aelab.metrics import definition
-    from aelab.results import listing_row
+    from aelab.metrics import beside, duration
+    from aelab.results import listing_row, training_rows
 
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
@@ -78,21 +84,27 @@ def show(
     if json:
         console.data(asdict(info))
         return
-    facts = {key: value for key, value in listing_row(info).items() if value not in (None, "")} | {
-        "id": info.id,
-        "name": info.name,
-    }
-    for name in ("diagnostics", "reason", "device", "version"):
-        facts |= {name: tag} if (tag := info.tags.get(f"aelab.{name}")) else {}
-    facts |= {"commit": commit} if (commit := info.tags.get("mlflow.source.git.commit")) else {}
+    row = listing_row(info)
+    facts = {"name": info.name, "id": info.id}
+    facts |= {key: str(row[key]) for key in ("recipe", "status", "data", "started")}
+    facts["time"] = duration(info.seconds)
+    facts |= {name: info.tags.get(f"aelab.{name}", "") for name in ("diagnostics", "reason", "device", "version")}
+    facts |= {"commit": info.tags.get("mlflow.source.git.commit", "")}
     facts["files"] = info.artifacts.removeprefix("file://")
-    console.table([{"run": key, "": value} for key, value in facts.items()])
-    console.table([{"option": key, "value": value} for key, value in info.params.items()], " ")
-    metrics = [
-        {"metric": key, "value": value, "unit": known.unit if (known := definition(key)) else ""}
-        for key, value in sorted(info.metrics.items())
-    ]
-    console.table(metrics, " ")
+    console.fields(facts, prose=["diagnostics", "reason"])
+    if info.params:
+        console.result("")
+        console.table([{"option": key, "value": value} for key, value in info.params.items()], wrap="value")
+    for rows, title in (
+        (training_rows(info), "training and validation"),
+        (
+            beside({key: v for key, v in info.metrics.items() if key.startswith("test/")}),
+            f"test images of {row['data']}",
+        ),
+    ):
+        if rows:
+            console.result("")
+            console.metrics(rows, title)
 
 
 @group.command(cls=Verb)
@@ -188,4 +200,4 @@ def register(
         raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
     version = store.register(info, name, alias)
     console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
-    console.note(f"next     aelab eval {shlex.quote(f'models:/{name}@{alias}')}")
+    console.next(f"aelab eval {shlex.quote(f'models:/{name}@{alias}')}{store.typed}")

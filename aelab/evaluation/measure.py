@@ -51,11 +51,11 @@ def losses(report: Report, recipe: Recipe, data: Dataset, seen: Split) -> None:
 
     `seen` holds the training images whose labels the training used.
     """
-    with progress_bar("loss terms of the test images", len(data.test), estimate=True) as bar:
+    with progress_bar("loss terms of the test images", len(data.test)) as bar:
         report.add(evaluate_loss(recipe, data.test, bar.advance))
     if isinstance(recipe, Classifies) and "test/error" in report.metrics:
         wrong, largest = 0, int(torch.bincount(seen.labels[seen.labels >= 0]).argmax())
-        with progress_bar("nearest labelled images", len(data.test), estimate=True) as bar:
+        with progress_bar("nearest labelled images", len(data.test)) as bar:
             for x, y in data.test.blocks(1000):
                 wrong += int((seen.labels.cpu()[generation.nearest(x, seen)[1]] != y.cpu()).sum())
                 bar.advance(len(x))
@@ -73,7 +73,7 @@ def noise(report: Report, recipe: Denoises, data: Dataset) -> None:
     """The baseline and the control of denoising: the best linear filter for the same noise, and the noisy images themselves."""
     assert isinstance(recipe, Recipe)
     total = noise_draws(data.train) * len(data.train) + len(data.test)
-    with progress_bar("linear filter", total, estimate=True) as bar, eval_mode(recipe):
+    with progress_bar("linear filter", total) as bar, eval_mode(recipe):
         for of, metrics in zip(
             ("linear", "nothing"),
             filter_errors(data.train, data.test, recipe.corrupt, BATCH, bar.advance),
@@ -107,7 +107,7 @@ def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA,
     """Errors of reconstructions, beside those of the PCA of equal size and of the mean image; pictures of the best and worst."""
     assert isinstance(recipe, Recipe)
     mean = data.train.images.float().mean(0) / 255
-    bar_of = progress_bar("reconstructions of the test images", 3 * len(data.test), estimate=True)
+    bar_of = progress_bar("reconstructions of the test images", 3 * len(data.test))
     with bar_of as bar, eval_mode(recipe):
         metrics, errors = reconstruction_metrics(
             data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
@@ -133,7 +133,7 @@ def codes(report: Report, recipe: Encodes, data: Dataset, seen: Split, pca: PCA,
     if len(seen) < len(data.train):
         report.notes.append(f"neighbours and probes of codes use the {len(seen):,} labels of the training")
     images = len(seen) + len(data.test)
-    bar_of = progress_bar("codes of the test images", 6 * images, estimate=True)
+    bar_of = progress_bar("codes of the test images", 6 * images)
     with bar_of as bar, eval_mode(recipe):
         kinds = {
             "": lambda x: recipe.encode(x).flatten(1).cpu(),
@@ -182,7 +182,7 @@ def likelihood(
     if isinstance(recipe, ImportanceWeighted) and samples:
         what = f"likelihood: {samples:,} importance samples for each of {len(test):,} test images"
         log.info(f"{what} (fewer: --samples, --images)")
-        with eval_mode(recipe), progress_bar("likelihood", len(test), estimate=True) as bar:
+        with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
             report.add(importance_nll(recipe, test, samples, bar.advance))
         report.notes.append(what)
     elif isinstance(recipe, ImportanceWeighted):

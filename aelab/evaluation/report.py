@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aelab.figures import Picture
-from aelab.metrics import BASELINES, CONTROLS, against, definition
+from aelab.metrics import beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,23 +45,8 @@ class Report:
         )
 
     def table(self) -> list[dict[str, object]]:
-        """One row per metric of the model: its value, those of its baseline and its control, its unit, and what they are."""
-        rows = []
-        for metric, value in self.metrics.items():
-            if against(metric)[0]:
-                continue
-            row: dict[str, object] = {"metric": metric, "value": value}
-            split, _, name = metric.rpartition("/")
-            names = []
-            for column, known in (("baseline", BASELINES), ("control", CONTROLS)):
-                there = [(label, f"{split}/{of}_{name}") for of, label in known.items()]
-                label, found = next(((label, key) for label, key in there if key in self.metrics), ("-", ""))
-                row[column] = self.metrics.get(found)
-                names.append(label)
-            row["unit"] = entry.unit if (entry := definition(metric)) else ""
-            row["baseline / control"] = " / ".join(names) if names != ["-", "-"] else ""
-            rows.append(row)
-        return rows
+        """One row per metric of the model, as `beside` of aelab.metrics makes them."""
+        return beside(self.metrics)
 
 
 def _in_a_name(value: object) -> str:

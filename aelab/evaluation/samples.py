@@ -43,16 +43,16 @@ def samples(
     extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
     extractors += [extractor] if extractor else []
     work = pixel_work(data)
-    with progress_bar("samples against test images", work, estimate=True) as bar:
+    with progress_bar("samples against test images", work) as bar:
         report.add(pixel_metrics(drawn, data, advance=bar.advance))
-    with progress_bar("training and Gaussian images, once", 2 * work, estimate=True) as bar:
+    with progress_bar("training and Gaussian images, once", 2 * work) as bar:
         _add(report, pixel_rows(data, n, folder, lambda: _once(data, n, "in pixels", bar)))
     for each in extractors:
         own = classifier if each.name == "lenet" else None
-        with progress_bar(f"training and Gaussian images by {each.name}, once", 3 * n, estimate=True) as bar:
+        with progress_bar(f"training and Gaussian images by {each.name}, once", 3 * n) as bar:
             begin = functools.partial(_once, data, n, f"by {each.name}", bar)
             real, rows = references(each, data, n, own, folder, begin)
-        with progress_bar(f"samples against test images, by {each.name}", n, estimate=True) as bar:
+        with progress_bar(f"samples against test images, by {each.name}", n) as bar:
             features = each(drawn, bar.advance)
             report.add(generation.distances(features, real, each.name))
         if own:
@@ -73,7 +73,7 @@ def _drawn(recipe: Generates, n: int) -> Tensor:
     """n samples (n, C, H, W) of a model, on the CPU. They are drawn in batches of fixed size, so the first do not depend on n."""
     assert isinstance(recipe, Recipe)
     parts: list[Tensor] = []
-    with eval_mode(recipe), progress_bar("samples", n, estimate=True) as bar:
+    with eval_mode(recipe), progress_bar("samples", n) as bar:
         for _ in range(0, n, BATCH):
             parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
             bar.advance(BATCH)
@@ -95,7 +95,7 @@ def _classifier(data: Dataset) -> Classifier | None:
     """The classifier of a data set; None if it has no classes."""
     if len(data.classes) < 2:
         return None
-    with progress_bar(f"training the classifier of {data.name}, once", STEPS, estimate=True) as bar:
+    with progress_bar(f"training the classifier of {data.name}, once", STEPS) as bar:
 
         @functools.cache
         def log_once() -> None:

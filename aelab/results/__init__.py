@@ -13,12 +13,20 @@ from aelab.results.compare import (
 )
 from aelab.results.formats import cells, csv, latex, markdown, number_columns, records
 from aelab.results.lecture import NOTHING_TO_SHOW, TABLES
-from aelab.results.listing import LISTING_COLUMNS, LISTING_HEADINGS, listing_order, listing_row
+from aelab.results.listing import (
+    LEAST_IMPORTANT,
+    LISTING_COLUMNS,
+    listing_order,
+    listing_row,
+    short_diagnosis,
+    shown_row,
+    training_rows,
+)
 
 __all__ = [
     "EITHER",
+    "LEAST_IMPORTANT",
     "LISTING_COLUMNS",
-    "LISTING_HEADINGS",
     "NOTHING_TO_SHOW",
     "TABLES",
     "cells",
@@ -37,4 +45,7 @@ __all__ = [
     "number_columns",
     "pivot",
     "records",
+    "short_diagnosis",
+    "shown_row",
+    "training_rows",
 ]

@@ -49,12 +49,15 @@ class RunInfo:
         return round(self.ended - self.started, 1) if self.ended and self.started is not None else None
 
     @property
+    def kept(self) -> str:
+        """The split of the validation metrics of the kept weights: best, or last where nothing selects; empty without any."""
+        return next((name for name in ("best", "last") if any(key.startswith(f"{name}/") for key in self.metrics)), "")
+
+    @property
     def validation(self) -> dict[str, float]:
-        """The validation metrics of the best weights, by name without split; of the last ones where there are no best."""
-        for split in ("best/", "last/"):
-            if found := {k.removeprefix(split): v for k, v in self.metrics.items() if k.startswith(split)}:
-                return found
-        return {}
+        """The validation metrics of the kept weights, by name without split."""
+        split = f"{self.kept}/"
+        return {key.removeprefix(split): value for key, value in self.metrics.items() if key.startswith(split)}
 
     @property
     def interrupted(self) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +33,8 @@ class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
     `offline` means mlflow.db, and marks its runs for `aelab sync`. A database that does not exist is created, or with
-    `create=False` NoStoreError is raised. `warn` is called for long waits and outages.
+    `create=False` NoStoreError is raised. `warn` is called for long waits and outages. `typed` is what a command to type next
+    needs to find the store again: the option, if the address was passed, and nothing if the environment names it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Store:
         here = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         typed = None if offline else uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.uri, self.offline, self.warn = opening.checked(typed or here), offline, warn
+        self.typed = "" if offline or not uri else f" --tracking-uri {shlex.quote(redacted(uri))}"  # for a next command
         self._asking = False
         self.database = opening.database_of(self.uri)
         if self.database and not create and not opening.has_content(self.database):
@@ -140,7 +143,7 @@ class Store:
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
                     self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
-                return RunWriter(self.client, self.get(run_id), warn=self.warn)
+                return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed)
             except BaseException as error:
                 if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
                     with suppress(Exception):
@@ -153,7 +156,7 @@ class Store:
         Raises UserError if another process is writing it.
         """
         with self.asking():
-            run = RunWriter(self.client, info, reopened=True, warn=self.warn)
+            run = RunWriter(self.client, info, reopened=True, warn=self.warn, typed=self.typed)
             if begin:
                 self.begin(run)
             return run
@@ -181,7 +184,7 @@ class Store:
             if info.status == "RUNNING" and not local_path(info) and host != platform.node() and not force:
                 raise UserError(
                     f"{info.name} is running on {host or 'another machine'}, according to the store.",
-                    f"If that process is dead: aelab resume {info.id[:8]} --force",
+                    f"If that process is dead: aelab resume {info.id[:8]} --force{self.typed}",
                 )
             yield info
         finally:

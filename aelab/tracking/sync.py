@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
 from aelab.errors import UserError
+from aelab.progress_bar import progress_bar
 from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.sender import METRICS_PER_REQUEST
@@ -86,23 +87,25 @@ def _push(local: Store, store: Store, note: Callable[[str], None]) -> int:
     waiting = [info for info in local.runs() if info.tags.get("aelab.offline")]
     waiting.sort(key=lambda info: (info.parent is not None, info.started or 0.0))  # parents first
     sent = 0
-    for info in waiting:
-        if info.tags["aelab.offline"] != "yes":
-            copies[info.id] = info.tags["aelab.offline"].split()[-1]
-        elif info.status == "RUNNING":
-            host = info.tags.get("aelab.process", "").partition(" ")[0]
-            where = "" if host == platform.node() else f" on {host or 'another machine'}, according to the store"
-            note(f"{info.name}  is running{where}: a later aelab sync sends it")
-        else:
-            try:
-                copies[info.id] = _copy(local, store, info, copies)
-                with local.asking():
-                    local.client.log_batch(info.id, tags=[RunTag("aelab.offline", f"sent {copies[info.id]}")])
-            except UserError as problem:
-                failed.append(f"{info.name}: {problem}")
-                continue
-            note(f"{info.name}  sent as {copies[info.id][:8]} ({info.status.lower()})")
-            sent += 1
+    with progress_bar("runs sent", len(waiting)) as bar:
+        for k, info in enumerate(waiting):
+            bar.update(k, text=info.name)
+            if info.tags["aelab.offline"] != "yes":
+                copies[info.id] = info.tags["aelab.offline"].split()[-1]
+            elif info.status == "RUNNING":
+                host = info.tags.get("aelab.process", "").partition(" ")[0]
+                where = "" if host == platform.node() else f" on {host or 'another machine'}, according to the store"
+                note(f"{info.name}  is running{where}: a later aelab sync sends it")
+            else:
+                try:
+                    copies[info.id] = _copy(local, store, info, copies)
+                    with local.asking():
+                        local.client.log_batch(info.id, tags=[RunTag("aelab.offline", f"sent {copies[info.id]}")])
+                except UserError as problem:
+                    failed.append(f"{info.name}: {problem}")
+                    continue
+                note(f"{info.name}  sent as {copies[info.id][:8]} ({info.status.lower()})")
+                sent += 1
     _raise(failed)
     return sent
 

@@ -32,7 +32,8 @@ class RunWriter:
     Each entry is first written to a spool on this disk, and is sent once. A point or picture that the store already has is
     dropped. What the store does not take stays in the spool, for the next resume or `aelab sync`. With `training` the run is
     locked until it is closed; without it, metrics are added to a run that another process may be writing. `reopened` reads
-    back the spool of the run's last process. `warn` is called for outages and for entries that the store refuses.
+    back the spool of the run's last process. `warn` is called for outages and for entries that the store refuses. `typed` is
+    the option that names the store in a command.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class RunWriter:
         spool: Path | None = None,
         ended: bool = False,
         warn: Callable[[str], None] = lambda text: None,
+        typed: str = "",
     ) -> None:
         self.id, self.name, self.info, self.warn = info.id, info.name, info, warn
+        self.resume_command = f"aelab resume {info.id[:8]}{typed}"
         self._client = client
         self.local = local_path(info)
         self.folder = run_folder(info)

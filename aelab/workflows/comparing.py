@@ -6,6 +6,7 @@ from pathlib import Path
 from aelab.errors import UserError
 from aelab.evaluation import eval_mode, reconstruct
 from aelab.figures import contact_sheet, curves, save
+from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Generates
 from aelab.results import comparison, labels
 from aelab.tracking import Store
@@ -46,15 +47,17 @@ def draw_sheets(
     if len({info.tags.get("aelab.data_fingerprint") for info in chosen}) > 1:
         raise UserError("these runs were trained on different data, so they have no test images in common.", code=2)
     images, samples, truth = {}, {}, None
-    for label, info in zip(labels(comparison(chosen)), chosen, strict=True):
-        run = open_run(info, store, device, data_dir)
-        if isinstance(run.recipe, Autoencodes):
-            if truth is None:
-                truth = run.data().test.showcase(SHEET_IMAGES)
-            images[label] = reconstruct(run.recipe, truth)
-        if isinstance(run.recipe, Generates):
-            with eval_mode(run.recipe, seed):
-                samples[label] = run.recipe.decode(run.recipe.sample_prior(SHEET_IMAGES)).cpu()
+    with progress_bar("images of the runs", len(chosen)) as bar:
+        for label, info in zip(labels(comparison(chosen)), chosen, strict=True):
+            run = open_run(info, store, device, data_dir)
+            if isinstance(run.recipe, Autoencodes):
+                if truth is None:
+                    truth = run.data().test.showcase(SHEET_IMAGES)
+                images[label] = reconstruct(run.recipe, truth)
+            if isinstance(run.recipe, Generates):
+                with eval_mode(run.recipe, seed):
+                    samples[label] = run.recipe.decode(run.recipe.sample_prior(SHEET_IMAGES)).cpu()
+            bar.advance(1)
     written = []
     if truth is not None:
         sheet = contact_sheet({**images, "ground truth": truth}, "the same test images through each run")

@@ -13,6 +13,7 @@ from torch import Tensor
 from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
 from aelab.figures import PATHS, Picture, grid, pairs, picture_figure, write
+from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Generates
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
@@ -51,7 +52,8 @@ def sample(
         other = f"; this one can: aelab interpolate {shlex.quote(opened.name)}" if can else ""
         what = f"{opened.name} cannot sample: {opened.info.recipe} has no prior to draw codes from."
         raise UserError(what, f"Sample a vae or a gan{other}", code=2)
-    images = opened.sample(n, seed=seed)
+    with progress_bar(f"{n:,} samples", 1):
+        images = opened.sample(n, seed=seed)
     picture = grid(images, max(1, round(n**0.5)))
     return Drawing(images, _log(opened, f"samples-{n}-seed{seed}", picture, out))
 
@@ -78,7 +80,8 @@ def interpolate(
     """
     opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
     kinds = KINDS if path == "both" else (path,)
-    walks = walk(opened, kinds, pairs, steps, seed)
+    with progress_bar(f"images between {pairs} pairs of codes", 1):
+        walks = walk(opened, kinds, pairs, steps, seed)
     drawings = {}
     for kind, images in walks.items():
         target = out.with_stem(f"{out.stem}-{kind}") if out and path == "both" else out

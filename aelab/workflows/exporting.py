@@ -17,6 +17,7 @@ from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstructions, write
 from aelab.metrics import against, number
+from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, Recipe
 from aelab.workflows.card import unit
 from aelab.workflows.loading import load
@@ -128,7 +129,8 @@ def _programs(run: Run, folder: Path) -> list[str]:
             parts.append(("decoder.pt2", _Decoder(recipe), codes))
         for name, module, example in parts:
             shapes = ({0: torch.export.Dim("batch")},)
-            torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), folder / name)
+            with progress_bar(name, 1):
+                torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), folder / name)
             written.append(name)
     return written
 

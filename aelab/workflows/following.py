@@ -13,7 +13,7 @@ from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
 from aelab.figures import Picture, grid, reconstructions
-from aelab.metrics import number
+from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
 from aelab.recipe import Autoencodes, Generates, Recipe
 from aelab.tracking import RunWriter, Store
@@ -35,7 +35,8 @@ from aelab.workflows.signals import Interrupted
 log = logging.getLogger(__name__)
 
 SLIDER_PICTURES = 20  # at most; each is two files, as MLflow keeps a small one too
-EPOCH_LINES = 200  # at most, where there is no progress bar
+EPOCH_LINES = 200  # at most, in a file or a pipe
+LINES_ABOVE_A_BAR = 25  # at most, on a terminal: a training is then about one screen
 INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
 
@@ -90,7 +91,7 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
     names: list[str] = []
     if at.step == 0:
         draw(trainer, run)
-    with progress_bar(trainer.title, trainer.steps, at.step) as bar:
+    with progress_bar(trainer.title, trainer.steps, at.step, lines=False) as bar:
         try:
             for event in trainer:
                 match event:
@@ -100,7 +101,7 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
                                 check_names(means, type(trainer.recipe).__name__)
                                 names = list(means)
                             run.metrics({f"step/{name}": value for name, value in means.items()}, step)
-                            bar.update(step, trainer.title, f"{speed:,.0f} images/s  {_terms(means)}")
+                            bar.update(step, trainer.title, f"{speed:,.0f} images/s  {in_a_line(means, 'step', means)}")
                     case StepSkipped(step, reason, skipped):
                         most = trainer.settings.skip_nonfinite
                         log.warning(f"step {step} is skipped: {reason} ({skipped} of {most})")
@@ -125,7 +126,7 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
     if checkpoints.error:
         raise UserError(
             f"the last checkpoint could not be written: {checkpoints.error}",
-            f"Make room, then: aelab resume {run.id[:8]}",
+            f"Make room, then: {run.resume_command}",
         )
 
 
@@ -139,13 +140,21 @@ def _end_epoch(done: EpochDone, trainer: Trainer, run: RunWriter, bar: Bar) -> N
         run.metrics({f"{kept}/{name}": value for name, value in done.val.items()}, done.epoch)
     if done.last or done.epoch % math.ceil(trainer.epochs / SLIDER_PICTURES) == 0:
         draw(trainer, run)
-    if not bar.visible and (done.last or done.epoch % math.ceil(trainer.epochs / EPOCH_LINES) == 0):
-        terms = _terms({f"{split}/{k}": v for split in ("train", "val") for k, v in getattr(done, split).items()})
-        log.info(f"{done.title}  {terms}  {done.images_per_second:,.0f} images/s")
+    if done.last or done.epoch % math.ceil(trainer.epochs / (LINES_ABOVE_A_BAR if bar.visible else EPOCH_LINES)) == 0:
+        log.info(_epoch_line(done, with_speed=not bar.visible))
 
 
-def _terms(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {number(value)}" for name, value in metrics.items())
+def _epoch_line(done: EpochDone, with_speed: bool) -> str:
+    """The losses of an epoch, each term once, beside the validation loss; the speed too, unless a bar shows it."""
+    train = {name: value for name, value in done.train.items() if name not in done.val}
+    loss = next(iter(loss_terms(done.train, done.train)), "")
+    parts = [
+        done.title,
+        in_a_line({name: done.train[name] for name in done.train if name == loss} | train, "train", done.train),
+        in_a_line(done.val, "val", done.train),
+        f"{done.images_per_second:,.0f} images/s" if with_speed else "",
+    ]
+    return "  ".join(filter(None, parts))
 
 
 def draw(trainer: Trainer, run: RunWriter) -> None:

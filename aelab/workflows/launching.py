@@ -56,7 +56,10 @@ def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data
     if at_once > 1 and len(missing) > 1:
         failures = _in_processes(missing, at_once, store, data_dir)
     else:
-        failures = {job.label: _try(job, store, data, data_dir) for job in missing}
+        failures = {}
+        for k, job in enumerate(missing, 1):
+            log.info(f"{k} of {len(missing)}: {job.label}")
+            failures[job.label] = _try(job, store, data, data_dir)
     for label, why in failures.items():
         if why:
             log.warning(UserError(*f"{label}: {why}".split("\n")))

@@ -59,7 +59,7 @@ def resume_run(
     """Continues the run that the store knows as `found`; see `resume`."""
     with signals() as caught, store.held(found, force) as info:
         config, recipe_file = configuration(info, store)
-        longer = _longer(info, config, epochs)
+        longer = _longer(info, config, epochs, store.typed)
         if epochs is not None:
             config = replace(config, settings=replace(config.settings, epochs=epochs))
         planned = Plan(config, recipe_file, open_configured(config, data_dir))
@@ -98,8 +98,11 @@ def resume_run(
     return finished(run, planned, trainer, store, validation)
 
 
-def _longer(info: RunInfo, config: Config, epochs: int | None) -> bool:
-    """Whether a run becomes longer. Raises UserError if it would become shorter, or has finished and does not become longer."""
+def _longer(info: RunInfo, config: Config, epochs: int | None, typed: str) -> bool:
+    """Whether a run becomes longer. Raises UserError if it would become shorter, or has finished and does not become longer.
+
+    `typed` is the option that names the store, for the commands in the message.
+    """
     had = config.settings.epochs
     if epochs is not None and epochs < had:
         raise UserError(f"--epochs {epochs}: {info.name} has {had} epochs; a run can only become longer.", code=2)
@@ -108,8 +111,8 @@ def _longer(info: RunInfo, config: Config, epochs: int | None) -> bool:
         name = shlex.quote(info.name)
         raise UserError(
             f"{info.name} has finished; there is nothing to resume.",
-            f"Look at it: aelab eval {name}",
-            f"Train it longer: aelab resume {name} --epochs N, more than {had}",
+            f"Look at it: aelab eval {name}{typed}",
+            f"Train it longer: aelab resume {name}{typed} --epochs N, more than {had}",
             code=2,
         )
     return longer
@@ -236,7 +239,7 @@ def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:
     newest_run = trained[0]
     advice = "See: aelab runs"
     if newest_run.status == "FINISHED":
-        advice = f"Make it longer: aelab resume {shlex.quote(newest_run.name)} --epochs N"
+        advice = f"Make it longer: aelab resume {shlex.quote(newest_run.name)}{store.typed} --epochs N"
     raise UserError(
         f"no run{of} was stopped so that it could be resumed; the newest, {newest_run.name}, {_outcome(newest_run)}.",
         advice,

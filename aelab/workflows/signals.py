@@ -33,7 +33,7 @@ class Stopped(UserError):
 
 
 def _how_to_continue(run: RunWriter) -> str:
-    return f"Continue it: aelab resume {run.id[:8]}"
+    return f"Continue it: {run.resume_command}"
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def train(
             return resume_run(stopped, store, data_dir=data_dir)
         if not resume_stopped:
             same = f"{stopped.name} of the same command was stopped; this is a new run."
-            log.warning(f"{same} Continue that one: aelab resume {stopped.id[:8]}")
+            log.warning(f"{same} Continue that one: aelab resume {stopped.id[:8]}{store.typed}")
     return start_run(planned, store, experiment=experiment, name=name)
 
 
@@ -127,6 +127,7 @@ def start_run(
                 "aelab.data": data.name,
                 "aelab.data_fingerprint": data.fingerprint,
                 "aelab.data_note": data.note,
+                **given({"aelab.monitor": recipe.monitor}),
             },
             dataset={
                 "name": data.name,
