@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from opened import opened
 
 from aelab import recipe_files
 from aelab.data import open_data
@@ -194,10 +194,10 @@ def test_a_picture_without_an_ending_is_a_png(cli, here):
     assert cli("train", "vae", "--data", "digits", "--max-steps", 2, "-q").code == 0
     answer = cli("sample", "vae", "--out", "new/drawn", "-q")
     assert answer.code == 0 and "new/drawn.png" in answer.out, answer.err
-    assert Image.open("new/drawn.png").format == "PNG"
+    assert opened("new/drawn.png").format == "PNG"
     assert cli("interpolate", "vae", "--out", "walk", "--pairs", 1, "--steps", 2, "-q").code == 0
-    assert Image.open("walk-linear.png").format == Image.open("walk-spherical.png").format == "PNG"
-    assert cli("sample", "vae", "--out", "drawn.JPG", "-q").code == 0 and Image.open("drawn.JPG").format == "JPEG"
+    assert opened("walk-linear.png").format == opened("walk-spherical.png").format == "PNG"
+    assert cli("sample", "vae", "--out", "drawn.JPG", "-q").code == 0 and opened("drawn.JPG").format == "JPEG"
     answer = cli("compare", "vae", "--curve", "val/loss", "--out", "curve", "-q")
     assert answer.code == 0 and "curve.png" in answer.out and Path("curve.png").exists()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from opened import opened
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -86,15 +87,15 @@ def test_eval_prints_logs_and_answers_in_json(cli):
 def test_sample_and_interpolate_write_pictures(cli, here):
     cli("train", "gan", *FAST)
     assert cli("sample", "gan", "-n", 9, "--out", "deep/nine.png").code == 0
-    assert Image.open("deep/nine.png").size == (3 * (32 + 2) + 2,) * 2, "8 x 8 pixels, four times as large"
+    assert opened("deep/nine.png").size == (3 * (32 + 2) + 2,) * 2, "8 x 8 pixels, four times as large"
     again = cli("sample", "gan", "-n", 9, "--out", "again.png")
     assert again.out.strip() == "picture  again.png"
-    assert np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("deep/nine.png")))
+    assert np.array_equal(np.asarray(opened("again.png")), np.asarray(opened("deep/nine.png")))
     cli("sample", "gan", "-n", 9, "--seed", 1, "--out", "other.png")
-    assert not np.array_equal(np.asarray(Image.open("again.png")), np.asarray(Image.open("other.png")))
+    assert not np.array_equal(np.asarray(opened("again.png")), np.asarray(opened("other.png")))
     answer = cli("interpolate", "gan", "--pairs", 2, "--steps", 5, "--out", "walk.png")
     assert answer.out.split() == ["picture", "walk-linear.png", "picture", "walk-spherical.png"]
-    sizes = [Image.open(f"walk-{kind}.png").size for kind in ("linear", "spherical")]
+    sizes = [opened(f"walk-{kind}.png").size for kind in ("linear", "spherical")]
     assert sizes[0] == sizes[1] and sizes[0][0] > 2 * sizes[0][1]
     folder = Store().folder(Store().find("gan"))
     assert {"samples-9-seed0.png", "interpolation-linear-seed0.png"} <= {
@@ -645,7 +646,7 @@ def test_compare_draws_a_curve(cli, here):
         cli("train", "gan", *FAST, "--loss", loss, "--name", loss)
     answer = cli("compare", "minimax", "non-saturating", "--curve", "step/g_grad_norm", "--out", "gradients.png")
     assert answer.code == 0 and "picture  gradients.png" in answer.out
-    assert Image.open(here / "gradients.png").size[0] > 500
+    assert opened(here / "gradients.png").size[0] > 500
     answer = cli("compare", "minimax", "--curve", "step/nothing")
     assert answer.code == 2 and "none of these runs has a metric 'step/nothing'" in answer.err
     cli("train", "linear", *FAST, "--name", "other")

@@ -37,6 +37,7 @@ class Run:
     """What `run_status` needs of a run that is written."""
 
     name, id = "vae-1", "0123456789abcdef"
+    resume_command = "aelab resume 01234567"
 
     def tags(self, tags):
         self.reason = tags["aelab.reason"]

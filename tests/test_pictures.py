@@ -1,9 +1,9 @@
 import matplotlib
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from matplotlib.text import Text
+from opened import opened
 
 from aelab import figures
 from aelab.errors import UserError, visible
@@ -78,7 +78,7 @@ def test_grid_takes_what_a_network_gives():
 def test_written_picture_reads_back(tmp_path):
     sheet = grid(torch.rand(4, 3, 28, 28))
     figures.write(tmp_path / "new/a.png", sheet)
-    assert np.array_equal(np.asarray(PIL.Image.open(tmp_path / "new/a.png")), sheet)
+    assert np.array_equal(np.asarray(opened(tmp_path / "new/a.png")), sheet)
 
 
 @pytest.mark.parametrize("name", ["a.xyz", "a", "file/a.png"])
@@ -183,7 +183,7 @@ def test_contact_sheet_has_a_column_for_each(tmp_path):
     for axes, images in zip(figure.axes, some.values(), strict=True):
         assert np.array_equal(axes.images[0].get_array(), grid(images, 2))
     figure.savefig(tmp_path / "sheet.png")
-    assert PIL.Image.open(tmp_path / "sheet.png").width > 300
+    assert opened(tmp_path / "sheet.png").width > 300
 
 
 def test_contact_sheet_of_one_column(tmp_path):
@@ -202,7 +202,7 @@ def test_curve_draws_its_points_over_their_own_ticks(tmp_path):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "8", "32"]
     assert axes.get_ylim()[0] == 0
     figure.savefig(tmp_path / "curve.png")
-    assert PIL.Image.open(tmp_path / "curve.png").width == 825
+    assert opened(tmp_path / "curve.png").width == 825
 
 
 def test_curve_of_one_point_is_drawn(tmp_path):

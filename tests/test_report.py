@@ -89,6 +89,7 @@ def test_neighbourhoods_are_those_of_prdc(n, k, kind, capsys):
     assert found == pytest.approx({name: float(value) for name, value in known.items()}, abs=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all extracted features")
 def test_the_kernel_distance_of_few_images_is_that_of_all_subsets():
     """Of 1,000 images at most each subset is the whole, so one is enough."""
     real, features = normal(200, 8, 0), normal(200, 8, 1, mean=0.3)
