@@ -46,6 +46,19 @@ def test_a_recipe_or_nothing_means_the_newest_run_that_was_stopped(cli, monkeypa
         assert len(answer.err.splitlines()) <= 3
 
 
+def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(cli, monkeypatch):
+    def follow(trainer, run, checkpoints, stop):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        raise Interrupted(0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("aelab.workflows.following.follow", follow)
+        assert cli("train", "linear", *SHORT, "--name", "early").code == 130
+    answer = cli("resume", "early")
+    assert answer.code == 0 and Store().find("early").status == "FINISHED", answer.err
+
+
 def test_the_runs_of_a_sweep_come_last_and_those_that_cannot_go_on_are_passed_over(cli, monkeypatch):
     stopped(cli, monkeypatch, "train", "linear", "--name", "alone")
     store = Store()

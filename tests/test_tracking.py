@@ -128,6 +128,24 @@ def test_what_is_refused_is_set_aside_and_all_else_arrives(store):
     assert list(being.folder.glob("refused-*.png")) and not list(being.folder.glob("unsent*"))
 
 
+def test_a_dataset_that_two_runs_add_at_once_is_logged_by_both(store, monkeypatch):
+    asked = []
+    log_inputs = store.client.log_inputs
+
+    def refuse_once(run_id, datasets):
+        asked.append(run_id)
+        if len(asked) == 1:
+            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id")
+        log_inputs(run_id, datasets)
+
+    monkeypatch.setattr(store.client, "log_inputs", refuse_once)
+    dataset = {"name": "digits", "digest": "0" * 16, "source_type": "local", "source": "{}"}
+    run = store.create(None, "one", params={}, tags=TAGS, dataset=dataset)
+    run.close("FINISHED")
+    (given,) = store.client.get_run(run.id).inputs.dataset_inputs
+    assert len(asked) == 2 and given.dataset.name == "digits"
+
+
 def test_an_old_spool_comes_free(store, cli):
     stamp = 1_700_000_000_000
     spool = [

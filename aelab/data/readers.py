@@ -168,5 +168,7 @@ def _decode(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
             upright = Image.fromarray((np.asarray(upright).clip(0, 65535) >> 8).astype(np.uint8))
         if upright.mode == "F":
             raise ValueError("pixels that are floating-point numbers have no fixed white; save it with 8 or 16 bits")
+        if upright.mode == "P" and "transparency" in upright.info:
+            upright = upright.convert("RGBA")  # the same colours; PIL warns of the direct way
         plain = upright.convert("L" if grey else "RGB")
     return np.asarray(plain if plain.size == size else ImageOps.fit(plain, size, Image.Resampling.LANCZOS))

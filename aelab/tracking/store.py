@@ -142,13 +142,22 @@ class Store:
                     self.client.update_run(run_id, name=name + run_id[:6])
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
-                    self.client.log_inputs(run_id, [DatasetInput(Dataset(**dataset), [])])
+                    self._log_dataset(run_id, DatasetInput(Dataset(**dataset), []))
                 return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed)
             except BaseException as error:
                 if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
                     with suppress(Exception):
                         self.client.set_terminated(run_id, "FAILED")
                 raise
+
+    def _log_dataset(self, run_id: str, dataset: DatasetInput) -> None:
+        """Logs the dataset of a run. If another run adds the same one at this moment, the store refuses it once."""
+        try:
+            self.client.log_inputs(run_id, [dataset])
+        except MlflowException as error:
+            if "IntegrityError" not in str(error):
+                raise
+            self.client.log_inputs(run_id, [dataset])  # now it is there
 
     def reopen(self, info: RunInfo, begin: bool = True) -> RunWriter:
         """Reopens a run; what it has logged is not logged again. With `begin` it is marked as RUNNING at once.

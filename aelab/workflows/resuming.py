@@ -147,7 +147,7 @@ def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) ->
 def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> None:
     """Raises UserError, or warns with `force`, if facts differ from those when a run began. Another device only warns."""
     before, now = _flat(before), _flat(json.loads(json.dumps(now)))  # JSON turns tuples into lists
-    if {before.get("aelab"), now["aelab"]} <= SAME_BITS:
+    if {before.get("aelab"), now.get("aelab")} <= SAME_BITS:
         now["aelab"] = before["aelab"]
     differing = [key for key in now if json.dumps(before.get(key)) != json.dumps(now[key])]  # 1.0 and true are not 1
     words = {"recipe_sha256": "the recipe's source has changed", "data_fingerprint": "the data have changed"}

@@ -20,6 +20,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(item.fspath).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.faults)
+            for kind in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):  # what is killed closes nothing
+                item.add_marker(pytest.mark.filterwarnings(f"ignore::{kind}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
