@@ -388,6 +388,30 @@ def test_an_error_in_a_recipe_has_its_place_before_there_is_a_run(cli, here, lin
     assert "Traceback" in cli("train", "./mine.py", *FAST[:-1], "--verbose").err
 
 
+WRONG = (  # what a method returns, and what is said of it
+    ("loss", "return F.mse_loss(x, x)", "loss returns a tensor with one number."),
+    ("loss", "return F.mse_loss(x, x), {'a': 3.0}", "loss returns a tensor with one number and a dict {'a': a float}."),
+    ("loss", "return (x - x).flatten(1).sum(1), {}", "loss returns a tensor of shape (2,) and a dict {}."),
+    ("encode", "return x", "encode returns a tensor of shape (2, 1, 8, 8) for 2 images."),
+    ("decode", "return z", "decode returns a tensor of shape (2, 30) for 2 codes."),
+)
+
+
+@pytest.mark.parametrize(("function", "line", "says"), WRONG)
+def test_a_recipe_that_returns_the_wrong_thing_is_told_so(cli, here, function, line, says):
+    text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
+    end = text.index(":\n", text.index(")", text.index(f"def {function}("))) + 2
+    loss = text.index(":\n", text.index("def loss(")) + 2
+    if function != "loss":  # so that only the codes are wrong
+        text = f"{text[:end]}        {line}\n{text[end:]}"
+        end, line = loss, "loss = self.encoder[0].weight.sum(); return loss, {}"
+    (here / "mine.py").write_text(f"{text[:end]}        {line}\n{text[end:]}")
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    first, second = answer.err.splitlines()[-2:]
+    assert first == f"error: mine.py: {says}" and second.startswith("It has to return ")
+
+
 def test_an_error_that_comes_later_has_its_place_too(cli, here):
     text = (Path(__file__).parent.parent / "recipes" / "convolutional.py").read_text()
     late = "        self.calls = getattr(self, 'calls', 0) + 1\n        assert self.calls < 30\n"

@@ -177,8 +177,8 @@ def test_a_store_that_is_ruined_has_refused_nothing(store, here, content, monkey
     assert replay(Store(), print) == 1 and steps(Store(), "train/loss") == [1]
 
 
-@pytest.mark.parametrize(("where", "runs"), [("loss", 0), ("step", 1)])
-def test_a_recipe_that_names_a_metric_badly_hears_of_it_at_once(cli, store, here, where, runs):
+@pytest.mark.parametrize("where", ["loss", "step"])
+def test_a_recipe_that_names_a_metric_badly_hears_of_it_at_once(cli, store, here, where):
     parts = {"loss": "{}", "step": "{}", where: "{'KL(q||p)': loss}"}
     (here / "mine.py").write_text(f'''"""Names (2026)."""
 from torch import nn
@@ -199,7 +199,7 @@ class Mine(Recipe):
     answer = cli("train", "./mine.py", "--data", "digits", "--epochs", 1)
     assert answer.code == 1 and "cannot be called 'KL(q||p)'" in answer.err and "Traceback" not in answer.err
     assert "epoch" not in answer.err
-    assert [info.status for info in Store().runs()] == ["FAILED"] * runs
+    assert Store().runs() == []
 
 
 def test_the_value_of_an_option_is_part_of_a_name():

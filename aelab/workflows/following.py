@@ -28,9 +28,10 @@ from aelab.training import (
     finish,
 )
 from aelab.workflows.card import model_card
-from aelab.workflows.planning import Plan, check_names
+from aelab.workflows.planning import Plan
 from aelab.workflows.run import Run
 from aelab.workflows.signals import Interrupted
+from aelab.workflows.trying import check_names
 
 log = logging.getLogger(__name__)
 

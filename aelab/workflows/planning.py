@@ -1,12 +1,10 @@
 """The plan of a training: its configuration, with all defaults filled in, its recipe file and its data."""
 
-import copy
 import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -18,18 +16,16 @@ import torch
 
 from aelab import recipe_files
 from aelab.data import Dataset, open_data, require
-from aelab.errors import UserError, no_memory, out_of_memory
-from aelab.evaluation import eval_mode
-from aelab.recipe import Decodes, Encodes, Generates, NonFiniteError, Recipe
+from aelab.errors import UserError
+from aelab.recipe import Recipe
 from aelab.recipe_files import RecipeFile
-from aelab.tracking import valid_metric_name
 from aelab.training import LARGEST_SEED, Settings, device_name, from_values, pick_device
+from aelab.workflows.trying import try_recipe
 
 log = logging.getLogger(__name__)
 
 RECIPE_DEFAULTS = ("epochs", "batch_size", "ema", "schedule", "warmup")  # settings whose default is the recipe's
 LARGEST_SIDE = 100_000  # pixels
-TRIED_IMAGES = 2  # in the trial step before a run begins: one has no variance
 
 
 @dataclass(frozen=True)
@@ -136,45 +132,8 @@ class Plan:
             raise UserError("there is nothing to train: with these options no phase has an epoch.", code=2)
         for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
             data.train.labelled(labels, settings.seed)  # raises before there is a run
-        self._try(recipe, min(batch, TRIED_IMAGES))
+        try_recipe(recipe, self.recipe_file.path, data, settings)
         return recipe
-
-    def _try(self, recipe: Recipe, images: int) -> None:
-        """Tries a step of each phase, a validation and a picture on a copy of the recipe, so that no run begins in vain.
-
-        Raises RecipeError for an error in its code, and UserError if a layer normalises over a batch of one image or the store
-        would refuse the name of a metric. Weights and random state stay as they are.
-        """
-        device = next(recipe.parameters()).device
-        with eval_mode(recipe):
-            try:
-                tried = copy.deepcopy(recipe)
-                x, y = replace(self.data.train, device=device).batch(slice(images))
-                with torch.enable_grad():
-                    for phase in tried.train().phases(self.config.settings.epochs):
-                        with suppress(NonFiniteError):
-                            parts = (torch.cat([part, part]) if phase.unlabelled else part for part in (x, y))
-                            phase.step(*parts, **phase.optimizers)
-                names = tried.eval().loss(x, y)[1]
-                codes = [tried.encode(x)] if isinstance(tried, Encodes) else []
-                codes += [tried.sample_prior(images)] if isinstance(tried, Generates) else []
-                if isinstance(tried, Decodes):
-                    for z in codes:
-                        tried.decode(z)
-            except (Exception, SystemExit) as error:
-                if out_of_memory(error):
-                    raise no_memory() from error
-                if "more than 1 value per channel" in str(error):
-                    raise UserError(
-                        f"--batch-size 1: {self.recipe_file.name} normalises over the images of a batch, "
-                        "and one image has no variance.",
-                        "Use --batch-size 2 or more.",
-                        code=2,
-                    ) from error
-                if fault := recipe_files.recipe_error(error):
-                    raise fault from error
-                return  # an error of ours, which the training will report
-        check_names(names, self.recipe_file.path.name)
 
 
 def plan(
@@ -269,16 +228,6 @@ def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
     sizes = f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.test):,} to test"
     log.debug(f"data {data.name} from {data.place}: {sizes}; SHA-256 {data.fingerprint[:16]}")
     return data
-
-
-def check_names(metrics: Iterable[str], of: str) -> None:
-    """Raises UserError if the store would refuse the name of one of a recipe's metrics."""
-    for name in metrics:
-        if not valid_metric_name(f"train/{name}"):
-            raise UserError(
-                f"{of}: a metric cannot be called '{name}'.",
-                "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
-            )
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

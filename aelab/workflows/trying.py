@@ -1,0 +1,120 @@
+"""A trial of a recipe before its run begins: what would fail in the training fails here, and leaves no run behind."""
+
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aelab import recipe_files
+from aelab.data import Dataset
+from aelab.errors import UserError, no_memory, out_of_memory
+from aelab.evaluation import eval_mode
+from aelab.recipe import Decodes, Encodes, Generates, NonFiniteError, Recipe
+from aelab.recipe_files import RecipeError
+from aelab.tracking import valid_metric_name
+from aelab.training import Settings
+
+IMAGES = 2  # in the trial, as one image has no variance
+
+
+def try_recipe(recipe: Recipe, path: Path, data: Dataset, settings: Settings) -> None:
+    """Tries the loss, a step of each phase, and the decoding of codes, with a few images, on a copy of the recipe in `path`.
+
+    Raises RecipeError for an error in its code or a result of the wrong type or shape, and UserError if a layer normalises
+    over a batch of one image, or the store would refuse the name of a metric. Weights and random state stay as they are.
+    """
+    images = min(settings.batch_size, len(data.train), IMAGES)
+    x, y = replace(data.train, device=next(recipe.parameters()).device).batch(slice(images))
+    with eval_mode(recipe):
+        try:
+            tried = copy.deepcopy(recipe)
+            _try_loss(tried, x, y, path)
+            _try_steps(tried.train(), x, y, path, settings.epochs)
+            _try_codes(tried.eval(), x, path)
+        except UserError:
+            raise
+        except (Exception, SystemExit) as error:
+            if out_of_memory(error):
+                raise no_memory() from error
+            if "more than 1 value per channel" in str(error):
+                raise UserError(
+                    f"--batch-size 1: {path.stem} normalises over the images of a batch, and one image has no variance.",
+                    "Use --batch-size 2 or more.",
+                    code=2,
+                ) from error
+            if fault := recipe_files.recipe_error(error):
+                raise fault from error  # any other error is ours: the training will report it
+
+
+def _try_loss(recipe: Recipe, x: Tensor, y: Tensor, path: Path) -> None:
+    returned = recipe.loss(x, y)
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if not pair or not _is_scalar(returned[0]) or not _are_terms(returned[1]):
+        raise RecipeError(
+            f"{path.name}: loss returns {_described(returned)}.",
+            "It has to return two things: the loss, a tensor with one number, and a dict of such tensors, its terms.",
+        )
+    check_names(returned[1], path.name)
+
+
+def _try_steps(recipe: Recipe, x: Tensor, y: Tensor, path: Path, epochs: int) -> None:
+    with torch.enable_grad():
+        for phase in recipe.phases(epochs):
+            parts = (torch.cat([part, part]) if phase.unlabelled else part for part in (x, y))
+            with suppress(NonFiniteError):
+                metrics = phase.step(*parts, **phase.optimizers)
+                if not _are_terms(metrics):
+                    raise RecipeError(
+                        f"{path.name}: the step of phase '{phase.name}' returns {_described(metrics)}.",
+                        "It has to return a dict of tensors with one number each: the metrics of the step.",
+                    )
+                check_names(metrics, path.name)
+
+
+def _try_codes(recipe: Recipe, x: Tensor, path: Path) -> None:
+    codes = {"encode": recipe.encode(x)} if isinstance(recipe, Encodes) else {}
+    if isinstance(recipe, Generates):
+        codes["sample_prior"] = recipe.sample_prior(len(x))
+    for name, z in codes.items():
+        if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x):
+            what = f"{path.name}: {name} returns {_described(z)} for {len(x)} images."
+            raise RecipeError(what, f"It has to return their codes, a tensor of shape ({len(x)}, D).")
+    if isinstance(recipe, Decodes):
+        for z in codes.values():
+            images = recipe.decode(z)
+            if not isinstance(images, Tensor) or images.shape != x.shape:
+                what = f"{path.name}: decode returns {_described(images)} for {len(x)} codes."
+                raise RecipeError(what, f"It has to return images, here a tensor of shape {tuple(x.shape)}.")
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 0
+
+
+def _are_terms(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) and _is_scalar(term) for key, term in value.items())
+
+
+def _described(value: object) -> str:
+    """What a value is, in a few words: its type, the shape of a tensor, the parts of a pair or a dict."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}" if value.ndim else "a tensor with one number"
+    if isinstance(value, Mapping):
+        return f"a dict {{{', '.join(f'{key!r}: {_described(part)}' for key, part in value.items())}}}"[:160]
+    if isinstance(value, tuple):
+        return " and ".join(map(_described, value))[:160] or "an empty tuple"
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def check_names(metrics: Mapping[str, object], of: str) -> None:
+    """Raises UserError if the store would refuse the name of one of a recipe's metrics."""
+    for name in metrics:
+        if not valid_metric_name(f"train/{name}"):
+            raise UserError(
+                f"{of}: a metric cannot be called '{name}'.",
+                "The name that a recipe gives it may hold letters, digits, spaces and _ - . : / only, at most 200.",
+            )
