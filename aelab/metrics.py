@@ -115,7 +115,7 @@ DEFINITIONS = {
             source="Kingma & Welling 2014; Tipping & Bishop 1999",
         ),
         Definition(
-            "iwae_nll",
+            "marginal_nll",
             "nats per image",
             "lower",
             "-log 1/S sum_s p(x, z_s) / q(z_s|x), z_s drawn from q(z|x)",
@@ -123,32 +123,32 @@ DEFINITIONS = {
             source="Burda et al. 2016",
         ),
         Definition(
-            "iwae_nll_se",
+            "marginal_nll_se",
             "nats per image",
             "lower",
-            "standard error of iwae_nll over the images",
+            "standard error of marginal_nll over the images",
             known_as="standard error of the mean",
         ),
         Definition(
-            "iwae_nll_mc_se",
+            "marginal_nll_mc_se",
             "nats per image",
             "lower",
-            "standard error of iwae_nll from the sampling of z alone, by the delta method: falls as 1/sqrt(S)",
+            "standard error of marginal_nll from the sampling of z alone, by the delta method: falls as 1/sqrt(S)",
             known_as="Monte Carlo standard error",
         ),
         Definition(
             "iwae_samples",
             "",
             "",
-            "S, the importance samples per image of iwae_nll",
+            "S, the importance samples per image of marginal_nll",
             known_as="number of importance samples per image",
             source="Burda et al. 2016",
         ),
         Definition(
-            "iwae_images",
+            "marginal_nll_images",
             "",
             "",
-            "the number of test images, evenly spread, of iwae_nll and its errors",
+            "the number of test images, evenly spread, of marginal_nll and its errors",
             known_as="number of images",
         ),
         Definition(
@@ -371,7 +371,7 @@ GROUPS = {  # the sections of a table of metrics, in their order
     "denoising": ("denoised_mse", "denoised_sse", "denoised_psnr"),
     "likelihood": (
         *("nll", "kl", "elbo"),
-        *("iwae_nll", "iwae_nll_se", "iwae_nll_mc_se", "iwae_samples", "iwae_images"),
+        *("marginal_nll", "marginal_nll_se", "marginal_nll_mc_se", "iwae_samples", "marginal_nll_images"),
     ),
     "codes": ("active_units", "knn_accuracy", "probe_accuracy", "kmeans_nmi", "intrinsic_dim"),
     "samples": (

@@ -66,7 +66,8 @@ class Recipe(nn.Module):
     """A model: its networks, its loss and its training step.
 
     The positional arguments of the constructor describe the data: `image` is the shape of an image, and `classes`, for
-    a recipe that classifies, is K. The keyword arguments are the options of the command line.
+    a recipe that uses labels, is K. Give it the default 0 if the recipe can do without: it is 0 where images have no
+    labels. The keyword arguments are the options of the command line.
     """
 
     epochs: ClassVar[int] = 20  # the default; more for a small data set, until there are 2,000 steps
@@ -76,6 +77,7 @@ class Recipe(nn.Module):
     ema: ClassVar[float] = 0.0  # decay of the averaged weights, which are then validated and saved; 0: no average
     monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is kept
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
+    interpolates: ClassVar[bool] = True  # whether the images between two codes mean anything
     lr: float
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
@@ -153,7 +155,7 @@ class Denoises(Autoencodes, Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """Has a likelihood p(x|z): a density of grey values or, if `binary`, a probability of binary pixels."""
+    """Has a likelihood: a density of grey values or, if `binary`, a probability of binary pixels."""
 
     binary: bool
 
@@ -163,11 +165,44 @@ class ImportanceWeighted(HasLikelihood, Protocol):
     """Has a marginal likelihood p(x) that importance sampling can estimate: log p(x) ~ log 1/S sum_s w_s."""
 
     def observe(self, x: Tensor) -> Tensor:
-        """Images x (B, C, H, W) -> the values that p(x|z) is a distribution of: binary pixels drawn from x, or x itself."""
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
         ...
 
     def log_weights(self, x: Tensor, samples: int) -> Tensor:
         """Observed images x (B, C, H, W) -> log w_s = log p(x, z_s) - log q(z_s|x) with z_s ~ q(z|x), (S, B)."""
+        ...
+
+
+@runtime_checkable
+class ExactLikelihood(HasLikelihood, Protocol):
+    """Has a marginal likelihood p(x) that can be computed."""
+
+    def observe(self, x: Tensor) -> Tensor:
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
+        ...
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Observed images x (B, C, H, W) -> log p(x) in nats, (B,)."""
+        ...
+
+
+@runtime_checkable
+class EnergyBased(HasLikelihood, Protocol):
+    """Has a likelihood up to a constant that can be estimated: log p(x) = -F(x) - log Z."""
+
+    def observe(self, x: Tensor) -> Tensor:
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
+        ...
+
+    def free_energy(self, x: Tensor) -> Tensor:
+        """Observed images x (B, C, H, W) -> F(x) in nats, (B,)."""
+        ...
+
+    def log_partition(self, steps: int, chains: int) -> Tensor:
+        """log w_c, (chains,), such that the mean of the w_c is an unbiased estimate of Z.
+
+        Annealed importance sampling (Neal 2001) in `steps` steps.
+        """
         ...
 
 
@@ -177,4 +212,15 @@ class Generates(Decodes, Protocol):
 
     def sample_prior(self, n: int) -> Tensor:
         """Codes z (n, D), drawn from the prior p(z)."""
+        ...
+
+
+@runtime_checkable
+class Conditional(Generates, Protocol):
+    """Draws images of a class that is asked for, if `conditional`. The last K values of a code are then its class, one-hot."""
+
+    conditional: bool
+
+    def sample_class(self, y: Tensor) -> Tensor:
+        """Codes (n, D) of the classes y (n,); all but their last K values are drawn from the prior."""
         ...

@@ -158,14 +158,14 @@ def test_the_quick_evaluation_draws_no_importance_samples_unless_told(cli):
     cli("train", "vae", *FAST, "--likelihood", "gaussian", "-q")
     answer = cli("eval", "vae", "--plain", "--json")
     assert "test/elbo" in answer.json["runs"][0]["metrics"]
-    assert "test/iwae_nll" not in answer.json["runs"][0]["metrics"]
+    assert "test/marginal_nll" not in answer.json["runs"][0]["metrics"]
     assert "no importance samples" in answer.json["runs"][0]["notes"][0]
     answer = cli("eval", "vae", "--plain", "--samples", 3, "--images", 40, "--json")
     metrics = answer.json["runs"][0]["metrics"]
-    assert (metrics["test/iwae_samples"], metrics["test/iwae_images"]) == (3, 40)
-    assert metrics["test/iwae_nll_se"] > 0 and metrics["test/iwae_nll_mc_se"] > 0
+    assert (metrics["test/iwae_samples"], metrics["test/marginal_nll_images"]) == (3, 40)
+    assert metrics["test/marginal_nll_se"] > 0 and metrics["test/marginal_nll_mc_se"] > 0
     assert "3 importance samples for each of 40 test images" in answer.err, "said before"
-    assert Store().find("vae").metrics["test/iwae_images"] == 40
+    assert Store().find("vae").metrics["test/marginal_nll_images"] == 40
 
 
 def test_a_sweep_over_seeds_goes_on_where_it_was_stopped(cli):

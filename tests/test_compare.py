@@ -312,7 +312,7 @@ def test_compare_in_all_its_forms(two, cli, here):
 
 
 def test_a_run_is_shown_registered_exported_and_removed(two, cli, here):
-    assert "latent_dim" in cli("runs", "show", "v0").out and "test/iwae_nll" in cli("runs", "show", "v0").out
+    assert "latent_dim" in cli("runs", "show", "v0").out and "test/marginal_nll" in cli("runs", "show", "v0").out
     assert cli("runs", "show", "v0", "--json").json["params"]["latent_dim"] == "3"
     assert "version 1" in cli("runs", "register", "v0", "digits", "--alias", "best").out
     assert "version 2" in cli("runs", "register", "v1", "digits", "--alias", "best").out

@@ -270,8 +270,8 @@ def test_importance_sampling_finds_the_likelihood_that_a_quadrature_finds():
             x = (image / 255)[None].repeat(len(grid), 1, 1, 1)
             joint = recipe.log_likelihood(x, grid[:, None]) + Normal(0.0, 1.0).log_prob(grid)
             exact.append(-torch.log(torch.trapezoid(joint.double().exp(), grid.double())).item())
-    assert found["iwae_nll"] == pytest.approx(sum(exact) / 3, abs=0.02)
-    assert found["iwae_nll_se"] == pytest.approx(torch.tensor(exact).std().item() / math.sqrt(3), abs=0.02)
+    assert found["marginal_nll"] == pytest.approx(sum(exact) / 3, abs=0.02)
+    assert found["marginal_nll_se"] == pytest.approx(torch.tensor(exact).std().item() / math.sqrt(3), abs=0.02)
 
 
 def test_the_denoisers_target_is_the_clean_image():

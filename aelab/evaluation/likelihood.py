@@ -37,11 +37,11 @@ def importance_nll(
     error = float(nll.std()) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
     sampling = math.sqrt(float(variance.sum())) / len(nll) if samples > 1 else math.nan
     return {
-        "iwae_nll": float(nll.mean()),
-        "iwae_nll_se": error,
-        "iwae_nll_mc_se": sampling,
+        "marginal_nll": float(nll.mean()),
+        "marginal_nll_se": error,
+        "marginal_nll_mc_se": sampling,
         "iwae_samples": float(samples),
-        "iwae_images": float(len(nll)),
+        "marginal_nll_images": float(len(nll)),
     }
 
 

@@ -187,7 +187,7 @@ def likelihood(
         report.notes.append(what)
     elif isinstance(recipe, ImportanceWeighted):
         report.notes.append("no importance samples of the likelihood were drawn; --samples 50 draws some")
-    for name, split, sign in (("elbo", data.test, 1), ("iwae_nll", test, -1)):
+    for name, split, sign in (("elbo", data.test, 1), ("marginal_nll", test, -1)):
         if f"test/{name}" not in report.metrics:
             continue
         if recipe.binary:

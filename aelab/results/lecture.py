@@ -86,7 +86,7 @@ def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
         "test/pca_sse",
         "test/ssim",
         "test/recon_sharpness",
-        "test/iwae_nll",
+        "test/marginal_nll",
         "test/fd_lenet",
         "test/coverage_lenet",
         "test/sharpness",
