@@ -1,7 +1,9 @@
 """What every recipe keeps to, whatever it is. A new recipe is tested by being there."""
 
 import ast
+import copy
 import inspect
+import math
 import re
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from aelab import recipe_files
 from aelab.metrics import definition
-from aelab.recipe import Autoencodes, Encodes, Generates
+from aelab.recipe import Autoencodes, Encodes, EnergyBased, Generates
 
 RECIPES = list(recipe_files.available())
 CLASSES = 3  # of the labels of `batch`
@@ -35,6 +37,12 @@ def float64():
 
 def batch(image, n=5):
     return torch.rand(n, *image), torch.arange(n) % 3
+
+
+def nll(recipe, x):
+    """- log p(x) in nats, the mean over observed images x, of a recipe with an energy."""
+    log_z = torch.logsumexp(recipe.log_partition(200, 50), 0) - math.log(50)
+    return (recipe.free_energy(x).mean() + log_z).item()
 
 
 def test_the_docstring_can_be_read_beside_the_slide(recipe_file):
@@ -145,14 +153,21 @@ def test_the_learning_rate_reaches_every_optimizer(recipe_file):
 
 
 def test_training_lowers_the_loss(recipe_file):
-    """Neither loss of a GAN has to fall; there the discriminator must tell real from generated images."""
+    """Neither loss of a GAN has to fall; there the discriminator must tell real from generated images.
+
+    The loss of an energy is about 0 throughout; there the images must become more likely.
+    """
     recipe = recipe_files.build(recipe_file, (1, 8, 8), {}, CLASSES)
     x = (torch.rand(64, 1, 8, 8) > 0.5).float() * torch.linspace(0, 1, 8)
     y = torch.zeros(64, dtype=torch.long)
     phase = recipe.phases(1)[-1]
+    before = copy.deepcopy(recipe)
     metrics = [phase.step(x, y, **phase.optimizers) for _ in range(60)]
     if "d_real" in metrics[0]:
         assert max(m["d_real"] - m["d_fake"] for m in metrics) > 0.05
+    elif isinstance(recipe, EnergyBased):
+        observed = recipe.observe(x)
+        assert nll(recipe, observed) < 0.9 * nll(before, observed)
     else:
         assert metrics[-1]["loss"] < 0.9 * metrics[0]["loss"]
 

@@ -1,6 +1,6 @@
 """Pictures: grids of images as arrays, and plots as matplotlib figures. Nothing here depends on runs or a terminal."""
 
-from aelab.figures.grids import PATHS, WRITTEN, Picture, grid, pairs, reconstructions, walks, write
+from aelab.figures.grids import PATHS, WRITTEN, Picture, filters, grid, pairs, reconstructions, walks, write
 from aelab.figures.plots import DRAWN, bars, contact_sheet, curve, curves, descending, picture_figure, save
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "curve",
     "curves",
     "descending",
+    "filters",
     "grid",
     "pairs",
     "picture_figure",

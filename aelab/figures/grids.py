@@ -66,6 +66,12 @@ def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture
     return pairs(x, recipe.decode(recipe.encode(x)), columns)
 
 
+def filters(weights: Tensor, columns: int = 8) -> Picture:
+    """Rows of filters (N, C, H, W): 0 is grey, and the largest weight of each, by its absolute value, black or white."""
+    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return grid(0.5 + weights / largest / 2, columns)
+
+
 def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Points (T, D) on the straight line from code a (D,) to code b (D,), t (T,) from 0 to 1."""
     return torch.lerp(a, b, t[:, None])

@@ -12,10 +12,10 @@ from contextlib import suppress
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, grid, reconstructions
+from aelab.figures import Picture, filters, grid, reconstructions
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
-from aelab.recipe import Autoencodes, Generates, Recipe
+from aelab.recipe import Autoencodes, Generates, HasFilters, Recipe
 from aelab.tracking import RunWriter, Store
 from aelab.training import (
     Checkpoints,
@@ -40,6 +40,7 @@ EPOCH_LINES = 200  # at most, in a file or a pipe
 LINES_ABOVE_A_BAR = 25  # at most, on a terminal: a training is then about one screen
 INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
+FILTERS = 64  # in the picture of filters
 
 
 def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]") -> dict[str, float]:
@@ -165,10 +166,12 @@ def draw(trainer: Trainer, run: RunWriter) -> None:
 
 
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a recipe: reconstructions below their inputs, and samples, always of the same codes."""
+    """The pictures of a recipe: reconstructions below their inputs, samples, always of the same codes, and filters."""
     with eval_mode(recipe):
         codes = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
         if isinstance(recipe, Autoencodes):
             yield "reconstructions", reconstructions(recipe, data.val.showcase(INPUTS))
         if isinstance(recipe, Generates) and codes is not None:
             yield "samples", grid(recipe.decode(codes))
+        if isinstance(recipe, HasFilters):
+            yield "filters", filters(recipe.filters()[:FILTERS])
