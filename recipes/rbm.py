@@ -78,7 +78,7 @@ class RBM(Recipe):
         ] = "pcd",
         steps: Annotated[int, Ge(1), "Gibbs steps k of each chain in a training step."] = 1,
         chains: Annotated[int, Ge(1), "Number of chains that are kept, for pcd and for samples."] = 128,
-        lr: Annotated[float, Gt(0), "Learning rate of SGD."] = 0.1,
+        lr: Annotated[float, Gt(0), "Learning rate of SGD."] = 0.2,
     ) -> None:
         super().__init__()
         self.image, self.persistent, self.steps, self.lr = image, negative == "pcd", steps, lr
