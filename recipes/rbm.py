@@ -187,7 +187,7 @@ class RBM(Recipe):
         a0 = torch.logit(self.m, EPSILON)  # (V,)
         v = draw(torch.sigmoid(a0).expand(chains, -1))  # (chains, V)
         log_z0 = softplus(a0).sum() + len(self.b) * math.log(2)
-        log_w = log_z0.double().repeat(chains)
+        log_w = v.new_zeros(chains)
         for k in range(steps):
             before, t = k / steps, (k + 1) / steps
             s = self.hidden_input(v)  # (chains, D)
@@ -195,7 +195,7 @@ class RBM(Recipe):
             log_w += (t - before) * log_ratio + (softplus(t * s) - softplus(before * s)).sum(1)
             h = draw(torch.sigmoid(t * s))
             v = draw(torch.sigmoid((1 - t) * a0 + t * (self.a + (h - self.n) @ self.weight.T)))
-        return log_w
+        return log_z0 + log_w
 
     def encode(self, x: Tensor) -> Tensor:
         return self.hidden(x)  # (B, D), p(h = 1 | v)
