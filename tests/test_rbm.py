@@ -91,7 +91,7 @@ def test_pseudo_likelihood_is_the_product_of_the_conditionals_of_the_pixels():
     exact = []
     for v in x:
         flipped = (v - torch.eye(6)).abs()  # each pixel in turn
-        there, others = p @ (V == v).all(1).float(), torch.stack([p @ (V == f).all(1).float() for f in flipped])
+        there, others = p @ (v == V).all(1).float(), torch.stack([p @ (f == V).all(1).float() for f in flipped])
         exact.append(-(there / (there + others)).log().sum())
     drawn = recipe.pseudo_nll(x.repeat_interleave(4000, 0).unflatten(1, IMAGE)).view(2, -1)
     assert torch.allclose(drawn.mean(1), torch.stack(exact), rtol=0.05)
