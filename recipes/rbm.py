@@ -36,8 +36,8 @@ log p(v) is known up to Z only. Pixels are drawn anew as v_i ~ Bernoulli(grey
 value) whenever an image is seen.
 
 The model teaches what an energy is, and what a normaliser costs. In its
-pictures look at the filters, which are parts of strokes, and at the samples:
-each is a hidden state of a chain, some Gibbs steps on.
+pictures look at the samples, which are sharp, and at the filters: some are
+spots and strokes, some mean something together with others only.
 """
 
 import math
