@@ -45,7 +45,7 @@ def test_the_docstring_can_be_read_beside_the_slide(recipe_file):
 
 
 def test_a_recipe_file_imports_torch_and_what_is_made_for_recipes(recipe_file):
-    allowed = {"torch", "aelab.recipe", "aelab.networks", "annotated_types", "typing", "collections", "math"}
+    allowed = {"torch", "aelab.recipe", "aelab.networks", "annotated_types", "typing", "collections", "itertools", "math"}
     for node in ast.walk(ast.parse(recipe_file.source)):
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
