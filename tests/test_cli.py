@@ -524,6 +524,22 @@ def test_a_recipe_that_exits_ends_no_command_well(cli, here):
     assert answer.code == 1 and "error: mine.py, line 12, in __init__: " in answer.err
 
 
+def test_a_recipe_that_exits_fails_one_point_of_a_sweep(cli, here):
+    text = (
+        MINE.replace("k: int = 7", "latent_dim: int = 7")
+        .replace("64, k)", "64, latent_dim)")
+        .replace("(k,", "(latent_dim,")
+    )
+    late = "        self.calls = getattr(self, 'calls', 0) + 1\n        if self.calls > 10 and len(self.encoder[1].bias) == 2:\n"
+    start = text.index("        return F.mse_loss")
+    (here / "mine.py").write_text(f"{text[:start]}{late}            raise SystemExit\n{text[start:]}")
+    answer = cli("compare-latent", 2, 3, "--recipe", "./mine.py", *FAST)
+    assert answer.code == 1 and "1 of 2 points failed" in answer.err, answer.err
+    assert "latent_dim 2, seed 0: mine.py, line 26, in loss: raise SystemExit" in answer.err
+    trained = [run for run in Store().runs() if run.tags["aelab.kind"] == "run"]
+    assert {run.params["latent_dim"]: run.status for run in trained} == {"2": "FAILED", "3": "FINISHED"}
+
+
 def test_the_rest_of_a_message_is_what_verbose_shows(cli, here):
     (here / "mine.py").write_text(MINE.replace("return self.encoder(x)", r"raise RuntimeError('one\ntwo')"))
     answer = cli("train", "./mine.py", *FAST)
