@@ -1,6 +1,6 @@
 """Pictures: grids of images as arrays, and plots as matplotlib figures. Nothing here depends on runs or a terminal."""
 
-from aelab.figures.grids import PATHS, WRITTEN, Picture, grid, pairs, reconstructions, walks, write
+from aelab.figures.grids import PATHS, WRITTEN, Picture, grid, linear, pairs, reconstructions, walks, write
 from aelab.figures.plots import DRAWN, bars, contact_sheet, curve, curves, descending, picture_figure, save
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "curves",
     "descending",
     "grid",
+    "linear",
     "pairs",
     "picture_figure",
     "reconstructions",

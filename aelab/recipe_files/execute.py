@@ -139,11 +139,21 @@ def signature_of_class(recipe: "type[Recipe]") -> Signature:
     """The signature of a recipe that has been loaded."""
     settings = {name: getattr(recipe, name) for name in SETTINGS}
     doc = sys.modules[recipe.__module__].__doc__ or ""
-    return Signature(tuple(_options(recipe)), settings, doc, "classes" in inspect.signature(recipe).parameters)
+    classes = inspect.signature(recipe).parameters.get("classes")
+    needs_classes = (
+        classes is not None
+        and classes.default is classes.empty
+        and classes.kind
+        in (
+            classes.POSITIONAL_ONLY,
+            classes.POSITIONAL_OR_KEYWORD,
+        )
+    )
+    return Signature(tuple(_options(recipe)), settings, doc, classes is not None, needs_classes)
 
 
 def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
-    """The recipe with these options, for images of this shape (C, H, W) and, if it needs it, this number of classes.
+    """The recipe with these options, for images of this shape (C, H, W) and, if it takes it, this number of classes.
 
     Raises UserError if it does not accept them. Unknown options and values out of range are refused before it is executed.
     """
@@ -157,7 +167,7 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
             f"({channels} x {height} x {width}).",
             code=2,
         )
-    if expected.takes_classes and classes < 2:
+    if expected.needs_classes and classes < 2:
         raise UserError(
             f"{recipe_file.name} classifies, but these images have no classes.",
             "In a folder of pictures each folder within it is a class.",

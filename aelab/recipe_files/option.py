@@ -84,6 +84,7 @@ class Signature:
     settings: Mapping[str, Any]  # the recipe's defaults of SETTINGS
     doc: str  # the docstring of the file, as it stands there
     takes_classes: bool  # whether the constructor takes the number of classes after the shape of an image
+    needs_classes: bool  # whether it has no default for it
 
 
 def option(recipe: str, name: str, hint: Any, default: Any) -> Option:

@@ -13,7 +13,7 @@ from aelab import recipe_files
 from aelab.data import Dataset
 from aelab.errors import UserError, no_memory, out_of_memory
 from aelab.evaluation import eval_mode
-from aelab.recipe import Decodes, Encodes, Generates, NonFiniteError, Recipe
+from aelab.recipe import Conditional, Decodes, Encodes, Generates, NonFiniteError, Recipe
 from aelab.recipe_files import RecipeError
 from aelab.tracking import valid_metric_name
 from aelab.training import Settings
@@ -79,6 +79,8 @@ def _try_codes(recipe: Recipe, x: Tensor, path: Path) -> None:
     codes = {"encode": recipe.encode(x)} if isinstance(recipe, Encodes) else {}
     if isinstance(recipe, Generates):
         codes["sample_prior"] = recipe.sample_prior(len(x))
+    if isinstance(recipe, Conditional) and recipe.conditional:
+        codes["sample_class"] = recipe.sample_class(torch.zeros(len(x), dtype=torch.long, device=x.device))
     for name, z in codes.items():
         if not isinstance(z, Tensor) or z.ndim != 2 or len(z) != len(x):
             what = f"{path.name}: {name} returns {_described(z)} for {len(x)} images."
