@@ -55,8 +55,9 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.functional import logsigmoid, silu
+from torch.optim import Adam
 
-from aelab.recipe import ImageShape, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe
 
 LEVELS = 256  # of an 8-bit pixel
 MIXTURE = 5  # logistic distributions
@@ -220,8 +221,8 @@ def inverse(logits: Tensor, u: Tensor) -> Tensor:
 
 
 class PixelCNN(Recipe):
-    epochs = 12
-    batch_size = 64
+    epochs = 8
+    batch_size = 16
     schedule = "cosine"
     warmup = 100
     ema = 0.999
@@ -244,7 +245,7 @@ class PixelCNN(Recipe):
         conditional: Annotated[bool, "Learn p(x|y), for the classes y of the images."] = False,
         width: Annotated[int, Ge(1), "Channels of the net; half of them in its masked convolutions."] = 64,
         depth: Annotated[int, Ge(0), "Residual layers after the first convolution."] = 6,
-        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 3e-3,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 6e-3,
     ) -> None:
         super().__init__()
         channels, height, wide = image
@@ -268,6 +269,10 @@ class PixelCNN(Recipe):
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         return -self.log_likelihood(self.observe(x), y).mean(), {}
+
+    def phases(self, epochs: int) -> list[Phase]:
+        adam = Adam(self.parameters(), self.lr, betas=(0.9, 0.99), fused=True)
+        return [Phase("train", epochs, self.training_step, adam=adam)]
 
     def observe(self, x: Tensor) -> Tensor:
         """What p(x) is a distribution of: zeros and ones drawn from the grey values, or the nearest of 256 levels."""
