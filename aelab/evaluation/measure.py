@@ -213,7 +213,7 @@ def likelihood(
         with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
             report.add(nll(test, advance=bar.advance))
         report.notes.append(f"likelihood: {what}")
-        report.tags["aelab.marginal_nll"] = how
+        report.tags |= {"aelab.marginal_nll": how, "aelab.likelihood": "binary" if recipe.binary else "grey"}
         if report.metrics.get("test/ais_effective", math.inf) < MIN_EFFECTIVE:
             report.notes.append("fewer than 20 chains count in log Z: the likelihood and its errors cannot be trusted")
     for name, split, sign in (("elbo", data.test, 1), ("marginal_nll", test, -1)):
