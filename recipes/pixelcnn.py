@@ -1,6 +1,7 @@
 """PixelCNN: an autoregressive model, which draws an image pixel by pixel.
 
-    log p(x) = sum_i log p(x_i | x_1, ..., x_{i-1})        L = - log p(x)
+    log p(x) = sum_i log p(x_i | x_1, ..., x_{i-1})
+    L        = - log p(x)
 
 Pixels are in reading order: row by row, each from left to right. One net
 computes all the conditional distributions at once. Its convolutions are
@@ -9,41 +10,42 @@ masked: a position sees those before it, and neither itself nor later ones.
 van den Oord et al. 2016a ("Pixel recurrent neural networks"), section 3.
 L: in nats per image.
 
-The likelihood is exact: no bound as a VAE's, no constant as an RBM's that one
-has to estimate. And nothing is averaged over a code, so samples are sharp.
-The price: there is no code. decode draws pixel i by its inverse cumulative
-distribution at a number u_i ~ U(0, 1), so u gives an image, but the images
-between two u mean nothing. All other models draw an image in one pass; here
-each pixel waits for the one before it.
+The likelihood is exact. A VAE has a bound of it, an RBM a constant that one
+has to estimate, a GAN none. The price: there is no code, and drawing is slow.
+decode draws pixel i by its inverse cumulative distribution at a number u_i
+between 0 and 1, so u gives an image; but what lies between two u means
+nothing. Other models draw an image in one pass; here each pixel waits for the
+one before it.
 
 --block 2 takes the 2 x 2 binary pixels of a block as one value of 16, which
 are drawn together; blocks are in reading order. That is a chain rule too, and
-just as exact, but there are a quarter of the positions: a net of the same
-cost sees twice as far and learns faster. --block 1 is the paper's.
+as exact. There are a quarter as many positions, so a net of the same cost is
+wider and sees further. --block 1 is the paper's.
 
 bernoulli: binary pixels, drawn anew as x_i ~ Bernoulli(grey value) whenever
 an image is seen. logistic: the 256 levels of an 8-bit pixel, as a mixture
 
-    p(x_i) = sum_m pi_m ( F((x_i + 1/510 - mu_m) / s_m)
-                        - F((x_i - 1/510 - mu_m) / s_m) ),   F = sigmoid
+    p(x_i) = sum_m pi_m ( F((x_i + h - mu_m) / s_m)
+                        - F((x_i - h - mu_m) / s_m) )
+    F(a)   = 1 / (1 + e^-a),  h = 1/510, half a level
 
-of intervals of logistic distributions; the first level and the last one take
-the rest of the line. mu of a channel depends linearly on the channels before
-it (Salimans et al. 2017, section 2).
+of logistic distributions. The first level and the last one take the rest of
+the line. mu of a channel depends linearly on the channels before it (Salimans
+et al. 2017, "PixelCNN++", section 2).
 
---conditional: p(x|y), the class y as a bias in each layer (van den Oord et
-al. 2016b, equation 4). Then p(x) = 1/K sum_y p(x|y), for equally frequent
-classes.
+--conditional: p(x|y) with the class y as a bias in each layer (van den Oord
+et al. 2016b, "Conditional image generation with PixelCNN decoders"). Then
+p(x) = 1/K sum_y p(x|y), for equally frequent classes.
 
 A stack of masked convolutions has a blind spot: positions to the upper right,
-outside the diagonal that 3 x 3 windows climb (van den Oord et al. 2016b). The
-7 x 7 window of the first layer leaves it small; that paper removes it.
+outside the diagonal that 3 x 3 windows climb. The 7 x 7 window of the first
+layer leaves it small; van den Oord et al. 2016b remove it.
 
-The model teaches what a likelihood is worth: it is by far the best of the
-lecture by log p(x), a VAE "not as good". In its pictures look at strokes that
-are sharp everywhere and digits that are sometimes none: each pixel fits those
-near it, and no code holds the whole. Completions show one half of a digit
-with several others that go with it.
+The model teaches what an exact likelihood is worth, and what it costs: log
+p(x) is the best of the lecture, and nothing is encoded. In its pictures look
+at samples whose strokes are sharp and whose digits are sometimes none: each
+pixel fits those near it, and no code holds the whole. Completions give one
+upper half several lower ones.
 """
 
 import math
@@ -63,7 +65,7 @@ LEVELS = 256  # of an 8-bit pixel
 MIXTURE = 5  # logistic distributions
 LOG_S_MIN = -6.0  # of their scales, in units of the range of a pixel: 0.6 of a level
 
-# Positions are pixels or blocks of pixels: G x J of them, H = b G and W = b J. Convolve is how a layer sees others.
+# Positions are pixels, or blocks of b x b pixels: G x J of them, where H = b G and W = b J.
 Convolve = Callable[["MaskedConv", Tensor], Tensor]
 
 
@@ -105,7 +107,7 @@ class Layer(nn.Module):
 
     def forward(self, h: Tensor, y: Tensor, convolve: Convolve) -> Tensor:
         a = convolve(self.masked, silu(self.narrow(silu(h))))
-        if self.label:
+        if self.label is not None:
             a = a + self.label(y)[:, :, None, None]
         return h + self.widen(silu(a))
 
@@ -142,21 +144,20 @@ class Memory:
 class Bits(nn.Module):
     """The binary pixels of a position, jointly: N bits are one of 2^N values, each with its own probability."""
 
-    powers: Tensor
-
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.outputs, self.uniforms = 2**bits, 1
-        self.register_buffer("powers", 2 ** torch.arange(bits), persistent=False)
+        self.bits, self.outputs, self.uniforms = bits, 2**bits, 1
 
     def log_prob(self, out: Tensor, x: Tensor) -> Tensor:
         """log p of x (B, N, G, J), given the outputs (B, 2^N, G, J): (B, G, J)."""
-        values = (x.long() * self.powers.view(-1, 1, 1)).sum(1)  # (B, G, J)
+        powers = 2 ** torch.arange(self.bits, device=x.device)
+        values = (x.long() * powers.view(-1, 1, 1)).sum(1)  # (B, G, J)
         return -F.cross_entropy(out, values, reduction="none")
 
     def draw(self, out: Tensor, u: Tensor) -> Tensor:
         """x (B, N) of one position by the inverse of its cumulative distribution at u (B, 1), given outputs (B, 2^N)."""
-        return (inverse(out, u) & self.powers).ne(0).to(u.dtype)
+        value = inverse(out, u)  # (B, 1)
+        return (value >> torch.arange(self.bits, device=u.device) & 1).to(u.dtype)
 
 
 class Levels(nn.Module):
@@ -222,7 +223,7 @@ def inverse(logits: Tensor, u: Tensor) -> Tensor:
 
 class PixelCNN(Recipe):
     epochs = 8
-    batch_size = 16
+    batch_size = 16  # small: what counts in so few epochs is the number of steps
     schedule = "cosine"
     warmup = 100
     ema = 0.999
