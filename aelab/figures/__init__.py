@@ -1,6 +1,6 @@
 """Pictures: grids of images as arrays, and plots as matplotlib figures. Nothing here depends on runs or a terminal."""
 
-from aelab.figures.grids import PATHS, WRITTEN, Picture, grid, linear, pairs, reconstructions, walks, write
+from aelab.figures.grids import PATHS, WRITTEN, Picture, completions, grid, linear, pairs, reconstructions, walks, write
 from aelab.figures.plots import DRAWN, bars, contact_sheet, curve, curves, descending, picture_figure, save
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "WRITTEN",
     "Picture",
     "bars",
+    "completions",
     "contact_sheet",
     "curve",
     "curves",

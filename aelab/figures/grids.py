@@ -1,5 +1,6 @@
 """Grids of images as uint8 arrays (H, W, 3): samples, reconstructions, interpolations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.recipe import Autoencodes, Decodes
+from aelab.recipe import Autoencodes, Completes, Decodes
 
 Picture = NDArray[np.uint8]
 TILE = 28  # pixels: smaller images are enlarged by a whole factor to at least this
@@ -64,6 +65,15 @@ def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
 def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
     """Rows of inputs x (N, C, H, W); below each row the row of their reconstructions."""
     return pairs(x, recipe.decode(recipe.encode(x)), columns)
+
+
+def completions(recipe: Completes, x: Tensor, codes: Sequence[Tensor]) -> Picture:
+    """A row of images x (N, C, H, W), a row of their upper halves, and for each of the codes (N, D) a row of completions."""
+    x = recipe.observe(x)
+    rows = x.shape[2] // 2
+    halves = x.clone()
+    halves[:, :, rows:] = 128 / 255
+    return grid(torch.cat([x, halves, *(recipe.complete(x, rows, z) for z in codes)]), len(x))
 
 
 def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ import torch
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, grid, reconstructions
+from aelab.figures import Picture, completions, grid, reconstructions
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
-from aelab.recipe import Autoencodes, Conditional, Generates, Recipe
+from aelab.recipe import Autoencodes, Completes, Conditional, Generates, Recipe
 from aelab.tracking import RunWriter, Store
 from aelab.training import (
     Checkpoints,
@@ -43,6 +43,7 @@ LINES_ABOVE_A_BAR = 25  # at most, on a terminal: a training is then about one s
 INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
 COLUMNS = 8  # in which they are
+COMPLETIONS = 3  # of each image
 OF_EACH_CLASS, MOST_ROWS = 10, 20  # where there is a row for each class
 
 
@@ -169,9 +170,9 @@ def draw(trainer: Trainer, run: RunWriter) -> None:
 
 
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a recipe: reconstructions below their inputs, and samples, always of the same codes.
+    """The pictures of a recipe: reconstructions below their inputs, samples, completions, always of the same codes.
 
-    Those of a conditional recipe have a row for each class, if there are not too many.
+    Samples of a conditional recipe have a row for each class, if there are not too many.
     """
     with eval_mode(recipe):
         codes, columns = None, COLUMNS
@@ -184,3 +185,10 @@ def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
             yield "reconstructions", reconstructions(recipe, data.val.showcase(INPUTS))
         if isinstance(recipe, Generates) and codes is not None:
             yield "samples", grid(recipe.decode(codes), columns)
+        if isinstance(recipe, Completes):
+            x, y = data.val.examples(COLUMNS)
+            if isinstance(recipe, Conditional) and recipe.conditional:
+                draws = [recipe.sample_class(y) for _ in range(COMPLETIONS)]
+            else:
+                draws = [recipe.sample_prior(len(x)) for _ in range(COMPLETIONS)]
+            yield "completions", completions(recipe, x, draws)
