@@ -40,8 +40,8 @@ is for colour and larger images, and slower.
 The code is (z, c), c one of --modes M values, drawn uniformly and written as
 M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
 normal z alone is connected: on the way from a 3 to a 7 there must be a z that
-draws neither. With c a path from one to the other can be left out (Khayatkhoei
-et al. 2018). What each c stands for is G's choice.
+draws neither. With c the way from one to the other can be left out
+(Khayatkhoei et al. 2018). What each c stands for is G's choice.
 
 --conditional: c is the class y of K, so G(z, y) draws what one asks for, and
 D judges x and y together:
