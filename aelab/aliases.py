@@ -1,4 +1,4 @@
-"""Names of version 0.1.0 and what they are called now: its stores, recipe files and commands stay readable.
+"""Names of earlier versions and what they are called now: their stores, recipe files and commands stay readable.
 
 Nothing else in aelab knows an old name.
 """
@@ -15,6 +15,10 @@ METRICS = {  # without split, baseline or control
     "frechet_inception": "fd_inception",
     "kernel_lenet": "kid_lenet",
     "kernel_inception": "kid_inception",
+    "iwae_nll": "marginal_nll",
+    "iwae_nll_se": "marginal_nll_se",
+    "iwae_nll_mc_se": "marginal_nll_mc_se",
+    "iwae_images": "marginal_nll_images",
 }
 GAME_METRICS = {  # of the built-in recipes gan and vaegan alone: another recipe's metrics are called as it says
     "forger": "g_loss",

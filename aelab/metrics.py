@@ -107,10 +107,19 @@ DEFINITIONS = {
             source="Kingma & Welling 2014",
         ),
         Definition(
+            "class_nll",
+            "nats per image",
+            "lower",
+            "-log q(y|x) of the label y, by the encoder of a conditional model",
+            known_as="cross-entropy of the labels",
+            source="Kingma et al. 2014",
+        ),
+        Definition(
             "elbo",
             "nats per image",
             "higher",
-            "-(nll + kl): a lower bound of log p(x); pca_elbo: log p(x) of probabilistic PCA, a linear decoder's best",
+            "-(nll + kl), with -log K if conditional: a lower bound of log p(x); "
+            "pca_elbo: log p(x) of probabilistic PCA, a linear decoder's best",
             known_as="evidence lower bound",
             source="Kingma & Welling 2014; Tipping & Bishop 1999",
         ),
@@ -118,9 +127,10 @@ DEFINITIONS = {
             "marginal_nll",
             "nats per image",
             "lower",
-            "-log 1/S sum_s p(x, z_s) / q(z_s|x), z_s drawn from q(z|x)",
-            known_as="negative log-likelihood by importance sampling, the IWAE bound",
-            source="Burda et al. 2016",
+            "-log p(x), exact; or -log 1/S sum_s p(x, z_s) / q(z_s|x), z_s from q(z|x): not below it; "
+            "or F(x) + log Z, Z by annealed importance sampling: rather too low",
+            known_as="negative log-likelihood (NLL); with z the IWAE bound",
+            source="Burda et al. 2016; Salakhutdinov & Murray 2008",
         ),
         Definition(
             "marginal_nll_se",
@@ -133,7 +143,7 @@ DEFINITIONS = {
             "marginal_nll_mc_se",
             "nats per image",
             "lower",
-            "standard error of marginal_nll from the sampling of z alone, by the delta method: falls as 1/sqrt(S)",
+            "standard error of marginal_nll from the sampling of z, or of the estimate of Z, alone, by the delta method",
             known_as="Monte Carlo standard error",
         ),
         Definition(
@@ -143,6 +153,14 @@ DEFINITIONS = {
             "S, the importance samples per image of marginal_nll",
             known_as="number of importance samples per image",
             source="Burda et al. 2016",
+        ),
+        Definition(
+            "ais_effective",
+            "chains",
+            "higher",
+            "(sum w)^2 / sum w^2 of the weights of annealed importance sampling, of 100 chains; below 20 log Z is not known",
+            known_as="effective sample size",
+            source="Neal 2001",
         ),
         Definition(
             "marginal_nll_images",
@@ -324,6 +342,35 @@ DEFINITIONS = {
             known_as="total variation distance of the class shares",
         ),
         Definition(
+            "unsure",
+            "%",
+            "lower",
+            "samples whose most probable class has a probability below 0.9, by that classifier",
+            known_as="share of ambiguous samples",
+        ),
+        Definition(
+            "class_accuracy",
+            "%",
+            "higher",
+            "samples of a class that is asked for which that classifier takes for it",
+            known_as="accuracy of conditional samples",
+        ),
+        Definition(
+            "cas",
+            "%",
+            "higher",
+            "test images that a classifier gets right after training on samples of each class alone, as many as training images",
+            known_as="classification accuracy score",
+            source="Ravuri & Vinyals 2019",
+        ),
+        Definition(
+            "sample_seconds",
+            "s",
+            "lower",
+            "wall time of drawing 64 samples, the least of three times",
+            known_as="sampling time",
+        ),
+        Definition(
             "inception_score",
             "",
             "higher",
@@ -378,16 +425,24 @@ GROUPS = {  # the sections of a table of metrics, in their order
     "reconstruction": ("mse", "sse", "psnr", "ssim", "recon_sharpness"),
     "denoising": ("denoised_mse", "denoised_sse", "denoised_psnr"),
     "likelihood": (
-        *("nll", "kl", "elbo"),
-        *("marginal_nll", "marginal_nll_se", "marginal_nll_mc_se", "iwae_samples", "marginal_nll_images"),
+        *("nll", "kl", "class_nll", "elbo"),
+        *(
+            "marginal_nll",
+            "marginal_nll_se",
+            "marginal_nll_mc_se",
+            "iwae_samples",
+            "ais_effective",
+            "marginal_nll_images",
+        ),
     ),
     "codes": ("active_units", "knn_accuracy", "probe_accuracy", "kmeans_nmi", "intrinsic_dim"),
     "samples": (
         *("nearest", "sharpness", "parzen", "fd", "kid", "precision", "recall", "density", "coverage"),
-        *("classes", "class_distance", "inception_score", "classifier_error"),
+        *("classes", "class_distance", "unsure", "inception_score", "classifier_error"),
+        *("class_accuracy", "cas"),
     ),
     "gradients": ("g_grad_norm", "d_grad_norm", "e_grad_norm"),
-    "speed": ("images_per_second", "seconds"),
+    "speed": ("images_per_second", "seconds", "sample_seconds"),
 }
 OTHER = "other metrics"  # the section of those that a recipe defines itself
 DERIVED = {  # a metric that only changes the sign or the unit of others, and those others

@@ -233,3 +233,15 @@ class Conditional(Generates, Protocol):
     def sample_class(self, y: Tensor) -> Tensor:
         """Codes (n, D) of the classes y (n,); all but their last K values are drawn from the prior."""
         ...
+
+
+@runtime_checkable
+class Completes(ExactLikelihood, Generates, Protocol):
+    """Draws what is missing of an image, given its first rows."""
+
+    def complete(self, x: Tensor, rows: int, z: Tensor) -> Tensor:
+        """Observed images x (B, C, H, W), of which the first `rows` rows are known; the others are drawn with codes z (B, D).
+
+        A recipe that draws several rows at once keeps the known rows that it need not draw with others.
+        """
+        ...

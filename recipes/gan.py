@@ -29,9 +29,27 @@ Mode collapse: G is rewarded for each image by itself, and never for variety.
 It may draw one image that D accepts for every z, until D rejects it, and then
 turn to the next.
 
---smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016);
---net conv has strided convolutions as DCGAN (Radford et al. 2016), but fewer
-of them, and dropout in D instead of batch normalisation.
+--smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016).
+
+G ends in a convolution that draws 4 x 4 pixels at each of its places (pixel
+shuffle, Shi et al. 2016), so neighbouring pixels come from one place; D is a
+perceptron. --net conv has convolutions throughout, in the manner of DCGAN
+(Radford et al. 2016) but with dropout in D instead of batch normalisation: it
+is for colour and larger images, and slower.
+
+The code is (z, c), c one of --modes M values, drawn uniformly and written as
+M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
+normal z alone is connected: on the way from a 3 to a 7 there must be a z that
+draws neither. With c the way from one to the other can be left out
+(Khayatkhoei et al. 2018). What each c stands for is G's choice.
+
+--conditional: c is the class y of K, so G(z, y) draws what one asks for, and
+D judges x and y together:
+
+    logit D(x, y) = b + b_y + (w + w_y) . f(x)
+
+with the features f of D's last hidden layer (projection discriminator, Miyato
+& Koyama 2018).
 
 The model teaches that one can learn to sample without any likelihood, from
 two losses that work against each other, of which neither has to fall. In its
@@ -40,6 +58,7 @@ curves for d_loss against 1.386, d_real and d_fake against 1/2.
 """
 
 import math
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
@@ -48,7 +67,6 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
-from aelab.networks import pyramid
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
@@ -71,10 +89,14 @@ class GAN(Recipe):
     def __init__(
         self,
         image: ImageShape,
+        classes: int = 0,
         *,
-        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 16,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code."] = 16,
+        modes: Annotated[
+            int, Ge(0), "Values M of the part c of the code; with --conditional they are the classes of the images."
+        ] = 20,
         net: Annotated[
-            Literal["mlp", "conv"], "G and D: two hidden layers each (mlp), or convolutions (conv)."
+            Literal["mlp", "conv"], "Dense layers, and a convolution at the end of G (mlp), or convolutions (conv)."
         ] = "mlp",
         hidden: Annotated[int, Ge(1), "With --net mlp, width of the hidden layers."] = 400,
         width: Annotated[
@@ -88,55 +110,80 @@ class GAN(Recipe):
             float, Interval(ge=0, lt=0.5), "Label smoothing s: the target of D for real images is 1 - s."
         ] = 0.0,
         dropout: Annotated[float, Interval(ge=0, lt=1), "Probability of dropout in D."] = 0.2,
-        lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is half of it."] = 1e-3,
+        conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is twice it."] = 1e-3,
     ) -> None:
         super().__init__()
-        self.latent_dim, self.minimax = latent_dim, loss == "minimax"
+        if conditional and classes < 2:
+            raise ValueError("--conditional needs images with labels")
+        self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
+        self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
         self.noise, self.smooth, self.lr = noise, smooth, lr
-        if net == "conv":
-            down, up, top = pyramid(
-                image,
-                width,
-                after=lambda c: [nn.LeakyReLU(0.2), nn.Dropout(dropout)],
-                before=lambda c: [nn.BatchNorm2d(c), nn.ReLU()],
-            )
-            self.generator = nn.Sequential(
-                nn.Linear(latent_dim, math.prod(top)),
-                nn.Unflatten(1, top),
-                *up,
-                nn.Sigmoid(),
-            )
-            self.discriminator = nn.Sequential(
-                *down,
-                nn.Flatten(),
-                nn.Linear(math.prod(top), 1),
-            )
-        else:
-            self.generator = nn.Sequential(
-                nn.Linear(latent_dim, hidden),
-                nn.BatchNorm1d(hidden),
-                nn.ReLU(),
-                nn.Linear(hidden, hidden),
-                nn.BatchNorm1d(hidden),
-                nn.ReLU(),
-                nn.Linear(hidden, math.prod(image)),
-                nn.Unflatten(1, image),
-                nn.Sigmoid(),
-            )
-            self.discriminator = nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(math.prod(image), hidden),
-                nn.LeakyReLU(0.2),
-                nn.Dropout(dropout),
-                nn.Linear(hidden, hidden),
-                nn.LeakyReLU(0.2),
-                nn.Dropout(dropout),
-                nn.Linear(hidden, 1),
-            )
+        made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden, dropout)
+        self.generator, self.features, size = made
+        self.head = nn.Linear(size, 1 + classes * conditional)  # w and b, then w_y and b_y of each class
 
-    def discriminate(self, x: Tensor) -> Tensor:
-        """The logit of D(x)."""
-        return self.discriminator(x + self.noise * torch.randn_like(x))  # (B, 1)
+    def perceptrons(self, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module, int]:
+        """G, the features of D, and their number F."""
+        channels, height, wide = self.image
+        top = (32, -(-height // 4), -(-wide // 4))  # rounded up
+        generator = nn.Sequential(
+            nn.Linear(self.latent_dim + self.modes, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, math.prod(top)),
+            nn.BatchNorm1d(math.prod(top)),
+            nn.ReLU(),
+            nn.Unflatten(1, top),
+            nn.Conv2d(top[0], 16 * channels, 3, padding=1),
+            nn.PixelShuffle(4),
+            nn.Sigmoid(),
+        )
+        features = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(self.image), hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
+        )
+        return generator, features, hidden
+
+    def convolutions(self, width: int, dropout: float) -> tuple[nn.Module, nn.Module, int]:
+        """G, the features of D, and their number F. D halves an image until a side is 8 or less, and G doubles as often."""
+        channels, height, wide = self.image
+        halvings = max(1, math.ceil(math.log2(min(height, wide) / 8)))
+        widths = [width * 2**k for k in range(halvings)]  # 32, 64, ...
+        down: list[nn.Module] = []
+        for before, after in pairwise([channels, *widths]):
+            down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Dropout(dropout)]
+        top = (widths[-1], -(-height // 2**halvings), -(-wide // 2**halvings))  # rounded up
+        up: list[nn.Module] = []
+        for after, before in reversed(list(pairwise(widths))):
+            up += [nn.Conv2d(before, 4 * after, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(after), nn.ReLU()]
+        generator = nn.Sequential(
+            nn.Linear(self.latent_dim + self.modes, math.prod(top)),
+            nn.BatchNorm1d(math.prod(top)),
+            nn.ReLU(),
+            nn.Unflatten(1, top),
+            *up,
+            nn.Conv2d(width, 4 * channels, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.Sigmoid(),
+        )
+        return generator, nn.Sequential(*down, nn.Flatten()), widths[-1] * (height >> halvings) * (wide >> halvings)
+
+    def discriminate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The logit of D(x), or of D(x, y) if conditional, of images x (B, C, H, W) with classes y (B,)."""
+        logits = self.head(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1 + K)
+        if not self.conditional:
+            return logits  # (B, 1)
+        return logits[:, :1] + logits.gather(1, 1 + y[:, None])  # (B, 1)
+
+    def codes(self, y: Tensor) -> Tensor:
+        """Codes for as many images as there are classes y (B,), of these classes if conditional."""
+        return self.sample_class(y) if self.conditional else self.sample_prior(len(y))  # (B, D + M)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """What D minimises, given its logits (B, 1) of real and of generated images."""
@@ -148,8 +195,8 @@ class GAN(Recipe):
         return log_1_minus_d(fake).mean() if self.minimax else -log_d(fake).mean()
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        fake = self.discriminate(self.decode(self.sample_prior(len(x))))  # (B, 1)
-        real = self.discriminate(x)  # (B, 1)
+        fake = self.discriminate(self.decode(self.codes(y)), y)  # (B, 1)
+        real = self.discriminate(x, y)  # (B, 1)
         d_loss = self.discriminator_loss(real, fake)
         return d_loss, {
             "d_loss": d_loss,
@@ -160,11 +207,11 @@ class GAN(Recipe):
 
     def training_step(self, x: Tensor, y: Tensor, adam_d: Optimizer, adam_g: Optimizer) -> Metrics:
         """D takes a step, then G takes one against the new D."""
-        x_fake = self.decode(self.sample_prior(len(x)))  # (B, C, H, W), G(z)
-        real, fake = self.discriminate(x), self.discriminate(x_fake.detach())  # (B, 1), (B, 1)
+        x_fake = self.decode(self.codes(y))  # (B, C, H, W), G(z)
+        real, fake = self.discriminate(x, y), self.discriminate(x_fake.detach(), y)  # (B, 1), (B, 1)
         d_loss = self.discriminator_loss(real, fake)
         d_grad_norm = descend(d_loss, adam_d)
-        g_loss = self.generator_loss(self.discriminate(x_fake))
+        g_loss = self.generator_loss(self.discriminate(x_fake, y))
         g_grad_norm = descend(g_loss, adam_g)
         return {
             "loss": d_loss,
@@ -177,12 +224,18 @@ class GAN(Recipe):
         }
 
     def phases(self, epochs: int) -> list[Phase]:
-        adam_d = Adam(self.discriminator.parameters(), self.lr, betas=(0.5, 0.999), fused=True)
-        adam_g = Adam(self.generator.parameters(), self.lr / 2, betas=(0.5, 0.999), fused=True)
+        d = [*self.features.parameters(), *self.head.parameters()]
+        adam_d = Adam(d, self.lr, betas=(0.5, 0.999), fused=True)
+        adam_g = Adam(self.generator.parameters(), 2 * self.lr, betas=(0.5, 0.999), fused=True)
         return [Phase("train", epochs, self.training_step, adam_d=adam_d, adam_g=adam_g)]
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.generator(z)  # (B, C, H, W), G(z)
+        _, height, wide = self.image
+        return self.generator(z)[:, :, :height, :wide]  # (B, C, H, W), G(z)
 
     def sample_prior(self, n: int) -> Tensor:
-        return torch.randn(n, self.latent_dim, device=next(self.parameters()).device)  # (n, D)
+        return self.sample_class(torch.randint(max(1, self.modes), (n,), device=self.head.weight.device))  # (n, D + M)
+
+    def sample_class(self, y: Tensor) -> Tensor:
+        z = torch.randn(len(y), self.latent_dim, device=y.device)
+        return torch.cat([z, y[:, None].eq(torch.arange(self.modes, device=y.device)).to(z.dtype)], 1)  # (n, D + M)

@@ -30,6 +30,16 @@ without a --beta (Rybkin et al. 2021).
 encode gives the mean of q(z|x), decode the mean m(z) of p(x|z), not samples:
 pictures show grey values where a true sample of p(x|z) would have noise.
 
+--conditional draws images of a class y that is asked for, of K:
+
+    p(x, y, z) = p(x|z, y) p(z) / K         q(z, y|x) = q(z|x) q(y|x)
+    L    = nll + beta kl - log q(y|x),  elbo = -(nll + kl + log K)
+
+Kingma et al. 2014, "M2", equations 6 and 9, with q(z|x) instead of q(z|x, y).
+The class is appended to the code as K values, 1 for y and 0 for the others.
+In training it is the label; encode takes the most probable one by q(y|x). So
+the decoder need not learn from z which digit to draw, and z is left for how.
+
 The model teaches how an autoencoder becomes a generative model: kl gives the
 codes a distribution that one can sample from. In its pictures compare
 reconstructions with samples: both are blurred, as m(z) is a mean over all
@@ -43,7 +53,8 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, Categorical, Normal
+from torch.nn import functional as F
 
 from aelab.networks import mlp, pyramid
 from aelab.recipe import ImageShape, Metrics, Recipe
@@ -57,6 +68,7 @@ class VAE(Recipe):
     def __init__(
         self,
         image: ImageShape,
+        classes: int = 0,
         *,
         latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 20,
         net: Annotated[
@@ -75,11 +87,17 @@ class VAE(Recipe):
         samples: Annotated[
             int, Ge(1), "Codes S drawn for each image; with more than 1 the loss is the importance-weighted bound."
         ] = 1,
+        conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
         lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
     ) -> None:
         super().__init__()
         if samples > 1 and beta != 1:
             raise ValueError("--samples above 1 has no --beta")
+        if samples > 1 and conditional:
+            raise ValueError("--samples above 1 has no --conditional")
+        if conditional and classes < 2:
+            raise ValueError("--conditional needs images with labels")
+        self.conditional, self.classes = conditional, classes if conditional else 0  # K
         self.latent_dim, self.binary = latent_dim, likelihood == "bernoulli"
         self.beta, self.samples, self.lr = beta, samples, lr
         if net == "conv":
@@ -91,10 +109,10 @@ class VAE(Recipe):
         self.encoder = nn.Sequential(
             *down,
             nn.Flatten(),
-            *mlp(*widths, 2 * latent_dim, activation=nn.SiLU),
+            *mlp(*widths, 2 * latent_dim + self.classes, activation=nn.SiLU),
         )
         self.decoder = nn.Sequential(
-            *mlp(latent_dim, *reversed(widths), activation=nn.SiLU),
+            *mlp(latent_dim + self.classes, *reversed(widths), activation=nn.SiLU),
             nn.Unflatten(1, top),
             *up,
         )
@@ -105,21 +123,34 @@ class VAE(Recipe):
         if self.samples > 1:
             bound = torch.logsumexp(self.log_weights(x, self.samples), 0).mean() - math.log(self.samples)
             return -bound, {}
-        mu, log_var = self.posterior(x)  # (B, D), (B, D)
+        mu, log_var, logits = self.infer(x)  # (B, D), (B, D), (B, K)
         eps = torch.randn_like(mu)
         z = mu + torch.exp(log_var / 2) * eps  # mu + sigma * eps
-        nll = -self.log_likelihood(x, z).mean()
         kl = (mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x)
-        return nll + self.beta * kl, {"nll": nll, "kl": kl, "elbo": -(nll + kl)}
+        if not self.conditional:
+            nll = -self.log_likelihood(x, z).mean()
+            return nll + self.beta * kl, {"nll": nll, "kl": kl, "elbo": -(nll + kl)}
+        nll = -self.log_likelihood(x, self.with_class(z, y)).mean()
+        class_nll = F.cross_entropy(logits, y)  # - log q(y|x)
+        elbo = -(nll + kl + math.log(self.classes))
+        return nll + self.beta * kl + class_nll, {"nll": nll, "kl": kl, "class_nll": class_nll, "elbo": elbo}
 
     def observe(self, x: Tensor) -> Tensor:
         """What p(x|z) is a distribution of: for a Bernoulli zeros and ones drawn from the grey values, else x."""
         return torch.bernoulli(x) if self.binary else x  # (B, C, H, W)
 
+    def infer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The mean and the log variance of q(z|x), and log q(y|x) up to a constant: (B, D), (B, D), (B, K)."""
+        mu, log_var, logits = self.encoder(x).split([self.latent_dim, self.latent_dim, self.classes], dim=1)
+        return mu, log_var, logits
+
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log variance of q(z|x)."""
-        mu, log_var = self.encoder(x).chunk(2, dim=1)
-        return mu, log_var  # (B, D), (B, D)
+        return self.infer(x)[:2]  # (B, D), (B, D)
+
+    def with_class(self, z: Tensor, y: Tensor) -> Tensor:
+        """Codes z (B, D) with their classes y (B,) behind them, (B, D + K)."""
+        return torch.cat([z, F.one_hot(y, self.classes).to(z.dtype)], 1)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z) in nats, (B,), of observed images x."""
@@ -129,17 +160,29 @@ class VAE(Recipe):
 
     def log_weights(self, x: Tensor, samples: int) -> Tensor:
         """log w_s = log p(x, z_s) - log q(z_s|x), (S, B), of observed images x."""
-        mu, log_var = self.posterior(x)  # (B, D), (B, D)
+        mu, log_var, logits = self.infer(x)  # (B, D), (B, D), (B, K)
         eps = torch.randn(samples, *mu.shape, device=x.device)  # (S, B, D)
         z = mu + torch.exp(log_var / 2) * eps
         log_ratio = (eps**2 + log_var - z**2).sum(2) / 2  # log p(z) - log q(z|x): the constants cancel
-        return self.log_likelihood(x.repeat(samples, 1, 1, 1), z.flatten(0, 1)).view(samples, -1) + log_ratio
+        z = z.flatten(0, 1)
+        if self.conditional:
+            q = Categorical(logits=logits)
+            y = q.sample((samples,))  # (S, B)
+            log_ratio = log_ratio - math.log(self.classes) - q.log_prob(y)
+            z = self.with_class(z, y.flatten())
+        return self.log_likelihood(x.repeat(samples, 1, 1, 1), z).view(samples, -1) + log_ratio
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.posterior(x)[0]  # (B, D), mu
+        mu, _, logits = self.infer(x)
+        return self.with_class(mu, logits.argmax(1)) if self.conditional else mu  # (B, D) or (B, D + K)
 
     def decode(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.decoder(z))  # (B, C, H, W), m(z)
 
     def sample_prior(self, n: int) -> Tensor:
+        if self.conditional:
+            return self.sample_class(torch.randint(self.classes, (n,), device=self.log_s.device))  # (n, D + K)
         return torch.randn(n, self.latent_dim, device=self.log_s.device)  # (n, D)
+
+    def sample_class(self, y: Tensor) -> Tensor:
+        return self.with_class(torch.randn(len(y), self.latent_dim, device=y.device), y)  # (n, D + K)

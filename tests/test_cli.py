@@ -393,7 +393,7 @@ WRONG = (  # what a method returns, and what is said of it
     ("loss", "return F.mse_loss(x, x), {'a': 3.0}", "loss returns a tensor with one number and a dict {'a': a float}."),
     ("loss", "return (x - x).flatten(1).sum(1), {}", "loss returns a tensor of shape (2,) and a dict {}."),
     ("encode", "return x", "encode returns a tensor of shape (2, 1, 8, 8) for 2 images."),
-    ("decode", "return z", "decode returns a tensor of shape (2, 30) for 2 codes."),
+    ("decode", "return z", "decode returns a tensor of shape (2, 30) for encode's codes of shape (2, 30)."),
 )
 
 
@@ -405,11 +405,157 @@ def test_a_recipe_that_returns_the_wrong_thing_is_told_so(cli, here, function, l
     if function != "loss":  # so that only the codes are wrong
         text = f"{text[:end]}        {line}\n{text[end:]}"
         end, line = loss, "loss = self.encoder[0].weight.sum(); return loss, {}"
-    (here / "mine.py").write_text(f"{text[:end]}        {line}\n{text[end:]}")
+    text = f"{text[:end]}        {line}\n{text[end:]}"
+    (here / "mine.py").write_text(text)
     answer = cli("train", "./mine.py", *FAST)
     assert answer.code == 1 and Store().runs() == []
     first, second = answer.err.splitlines()[-2:]
-    assert first == f"error: mine.py: {says}" and second.startswith("It has to return ")
+    number = text[: text.index(f"def {function}(")].count("\n") + 1
+    assert first == f"error: mine.py, line {number}: {says}" and second.startswith("It has to return ")
+
+
+MINE = '''"""Reconstructs."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from aelab.recipe import Phase, Recipe
+
+
+class Mine(Recipe):
+    def __init__(self, image, *, k: int = 7) -> None:
+        super().__init__()
+        self.lr = 1e-3
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, k))
+        self.decoder = nn.Sequential(nn.Linear(k, 64), nn.Unflatten(1, image))
+
+    def encode(self, x):
+        return self.encoder(x)
+
+    def decode(self, z):
+        return self.decoder(z)
+
+    def loss(self, x, y):
+        return F.mse_loss(self.decode(self.encode(x)), x), {}
+'''
+PHASES = f"{MINE}\n    def phases(self, epochs):\n        adam = torch.optim.Adam(self.parameters())\n        %s\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("return", "phases returns nothing."),
+        ("return []", "phases returns an empty list."),
+        ("return [3]", "phases returns a list with an int in it."),
+        ("yield Phase('a', epochs, self.training_step, adam=adam)", "phases returns a generator."),
+        ("return [Phase('a', '2', self.training_step, adam=adam)]", "phase 'a' has '2' as its number of epochs."),
+        ("return [Phase('a', epochs, None, adam=adam)]", "phase 'a' has nothing as its step."),
+        ("return [Phase('a', 2, self.training_step, adam=1)]", "phase 'a' has an int as its optimizer 'adam'."),
+    ],
+)
+def test_phases_that_are_none_are_named_before_there_is_a_run(cli, here, line, says):
+    (here / "mine.py").write_text(PHASES % line)
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    *_, first, second = answer.err.splitlines()
+    assert first == f"error: mine.py, line 26: {says}" and second.startswith("phases has to return a list of")
+
+
+def test_phases_without_an_epoch_are_a_matter_of_options(cli, here):
+    (here / "mine.py").write_text(PHASES % "return [Phase('a', 0, self.training_step, adam=adam)]")
+    for words in (("./mine.py",), ("pretrained", "--no-pretrain", "--finetune", 0)):
+        answer = cli("train", *words, *FAST)
+        assert answer.code == 2 and "there is nothing to train: with these options" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("x), {}", "x).detach(), {}", 23, "loss returns a tensor without a gradient."),
+        ("self.lr = 1e-3", "pass", 11, "the recipe has no learning rate.\nSet self.lr in __init__, or define phases."),
+        ("self.lr = 1e-3", "self.lr = -1", 11, "Adam does not take the parameters of the recipe with self.lr = -1."),
+        ("x), {}", "x), {'loss': x.mean()}", 23, "loss returns a term called 'loss'."),
+    ],
+)
+def test_what_no_training_can_begin_with_is_named_before_there_is_a_run(cli, here, old, new, line, says):
+    (here / "mine.py").write_text(MINE.replace(old, new))
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    assert f"error: mine.py, line {line}: {says}" in answer.err and "Traceback" not in answer.err
+
+
+def test_a_loss_without_a_gradient_is_no_fault_where_the_steps_have_their_own(cli, here):
+    step = """
+    def own(self, x, y, adam):
+        loss = F.mse_loss(self.decode(self.encode(x)), x)
+        descend(loss, adam)
+        return {"loss": loss}
+"""
+    text = (PHASES % "return [Phase('a', epochs, self.own, adam=adam)]").replace("x), {}", "x).detach(), {}")
+    (here / "mine.py").write_text(text.replace("Phase, Recipe", "Phase, Recipe, descend") + step)
+    assert cli("train", "./mine.py", *FAST).code == 0
+
+
+def test_codes_of_the_prior_that_decode_does_not_take_are_named(cli, here):
+    (here / "mine.py").write_text(f"{MINE}\n    def sample_prior(self, n):\n        return torch.randn(n, 9)\n")
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    *_, first, _, third = answer.err.splitlines()
+    assert first == "error: mine.py, line 21, in decode: return self.decoder(z)"
+    assert third == "Here decode was given sample_prior's codes of shape (2, 9)."
+
+
+def test_a_recipe_that_exits_ends_no_command_well(cli, here):
+    late = "        self.calls = getattr(self, 'calls', 0) + 1\n        if self.calls > 10:\n            raise SystemExit\n"
+    start = MINE.index("        return F.mse_loss")
+    (here / "mine.py").write_text(MINE[:start] + late + MINE[start:])
+    answer = cli("train", "./mine.py", *FAST)
+    says = "mine.py, line 26, in loss: raise SystemExit\nSystemExit"
+    assert answer.code == 1 and f"error: {says}\n" in answer.err
+    (info,) = Store().runs()
+    assert info.status == "FAILED" and info.tags["aelab.reason"] == says
+
+    (here / "mine.py").write_text(MINE)
+    assert cli("train", "./mine.py", *FAST).code == 0
+    (here / "mine.py").write_text(MINE.replace("super().__init__()", "super().__init__(); raise SystemExit(0)"))
+    cli("train", "./mine.py", "--help")
+    answer = cli("eval", "mine")
+    assert answer.code == 1 and "error: mine.py, line 12, in __init__: " in answer.err
+
+
+def test_a_recipe_that_exits_fails_one_point_of_a_sweep(cli, here):
+    text = (
+        MINE.replace("k: int = 7", "latent_dim: int = 7")
+        .replace("64, k)", "64, latent_dim)")
+        .replace("(k,", "(latent_dim,")
+    )
+    late = "        self.calls = getattr(self, 'calls', 0) + 1\n        if self.calls > 10 and len(self.encoder[1].bias) == 2:\n"
+    start = text.index("        return F.mse_loss")
+    (here / "mine.py").write_text(f"{text[:start]}{late}            raise SystemExit\n{text[start:]}")
+    answer = cli("compare-latent", 2, 3, "--recipe", "./mine.py", *FAST)
+    assert answer.code == 1 and "1 of 2 points failed" in answer.err, answer.err
+    assert "latent_dim 2, seed 0: mine.py, line 26, in loss: raise SystemExit" in answer.err
+    trained = [run for run in Store().runs() if run.tags["aelab.kind"] == "run"]
+    assert {run.params["latent_dim"]: run.status for run in trained} == {"2": "FAILED", "3": "FINISHED"}
+
+
+def test_the_rest_of_a_message_is_what_verbose_shows(cli, here):
+    (here / "mine.py").write_text(MINE.replace("return self.encoder(x)", r"raise RuntimeError('one\ntwo')"))
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and answer.err.endswith("RuntimeError: one ...\nThe whole message: --verbose\n")
+    answer = cli("train", "./mine.py", *FAST[:-1], "--verbose")
+    assert "RuntimeError: one\ntwo\n" in answer.err and "The whole message" not in answer.err
+    (here / "mine.py").write_text(f"raise RuntimeError('one\\ntwo')\n{MINE}")  # before options are parsed
+    assert "The whole message: --verbose" in cli("train", "./mine.py", *FAST).err
+    assert "RuntimeError: one\ntwo\n" in cli("train", "./mine.py", *FAST[:-1], "--verbose").err
+
+
+def test_a_long_name_is_refused_in_one_line(cli):
+    answer = cli("train", "linear", *FAST, "--name", "n" * 101)
+    assert answer.code == 2 and Store().runs() == []
+    assert answer.err == "error: --name: 101 characters are too many; a run's name has 100 at most.\n"
+    assert cli("train", "linear", *FAST, "--max-steps", 2, "--name", "n" * 100).code == 0
 
 
 def test_an_error_that_comes_later_has_its_place_too(cli, here):

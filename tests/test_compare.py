@@ -364,6 +364,15 @@ with torch.no_grad():
     assert Path("out/example.png").stat().st_size > 500
 
 
+def test_a_sampler_of_many_steps_is_exported_without_a_program(cli, here):
+    cli("train", "pixelcnn", "--data", "digits", "--width", 4, "--depth", 1, "--max-steps", 2, "--name", "m", "-q")
+    answer = cli("runs", "export", "m", "out", "--programs")
+    assert answer.code == 0
+    assert "no decoder.pt2: PixelCNN draws an image in many steps" in answer.err
+    assert (here / "out" / "model.safetensors").exists() and not list((here / "out").glob("*.pt2"))
+    assert ".pt2" not in (here / "out" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["recurrent", "linear"])
 def test_a_model_with_loops_or_shared_weights_is_exported(name, cli):
     cli("train", name, "--data", "digits", "--max-steps", 2, "--name", "m", "-q")

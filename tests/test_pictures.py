@@ -7,7 +7,7 @@ from opened import opened
 
 from aelab import figures
 from aelab.errors import UserError, visible
-from aelab.figures import bars, contact_sheet, curve, curves, grid, save
+from aelab.figures import bars, completions, contact_sheet, curve, curves, grid, save
 from aelab.figures.grids import GAP, linear, spherical
 
 
@@ -49,6 +49,28 @@ def test_grid_shows_every_pixel_in_its_place():
         assert np.array_equal(tile(sheet, k // 3, k % 3, 28, 31), image.permute(1, 2, 0).numpy())
         tile(covered, k // 3, k % 3, 28, 31)[:] = True
     assert (sheet[~covered] == 128).all()  # the ground, and where the last row ends
+
+
+def test_completions_stand_below_the_half_that_they_complete():
+    class Fills:
+        """Observes the negative of an image, and fills the rest with the value of a code."""
+
+        def observe(self, x):
+            return 1 - x
+
+        def complete(self, x, rows, z):
+            return torch.cat([x[:, :, :rows], z[:, :, None, None].expand(-1, 1, 28 - rows, 28)], 2)
+
+    x = torch.rand(3, 1, 28, 28).round()
+    codes = [torch.full((3, 1), 0.2), torch.full((3, 1), 0.8)]
+    sheet = completions(Fills(), x, codes)
+    for column, image in enumerate(x):
+        seen = (1 - image[0]).numpy() * 255
+        assert np.array_equal(tile(sheet, 0, column)[..., 0], seen)
+        for row, below in ((1, 128), (2, 51), (3, 204)):
+            assert np.array_equal(tile(sheet, row, column)[:14, :, 0], seen[:14])
+            assert (tile(sheet, row, column)[14:] == below).all()
+    assert sheet.shape[:2] == (4 * (28 + GAP) + GAP, 3 * (28 + GAP) + GAP)
 
 
 @pytest.mark.parametrize(("height", "width", "scale"), [(8, 8, 4), (27, 40, 2), (28, 8, 4), (14, 14, 2), (32, 32, 1)])

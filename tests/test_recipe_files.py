@@ -159,6 +159,35 @@ def test_recipe_that_cannot_be_loaded(text, line, what):
     assert not {name for name in set(sys.modules) - before if "bad" in name}
 
 
+def test_an_error_in_a_module_of_ones_own_has_its_place_there(desk, monkeypatch):
+    put("xxx_own.py", "def f(x):\n    return 1 / x\n\nif 'go':\n    f(0)\n")
+    monkeypatch.syspath_prepend(str(desk))
+    with pytest.raises(recipe_files.RecipeError, match=r"\nxxx_own.py, line 2: ZeroDivisionError") as caught:
+        recipe_files.load(put("mine.py", f"\nimport xxx_own\n{recipe()}"))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    put("xxx_own.py", "def f(x):\n    return 1 / x\n")
+    body = "        import xxx_own\n        xxx_own.f(0)\n"
+    with pytest.raises(recipe_files.RecipeError, match=r"^xxx_own.py, line 2, in f: return 1 / x\n"):
+        recipe_files.build(put("mine.py", recipe(body=body)), (1, 4, 4), {})
+
+
+def test_an_error_in_a_library_has_its_place_in_the_recipe():
+    with pytest.raises(recipe_files.RecipeError, match=r"\nline 15: JSONDecodeError: "):
+        recipe_files.load(put("mine.py", f"{recipe()}\nimport json; json.loads('{{')\n"))
+
+
+@pytest.mark.parametrize(("folder", "shown"), [("", "."), ("some where/", "'some where'")])
+def test_a_recipe_that_imports_its_neighbour_is_told_that_it_is_one_file(folder, shown):
+    put(f"{folder}xxx_neighbour.py", "x = 1\n")
+    with pytest.raises(recipe_files.RecipeError) as caught:
+        recipe_files.load(put(f"{folder}mine.py", "import xxx_neighbour\n"))
+    _, why, what = str(caught.value).splitlines()
+    assert why == "line 1: ModuleNotFoundError: No module named 'xxx_neighbour'"
+    assert what == f"A recipe is one file. To let it import others: PYTHONPATH={shown} aelab ..."
+    with pytest.raises(recipe_files.RecipeError, match=r"No module named 'not_there'\Z"):
+        recipe_files.load(put(f"{folder}mine.py", "import not_there\n"))
+
+
 def test_ctrl_c_while_loading_is_no_fault_of_the_recipe():
     with pytest.raises(KeyboardInterrupt):
         recipe_files.load(put("mine.py", "raise KeyboardInterrupt\n"))
@@ -228,8 +257,33 @@ def test_type_that_only_a_type_checker_knows():
 
 @pytest.mark.parametrize("text", ["k = 3", "k: int", "k"])
 def test_option_needs_a_type_and_a_default(text):
-    with pytest.raises(UserError, match="the option k needs a type and a default"):
+    with pytest.raises(UserError, match=r"^mine.py, line 12: the option k needs a type and a default"):
         option(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "range_"),
+    [
+        ("k: Annotated[int, Ge(1)] = 0", "INTEGER >=1"),
+        ("k: Annotated[float, Interval(gt=0, lt=1)] = 1.0", "FLOAT >0 <1"),
+        ("k: Annotated[float, Le(1)] = float('nan')", "FLOAT <=1"),
+        ("k: Annotated[tuple[int, ...], Ge(1)] = (3, 0)", "INTEGER,... >=1"),
+        ("k: Literal['a', 'b'] = 'c'", "a|b"),
+    ],
+)
+def test_a_default_out_of_its_own_range_is_refused(text, range_):
+    recipe_file = put("mine.py", recipe(text))
+    says = f"^mine.py, line 12: the default of the option k, .*, is not in its range: {re.escape(range_)}.$"
+    assert read(recipe_file) is None, "so it is not accepted there either"
+    with pytest.raises(UserError, match=says):
+        signature_of_class(recipe_files.load(recipe_file))
+    with pytest.raises(UserError, match=says):
+        recipe_files.signature(recipe_file)
+
+
+def test_a_default_at_its_bound_is_in_range():
+    assert option("k: Annotated[float, Interval(ge=0, le=1)] = 1").default == 1
+    assert option("k: Annotated[int, Ge(1)] = None").default is None, "for the constructor to fill in"
 
 
 @pytest.mark.parametrize(
@@ -565,7 +619,7 @@ def test_code_larger_than_the_image_is_refused(name):
         UserError, match=r"--latent-dim 49 is more than the 48 values of an image \(3 x 4 x 4\)"
     ) as caught:
         recipe_files.build(recipe_file, (3, 4, 4), {"latent_dim": 49})
-    assert caught.value.code == 2
+    assert caught.value.code == 2 and "\nUse --latent-dim 48 or less." in str(caught.value)
     assert isinstance(recipe_files.build(recipe_file, (3, 4, 4), {"latent_dim": 48}), torch.nn.Module)
 
 
@@ -574,6 +628,12 @@ def test_recipe_may_refuse_its_options():
     with pytest.raises(UserError, match="mine does not accept these options: odd") as caught:
         recipe_files.build(recipe_file, (1, 4, 4), {})
     assert caught.value.code == 2
+
+
+def test_of_a_reason_in_several_lines_the_first_is_shown():
+    recipe_file = put("mine.py", recipe(body="        raise ValueError('odd\\nvery')\n"))
+    with pytest.raises(UserError, match=r"mine does not accept these options: odd \.\.\.$"):
+        recipe_files.build(recipe_file, (1, 4, 4), {})
 
 
 @pytest.mark.parametrize("error", ["TypeError", "RuntimeError", "KeyError"])

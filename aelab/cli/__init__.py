@@ -103,11 +103,16 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as problem:
-        if isinstance(problem, RecipeError) and problem.__cause__ and _is_verbose():
-            _print_traceback(problem.__cause__)
-        say = console_for().interrupted if problem.code in SIGNALLED else console_for().error
-        say(str(problem))
+        if isinstance(problem, RecipeError):
+            _show_fault(problem)
+        else:
+            say = console_for().interrupted if problem.code in SIGNALLED else console_for().error
+            say(str(problem))
         sys.exit(problem.code)
+    except SystemExit as ended:
+        if recipe_error(ended):  # a recipe must not end a command as if all was well
+            _fault(ended)
+        raise
     except KeyboardInterrupt:
         console_for().interrupted("")
         sys.exit(130)
@@ -128,18 +133,31 @@ def main() -> NoReturn:
         _fault(error)
 
 
-def _fault(error: Exception) -> NoReturn:
+def _fault(error: BaseException) -> NoReturn:
     """Exits with what went wrong: memory ran out, a recipe's code is at fault, or, with its traceback, a bug in aelab."""
     fault = no_memory() if out_of_memory(error) else recipe_error(error)
-    if fault is None or _is_verbose():
-        _print_traceback(error)
-    if fault:
-        console_for().error(str(fault))
+    if isinstance(fault, RecipeError):
+        _show_fault(fault)
+    else:
+        if fault is None or _is_verbose():
+            _print_traceback(error)
+        if fault:
+            console_for().error(str(fault))
     sys.exit(1)
 
 
+def _show_fault(fault: RecipeError) -> None:
+    """Prints what is wrong with a recipe; with --verbose the traceback of its error before it."""
+    cause, verbose = fault.__cause__, _is_verbose()
+    if cause and verbose:
+        _print_traceback(cause)
+    cut = cause is not None and "\n" in str(cause).strip()
+    console_for().error(str(fault) + "\nThe whole message: --verbose" * (cut and not verbose))
+
+
 def _is_verbose() -> bool:
-    return logging.getLogger("aelab").level == logging.DEBUG
+    """Whether details were asked for; a recipe that is executed to learn its options may fail before they are parsed."""
+    return logging.getLogger("aelab").level == logging.DEBUG or bool({"-v", "--verbose"} & {*sys.argv})
 
 
 def _print_traceback(error: BaseException) -> None:

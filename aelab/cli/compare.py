@@ -56,7 +56,7 @@ Columns = Annotated[
     str | None, typer.Option(metavar="NAME", help="The columns of that table: one for each value of this option.")
 ]
 Table = Annotated[
-    Literal["latent", "labels", "noise", "losses", "models"] | None,
+    Literal["latent", "labels", "noise", "losses", "models", "taxonomy"] | None,
     typer.Option(help="Print one of the lecture's tables, described above."),
 ]
 Curve = Annotated[
@@ -117,11 +117,12 @@ def compare(
 
     The tables of --table:
 
-      latent   reconstruction error by latent dimension
-      labels   classification error by number of labels
-      noise    PSNR by noise level
-      losses   minimax against non-saturating
-      models   the newest run of each recipe
+      latent    reconstruction error by latent dimension
+      labels    classification error by number of labels
+      noise     PSNR by noise level
+      losses    minimax against non-saturating
+      models    the newest run of each recipe
+      taxonomy  generative models by their density: exact, bounded, estimated, none
     """
     console = console_for(quiet, verbose)
     if out and not curve:

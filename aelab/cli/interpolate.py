@@ -14,6 +14,12 @@ Paths = Annotated[
     Literal["linear", "spherical", "both"],
     typer.Option(help="Path from one code to the other: a line, a great arc, or both."),
 ]
+Vary = Annotated[
+    Literal["class", "style", "both"],
+    typer.Option(
+        help="What changes along the path, for a model with --conditional: its class, all but its class, or both."
+    ),
+]
 Start = Annotated[
     int,
     typer.Option(
@@ -33,6 +39,7 @@ File = Annotated[
 def interpolate(
     run: Name,
     path: Paths = "both",
+    vary: Vary = "both",
     pairs: Annotated[int, typer.Option(min=1, max=100, help="Pairs of codes, each a row of the picture.")] = 6,
     steps: Annotated[int, typer.Option(min=2, max=100, help="Images in a row, both ends included.")] = 10,
     out: File = None,
@@ -54,6 +61,7 @@ def interpolate(
     drawings = aelab.interpolate(
         run,
         path=path,
+        vary=vary,
         pairs=pairs,
         steps=steps,
         seed=seed,

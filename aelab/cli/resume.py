@@ -75,4 +75,8 @@ def show_trained(run: "Run", console: "Console") -> None:
     console.result(f"diagnosis  {diagnosis}" + ": no fault was found" * (diagnosis == "good"))
     for path in run.pictures:
         console.result(f"picture  {short(path)}")
-    console.next(*(f"aelab {verb} {known_as}{run.store.typed}" for verb in run.verbs), f"aelab ui{run.store.typed}")
+    if run.could_be_conditional:
+        console.note(f"images of a class that you ask for: aelab train {run.info.recipe} --conditional")
+    of_each_class = {"sample": " --label all"} if run.conditional else {}
+    typed = [f"aelab {verb} {known_as}{of_each_class.get(verb, '')}{run.store.typed}" for verb in run.verbs]
+    console.next(*typed, f"aelab ui{run.store.typed}")

@@ -13,7 +13,22 @@ verbs = typer.Typer()
 @verbs.command(cls=Verb)
 def sample(
     run: Name,
-    n: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of images to draw.")] = 64,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            min=1,
+            max=10_000,
+            help="Number of images to draw; with --label all, of each class.",
+            show_default="64; 10 with --label all",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="Draw images of this class, or of each with `all`; for a model with --conditional."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the codes: the same seed draws the same images.")
     ] = 0,
@@ -29,5 +44,5 @@ def sample(
     from aelab.figures import WRITTEN
 
     out = destination(out, WRITTEN)
-    drawing = aelab.sample(run, n, seed=seed, out=out, device=device, tracking_uri=tracking_uri)
+    drawing = aelab.sample(run, n, label=label, seed=seed, out=out, device=device, tracking_uri=tracking_uri)
     console.result(f"picture  {short(drawing.path)}")

@@ -46,6 +46,10 @@ class Split:
 
     def showcase(self, n: int) -> Tensor:
         """n images (n, C, H, W) to look at, on the device: one of each class in turn or, without labels, evenly spaced."""
+        return self.examples(n)[0]
+
+    def examples(self, n: int) -> tuple[Tensor, Tensor]:
+        """The images (n, C, H, W) of `showcase`, and their labels (n,)."""
         n = min(n, len(self))
         if (self.labels < 0).any():
             chosen = torch.linspace(0, len(self) - 1, n).long()
@@ -53,7 +57,7 @@ class Split:
             members = [torch.nonzero(self.labels == label).flatten().tolist() for label in torch.unique(self.labels)]
             turns = itertools.chain.from_iterable(itertools.zip_longest(*members))
             chosen = torch.tensor([k for k in turns if k is not None][:n])
-        return self.batch(chosen.to(self.images.device))[0]
+        return self.batch(chosen.to(self.images.device))
 
     def pairs(self, n: int) -> tuple[Tensor, Tensor]:
         """n random pairs of images as two indices (n,). The images of a pair are of different classes, if there are classes."""

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aelab.data import Dataset, Split
+from aelab.recipe import ImageShape
 
 VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # of the network and of its training
 STEPS = 2150  # at most: 5 epochs of MNIST
 EPOCHS = 30  # at most
 BATCH = 128
+SURE = 0.9  # probability of the most probable class, from which on the classifier counts as sure
 MIN_CLASS_SHARE = 0.1  # of an equal share: a class that is rarer among the samples counts as missing
 
 
@@ -47,14 +49,14 @@ class Classifier:
         return 100 * wrong / max(1, int((split.labels >= 0).sum()))
 
 
-def network(data: Dataset) -> nn.Sequential:
+def network(image: ImageShape, classes: int) -> nn.Sequential:
     """Images (B, C, H, W) -> logits (B, K): two convolutions and a layer of 128 units, after LeCun et al. 1998."""
-    channels, height, width = data.image
+    channels, height, width = image
     first = [nn.Conv2d(channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
     second = [nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)]
     third = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * (height // 4) * (width // 4), 128), nn.ReLU()]
     features = nn.Sequential(*first, *second, *third)
-    return nn.Sequential(features, nn.Dropout(0.3), nn.Linear(128, len(data.classes)))
+    return nn.Sequential(features, nn.Dropout(0.3), nn.Linear(128, classes))
 
 
 def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | None = None) -> Classifier:
@@ -69,9 +71,9 @@ def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | 
     with FileLock(f"{path}.lock"):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(0)
-            net = network(data).to(device)
+            net = network(data.image, len(data.classes)).to(device)
             if not _loads(net, path):
-                _train(net, data, advance)
+                _train(net, data.train, advance)
                 part = path.with_suffix(".part")
                 part.write_bytes(save(net.state_dict()))
                 part.replace(path)
@@ -79,6 +81,20 @@ def classifier_of(data: Dataset, advance: Callable[[int], None], folder: Path | 
     net.load_state_dict(load(content))
     net.eval().requires_grad_(False)
     return Classifier(net, hashlib.sha256(content).hexdigest())
+
+
+def trained_on(train: Split, classes: int, advance: Callable[[int], None]) -> Classifier:
+    """The same network trained in the same way on other images, with their labels (N,); it is not stored.
+
+    `advance` is called with the progress of the training, from 0 to STEPS.
+    """
+    channels, height, width = train.images.shape[1:]
+    with torch.random.fork_rng([train.device] if train.device.type == "cuda" else []), torch.enable_grad():
+        torch.manual_seed(0)
+        net = network((channels, height, width), classes).to(train.device)
+        _train(net, train, advance)
+    net.eval().requires_grad_(False)
+    return Classifier(net, "")
 
 
 def _loads(net: nn.Module, path: Path) -> bool:
@@ -90,8 +106,8 @@ def _loads(net: nn.Module, path: Path) -> bool:
     return True
 
 
-def _train(net: nn.Module, data: Dataset, advance: Callable[[int], None]) -> None:
-    labelled = data.train.labelled(int((data.train.labels >= 0).sum()), 0)
+def _train(net: nn.Module, train: Split, advance: Callable[[int], None]) -> None:
+    labelled = train.labelled(int((train.labels >= 0).sum()), 0)
     steps = min(STEPS, EPOCHS * len(labelled) // BATCH + 1)
     adam = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.01)
     decay = torch.optim.lr_scheduler.OneCycleLR(adam, 2e-3, steps)
@@ -112,11 +128,12 @@ def shares(logits: Tensor) -> Tensor:
 
 
 def class_metrics(logits: Tensor) -> dict[str, float]:
-    """Metrics of the classes of samples, from their logits (N, K): classes, class_distance and inception_score_lenet.
+    """Metrics of the classes of samples, from their logits (N, K).
 
     `classes` counts the classes with at least MIN_CLASS_SHARE of an equal share. `class_distance` is the total variation
-    distance of the shares from equal ones, from 0 to 1 - 1/K. The inception score (Salimans et al. 2016) is torchmetrics', the
-    mean over ten parts; fewer than ten samples have none.
+    distance of the shares from equal ones, from 0 to 1 - 1/K. `unsure` is the percentage of samples whose most probable class
+    has a probability below SURE; a person calls most of these malformed. The inception score (Salimans et al. 2016) is
+    torchmetrics', the mean over ten parts; fewer than ten samples have none.
     """
     from torchmetrics.image.inception import InceptionScore
 
@@ -125,6 +142,7 @@ def class_metrics(logits: Tensor) -> dict[str, float]:
     metrics = {
         "classes": float((share >= MIN_CLASS_SHARE * equal).sum()),
         "class_distance": float((share - equal).abs().sum() / 2),
+        "unsure": 100 * float((logits.softmax(1).amax(1) < SURE).double().mean()),
     }
     if len(logits) >= 10:
         with warnings.catch_warnings():

@@ -88,7 +88,7 @@ def _check_codes(found: Diagnosis, recipe: Recipe, data: Dataset) -> None:
     back = recipe.decode(recipe.encode(x)) if isinstance(recipe, Autoencodes) else None
     alike = back is not None and _variance(back) < CONSTANT_VARIANCE * _variance(x)
     if isinstance(recipe, HasPosterior):
-        used, size, kl = active_units(recipe, x), recipe.encode(x[:1]).numel(), _kl(recipe, x)
+        used, size, kl = active_units(recipe, x), recipe.posterior(x[:1])[0].numel(), _kl(recipe, x)
         if kl < COLLAPSED_KL or alike:
             weight = f" (--beta is {recipe.beta:g})" if hasattr(recipe, "beta") else ""
             found.faults.append(

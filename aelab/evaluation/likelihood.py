@@ -1,15 +1,18 @@
-"""The likelihood of images under a latent variable model, by importance sampling from its posterior."""
+"""The likelihood of images under a model: exact, by importance sampling from a posterior, or with an estimate of Z."""
 
 import math
 
 import torch
+from torch import Tensor
 
 from aelab.data import Split
 from aelab.progress_bar import Advance, silent
-from aelab.recipe import ImportanceWeighted
+from aelab.recipe import EnergyBased, ExactLikelihood, ImportanceWeighted
 
 IMAGES = 50  # at once
 ROWS = 1000  # images x samples at once, so that they fit into a CPU's cache
+STEPS, CHAINS = 8000, 100  # of annealed importance sampling
+EXACT, BOUND, ANNEALED = "exact", "bound", "AIS"  # how a marginal likelihood was had
 
 
 def importance_nll(
@@ -33,15 +36,46 @@ def importance_nll(
         estimates.append((math.log(samples) - total).cpu().double())
         variances.append(((squares - 2 * total).exp() - 1 / samples).clamp(min=0).cpu().double())
         advance(len(x))
-    nll, variance = torch.cat(estimates), torch.cat(variances)
-    error = float(nll.std()) / math.sqrt(len(nll)) if len(nll) > 1 else math.nan
-    sampling = math.sqrt(float(variance.sum())) / len(nll) if samples > 1 else math.nan
+    variance = torch.cat(variances)
+    sampling = math.sqrt(float(variance.sum())) / len(variance) if samples > 1 else math.nan
+    return {**_mean(torch.cat(estimates)), "marginal_nll_mc_se": sampling, "iwae_samples": float(samples)}
+
+
+def exact_nll(recipe: ExactLikelihood, split: Split, advance: Advance = silent) -> dict[str, float]:
+    """-log p(x) in nats, the mean over the images of `split`, with its standard error. Each image is observed once."""
+    values = []
+    for x, _ in split.blocks(IMAGES):
+        values.append(-recipe.log_prob(recipe.observe(x)).cpu().double())
+        advance(len(x))
+    return _mean(torch.cat(values))
+
+
+def annealed_nll(recipe: EnergyBased, split: Split, advance: Advance = silent) -> dict[str, float]:
+    """F(x) + log Z in nats, the mean over the images of `split`, with the standard errors over images and of log Z.
+
+    Z is the mean of the weights w of CHAINS chains (annealed importance sampling, Neal 2001; Salakhutdinov & Murray 2008). The
+    mean of log Z is below the true one, so the value returned is rather too low. The second error is by the delta method,
+    Var log Z ~ Var w / (CHAINS mean(w)^2); `ais_effective` is the effective sample size (sum w)^2 / sum w^2: with few, neither
+    can be trusted.
+    """
+    weights = recipe.log_partition(STEPS, CHAINS).cpu().double()
+    log_z = float(torch.logsumexp(weights, 0)) - math.log(CHAINS)
+    share = (weights - weights.max()).exp()
+    error = float(share.std() / share.mean()) / math.sqrt(CHAINS)
+    values = []
+    for x, _ in split.blocks(IMAGES):
+        values.append(recipe.free_energy(recipe.observe(x)).cpu().double() + log_z)
+        advance(len(x))
+    effective = float(share.sum().square() / share.square().sum())
+    return {**_mean(torch.cat(values)), "marginal_nll_mc_se": error, "ais_effective": effective}
+
+
+def _mean(values: Tensor) -> dict[str, float]:
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return {
-        "marginal_nll": float(nll.mean()),
+        "marginal_nll": float(values.mean()),
         "marginal_nll_se": error,
-        "marginal_nll_mc_se": sampling,
-        "iwae_samples": float(samples),
-        "marginal_nll_images": float(len(nll)),
+        "marginal_nll_images": float(len(values)),
     }
 
 

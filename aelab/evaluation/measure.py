@@ -5,7 +5,10 @@ by the same functions from equally many images.
 """
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +17,17 @@ from aelab.data import Dataset, Split
 from aelab.evaluation import generation
 from aelab.evaluation.codes import code_metrics, random_projection
 from aelab.evaluation.generation import Extractor
-from aelab.evaluation.likelihood import importance_nll, independent_pixels
+from aelab.evaluation.likelihood import (
+    ANNEALED,
+    BOUND,
+    CHAINS,
+    EXACT,
+    STEPS,
+    annealed_nll,
+    exact_nll,
+    importance_nll,
+    independent_pixels,
+)
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss
 from aelab.evaluation.reconstruction import (
     PCA,
@@ -33,6 +46,8 @@ from aelab.recipe import (
     Classifies,
     Denoises,
     Encodes,
+    EnergyBased,
+    ExactLikelihood,
     Generates,
     HasLikelihood,
     HasPosterior,
@@ -43,6 +58,7 @@ from aelab.recipe import (
 log = logging.getLogger(__name__)
 
 BATCH = 250  # images at once
+MIN_EFFECTIVE = 20  # chains of annealed importance sampling
 IMAGES_PER_ROW = 8  # images in a row of a picture
 
 
@@ -172,21 +188,34 @@ def _kl_by_dimension(recipe: HasPosterior, split: Split, batch_size: int) -> lis
 def likelihood(
     report: Report, recipe: Recipe, data: Dataset, pca: PCA | None, samples: int, images: int | None
 ) -> None:
-    """The importance-weighted likelihood, if there is one, beside independent pixels or probabilistic PCA.
+    """The likelihood, if there is one, beside independent pixels or probabilistic PCA.
 
-    `images` test images are used, evenly spaced, or all; baseline and control use the same ones.
+    `images` test images are used, evenly spaced, or all; baseline and control use the same ones. The tag aelab.marginal_nll
+    says how the likelihood was had; without `samples` none is that has to be sampled.
     """
     if not isinstance(recipe, HasLikelihood):
         return
     test = spread(data.test, images or len(data.test))
-    if isinstance(recipe, ImportanceWeighted) and samples:
-        what = f"likelihood: {samples:,} importance samples for each of {len(test):,} test images"
-        log.info(f"{what} (fewer: --samples, --images)")
-        with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
-            report.add(importance_nll(recipe, test, samples, bar.advance))
-        report.notes.append(what)
+    how = what = ""
+    nll: Callable[..., dict[str, float]] | None = None
+    if isinstance(recipe, ExactLikelihood):
+        how, what, nll = EXACT, "exact", partial(exact_nll, recipe)
+    elif isinstance(recipe, (ImportanceWeighted, EnergyBased)) and not samples:
+        report.notes.append("the likelihood was not estimated, as it has to be sampled; --samples 50 draws some")
     elif isinstance(recipe, ImportanceWeighted):
-        report.notes.append("no importance samples of the likelihood were drawn; --samples 50 draws some")
+        how, what = BOUND, f"{samples:,} importance samples for each of {len(test):,} test images"
+        nll = partial(importance_nll, recipe, samples=samples)
+        log.info(f"likelihood: {what} (fewer: --samples, --images)")
+    elif isinstance(recipe, EnergyBased):
+        how, what = ANNEALED, f"log Z by annealed importance sampling, {CHAINS} chains of {STEPS:,} steps"
+        nll = partial(annealed_nll, recipe)
+    if nll:
+        with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
+            report.add(nll(test, advance=bar.advance))
+        report.notes.append(f"likelihood: {what}")
+        report.tags |= {"aelab.marginal_nll": how, "aelab.likelihood": "binary" if recipe.binary else "grey"}
+        if report.metrics.get("test/ais_effective", math.inf) < MIN_EFFECTIVE:
+            report.notes.append("fewer than 20 chains count in log Z: the likelihood and its errors cannot be trusted")
     for name, split, sign in (("elbo", data.test, 1), ("marginal_nll", test, -1)):
         if f"test/{name}" not in report.metrics:
             continue

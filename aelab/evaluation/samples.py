@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import time
 from pathlib import Path
 
 import torch
@@ -11,16 +12,18 @@ from aelab.data import Dataset
 from aelab.evaluation import generation
 from aelab.evaluation.baselines import Rows, pixel_metrics, pixel_rows, pixel_work, references
 from aelab.evaluation.classifier import STEPS, Classifier, class_metrics, classifier_of, shares
+from aelab.evaluation.conditional import of_classes
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.loss import eval_mode
 from aelab.evaluation.report import Report
 from aelab.figures import bars, pairs
 from aelab.progress_bar import Advance, Bar, progress_bar
-from aelab.recipe import Generates, Recipe
+from aelab.recipe import Conditional, Generates, Recipe
 
 log = logging.getLogger(__name__)
 
 BATCH = 250  # codes at once
+TIMED = 64  # samples that are timed
 IMAGES_PER_ROW = 8  # images in a row of a picture
 
 
@@ -39,6 +42,7 @@ def samples(
     assert isinstance(recipe, Recipe)
     n = min(generation.MAX_IMAGES, len(data.test), len(data.train))
     drawn = _drawn(recipe, n)
+    report.add({"sample_seconds": _sampling_seconds(recipe)})
     classifier = _classifier(data)
     extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
     extractors += [extractor] if extractor else []
@@ -60,6 +64,8 @@ def samples(
             report.add(class_metrics(logits))
             heights = dict(zip(data.classes, shares(logits).tolist(), strict=True))
             report.pictures["test-classes"] = bars(heights, "share of the samples")
+            if isinstance(recipe, Conditional) and recipe.conditional:
+                of_classes(report, recipe, data, own)
         _add(report, rows)
         report.tags[f"aelab.{each.name}_sha256"] = each.sha256
     report.tags["aelab.compared_samples"] = str(n)
@@ -78,6 +84,18 @@ def _drawn(recipe: Generates, n: int) -> Tensor:
             parts.append(recipe.decode(recipe.sample_prior(BATCH)).cpu())
             bar.advance(BATCH)
     return torch.cat(parts)[:n]
+
+
+def _sampling_seconds(recipe: Generates) -> float:
+    """The wall time of drawing TIMED samples, the least of three times."""
+    assert isinstance(recipe, Recipe)
+    seconds = []
+    with eval_mode(recipe):
+        for _ in range(3):
+            started = time.perf_counter()
+            recipe.decode(recipe.sample_prior(TIMED)).cpu()
+            seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _add(report: Report, rows: Rows) -> None:

@@ -1,5 +1,6 @@
 """Grids of images as uint8 arrays (H, W, 3): samples, reconstructions, interpolations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.recipe import Autoencodes, Decodes
+from aelab.recipe import Autoencodes, Completes, Decodes
 
 Picture = NDArray[np.uint8]
 TILE = 28  # pixels: smaller images are enlarged by a whole factor to at least this
@@ -70,6 +71,15 @@ def filters(weights: Tensor, columns: int = 8) -> Picture:
     """Rows of filters (N, C, H, W): 0 is grey, and the largest weight of each, by its absolute value, black or white."""
     largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     return grid(0.5 + weights / largest / 2, columns)
+
+
+def completions(recipe: Completes, x: Tensor, codes: Sequence[Tensor]) -> Picture:
+    """A row of images x (N, C, H, W), a row of their upper halves, and for each of the codes (N, D) a row of completions."""
+    x = recipe.observe(x)
+    rows = x.shape[2] // 2
+    halves = x.clone()
+    halves[:, :, rows:] = 128 / 255
+    return grid(torch.cat([x, halves, *(recipe.complete(x, rows, z) for z in codes)]), len(x))
 
 
 def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from aelab import aliases
@@ -37,20 +38,76 @@ class RecipeError(UserError):
 
 
 def recipe_error(error: BaseException) -> RecipeError | None:
-    """The place in a recipe file where an error was raised, or None if no recipe had a part in it."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    places = [(frame, line) for frame, line in frames if frame.f_globals.get("__name__", "").startswith(MODULE_PREFIX)]
-    if not places:
+    """The place in a recipe file where an error was raised, or None if no recipe had a part in it.
+
+    If the recipe called another module of the user's, it is the place in that one.
+    """
+    frames = _from_the_recipe_on(error)
+    if not frames:
         return None
-    frame, line = places[-1]
-    place = traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name)
-    what = str(error).strip().partition("\n")[0][:200]
+    recipe, place = frames[0], frames[-1]
     found = RecipeError(
-        f"{_shown_path(place.filename)}, line {line}, in {place.name}: {place.line}",
-        f"{type(error).__name__}: {what}" if what else type(error).__name__,
+        f"{_shown_path(place.filename)}, line {place.lineno}, in {place.name}: {place.line}",
+        in_a_line(error),
+        *_about_neighbours(error, recipe.filename),
     )
     found.__cause__ = error
     return found
+
+
+def in_a_line(error: BaseException) -> str:
+    """The type of an error, and what it says, in one line."""
+    return ": ".join(filter(None, [type(error).__name__, _first_line(error)]))
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of what an error says, followed by dots if it says more."""
+    text = str(error).strip()
+    first = text.partition("\n")[0][:200].rstrip()
+    return first + " ..." * (first != text)
+
+
+def defined_at(function: object, path: Path) -> str:
+    """The file and the line where a function begins; the name of the recipe's file at `path` if that is not known."""
+    code = getattr(inspect.unwrap(function) if callable(function) else None, "__code__", None)
+    return f"{_shown_path(code.co_filename)}, line {code.co_firstlineno}" if code else path.name
+
+
+def _from_the_recipe_on(error: BaseException) -> list[traceback.FrameSummary]:
+    """Of the calls that led to an error, those in the recipe, and behind them those in other files of the user's."""
+    found: list[traceback.FrameSummary] = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        code = frame.f_code
+        if _is_of_recipe(frame) or (found and _is_of_user(code.co_filename)):
+            found.append(traceback.FrameSummary(code.co_filename, line, code.co_name))
+    return found
+
+
+def _is_of_recipe(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.startswith(MODULE_PREFIX)
+
+
+def _is_of_user(path: str) -> bool:
+    """Whether a file of Python is neither part of Python, nor of an installed package, nor of aelab."""
+    import sysconfig  # only when something has gone wrong
+
+    places = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    libraries = [*map(Path, places), Path(__file__).parents[1]]
+    file = Path(path)
+    installed = {"site-packages", "dist-packages"} & {*file.parts}
+    return not (path.startswith("<") or installed or any(map(file.is_relative_to, libraries)))
+
+
+def _about_neighbours(error: BaseException, path: str) -> list[str]:
+    """That a recipe is one file, if the module that was not found lies beside the one at `path`."""
+    folder = Path(path).parent
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or not ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
+        return []
+    return [
+        f"A recipe is one file. To let it import others: PYTHONPATH={shlex.quote(_shown_path(str(folder)))} aelab ..."
+    ]
 
 
 def _shown_path(path: str) -> str:
@@ -73,7 +130,10 @@ class _Source(SourceFileLoader):
 
 
 def load(recipe_file: RecipeFile) -> "type[Recipe]":
-    """Executes a recipe file and returns the one Recipe that it defines. Raises UserError if it cannot be loaded."""
+    """Executes a recipe file and returns the one Recipe that it defines.
+
+    Raises RecipeError if it cannot be executed, and UserError if it does not define one Recipe.
+    """
     from aelab.recipe import Recipe
 
     _define_old_names(Recipe)
@@ -89,8 +149,11 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
         raise
     except BaseException as error:  # a recipe may even call sys.exit
         del sys.modules[module_name]
-        why = f"{_line_of(error, str(recipe_file.path))}{type(error).__name__}: {error}"
-        raise UserError(f"recipe {recipe_file.path} cannot be loaded.", why) from error
+        path = str(recipe_file.path)
+        place = next(reversed(_from_the_recipe_on(error)), None)  # none of an error of syntax
+        file = "" if place is None or place.filename == path else f"{_shown_path(place.filename)}, "
+        why = f"{file}line {place.lineno}: {in_a_line(error)}" if place else in_a_line(error)
+        raise RecipeError(f"recipe {path} cannot be loaded.", why, *_about_neighbours(error, path)) from error
     own = {item for item in vars(module).values() if inspect.isclass(item) and item.__module__ == module_name}
     recipes = [item for item in own if issubclass(item, Recipe)]
     if len(recipes) != 1:
@@ -101,12 +164,6 @@ def load(recipe_file: RecipeFile) -> "type[Recipe]":
         if old in vars(recipes[0]) and new not in vars(recipes[0]):
             setattr(recipes[0], new, vars(recipes[0])[old])
     return recipes[0]
-
-
-def _line_of(error: BaseException, path: str) -> str:
-    """The line of the file at `path` that raised an error, as "line N: "; empty if no line of it did."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return f"line {lines[-1]}: " if lines else ""
 
 
 def _define_old_names(recipe: "type[Recipe]") -> None:
@@ -121,17 +178,18 @@ def _define_old_names(recipe: "type[Recipe]") -> None:
 
 def _options(recipe: "type[Recipe]") -> list[Option]:
     """The keyword arguments of a recipe's constructor. Raises UserError for one without a type or a default."""
+    where = defined_at(recipe.__init__, Path(recipe.__name__))
     try:
         hints = get_type_hints(recipe.__init__, include_extras=True)
     except NameError as error:
-        raise UserError(f"{recipe.__name__}: the type of an option is not known when it runs: {error}") from error
+        raise UserError(f"{where}: the type of an option is not known when it runs: {error}") from error
     found = []
     for parameter in inspect.signature(recipe).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         if parameter.name not in hints or parameter.default is parameter.empty:
-            raise UserError(f"{recipe.__name__}: the option {parameter.name} needs a type and a default.")
-        found.append(option(recipe.__name__, parameter.name, hints[parameter.name], parameter.default))
+            raise UserError(f"{where}: the option {parameter.name} needs a type and a default.")
+        found.append(option(where, parameter.name, hints[parameter.name], parameter.default))
     return found
 
 
@@ -139,11 +197,21 @@ def signature_of_class(recipe: "type[Recipe]") -> Signature:
     """The signature of a recipe that has been loaded."""
     settings = {name: getattr(recipe, name) for name in SETTINGS}
     doc = sys.modules[recipe.__module__].__doc__ or ""
-    return Signature(tuple(_options(recipe)), settings, doc, "classes" in inspect.signature(recipe).parameters)
+    classes = inspect.signature(recipe).parameters.get("classes")
+    needs_classes = (
+        classes is not None
+        and classes.default is classes.empty
+        and classes.kind
+        in (
+            classes.POSITIONAL_ONLY,
+            classes.POSITIONAL_OR_KEYWORD,
+        )
+    )
+    return Signature(tuple(_options(recipe)), settings, doc, classes is not None, needs_classes)
 
 
 def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any], classes: int = 0) -> "Recipe":
-    """The recipe with these options, for images of this shape (C, H, W) and, if it needs it, this number of classes.
+    """The recipe with these options, for images of this shape (C, H, W) and, if it takes it, this number of classes.
 
     Raises UserError if it does not accept them. Unknown options and values out of range are refused before it is executed.
     """
@@ -155,9 +223,11 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
         raise UserError(
             f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
             f"({channels} x {height} x {width}).",
+            f"Use --latent-dim {channels * height * width} or less. "
+            "A recipe of your own allows more with overcomplete = True in its class.",
             code=2,
         )
-    if expected.takes_classes and classes < 2:
+    if expected.needs_classes and classes < 2:
         raise UserError(
             f"{recipe_file.name} classifies, but these images have no classes.",
             "In a folder of pictures each folder within it is a class.",
@@ -171,7 +241,7 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
         fault = recipe_error(error)
         if fault and not isinstance(error, ValueError):
             raise fault from error
-        raise UserError(f"{recipe_file.name} does not accept these options: {error}", code=2) from error
+        raise UserError(f"{recipe_file.name} does not accept these options: {_first_line(error)}", code=2) from error
 
 
 def check(recipe_file: RecipeFile, values: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """An option of a recipe: its type, default, bounds and help, and how its values are parsed and checked."""
 
+import operator
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of annotated_types' Ge, Gt, Le, Lt and Interval
+COMPARED = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 SETTINGS = ("epochs", "batch_size", "schedule", "warmup", "ema", "monitor")  # for which a recipe has a default
 TYPES = {int: "INTEGER", float: "FLOAT", str: "TEXT", tuple[int, ...]: "INTEGER,..."}
 WHOLE = ((">=", -(2**63)), ("<=", 2**63 - 1))  # 64 bits, as in a tensor
@@ -84,16 +86,20 @@ class Signature:
     settings: Mapping[str, Any]  # the recipe's defaults of SETTINGS
     doc: str  # the docstring of the file, as it stands there
     takes_classes: bool  # whether the constructor takes the number of classes after the shape of an image
+    needs_classes: bool  # whether it has no default for it
 
 
-def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
-    """The option for a keyword argument with this type and default. Raises UserError for an unsupported type or bound."""
+def option(where: str, name: str, hint: Any, default: Any) -> Option:
+    """The option for a keyword argument with this type and default.
+
+    Raises UserError, which begins with `where` it is, for an unsupported type or bound, and for a default out of bounds.
+    """
     plain, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(plain) is tuple and get_args(plain) == (int, ...):
         plain = tuple[int, ...]  # typing.Tuple is another object
     if not (plain in (*TYPES, bool) or _is_choice(plain)):
         raise UserError(
-            f"{recipe}: the option {name} cannot be typed on a command line.",
+            f"{where}: the option {name} cannot be typed on a command line.",
             "Its type must be int, float, bool, str, Literal of strings, or tuple[int, ...].",
         )
     help_line = next((note for note in notes if isinstance(note, str)), "")
@@ -105,8 +111,12 @@ def option(recipe: str, name: str, hint: Any, default: Any) -> Option:
     )
     if not all(_is_valid_bound(plain, bound) for _, bound in bounds):
         raise UserError(
-            f"{recipe}: the option {name} has a bound that does not fit its type.",
+            f"{where}: the option {name} has a bound that does not fit its type.",
             "The bound of a float is a number, that of an int or tuple[int, ...] a whole number; other types have none.",
+        )
+    if not _is_within(default, plain, bounds):
+        raise UserError(
+            f"{where}: the default of the option {name}, {default!r:.60}, is not in its range: {type_text(plain, bounds)}."
         )
     return Option(name, plain, default, help_line, bounds)
 
@@ -121,3 +131,13 @@ def _is_valid_bound(kind: Any, bound: Any) -> bool:
     if not isinstance(bound, (int, float)) or not abs(bound) <= sys.float_info.max:  # infinite or NaN
         return False
     return kind is float or (kind in (int, tuple[int, ...]) and bound == int(bound))
+
+
+def _is_within(default: Any, kind: Any, bounds: Sequence[tuple[str, float]]) -> bool:
+    """Whether a default is one of the choices, or its numbers are in the bounds. Its type is not checked."""
+    if get_origin(kind) is Literal:
+        return default in get_args(kind)
+    numbers = [
+        each for each in (default if isinstance(default, tuple) else (default,)) if isinstance(each, (int, float))
+    ]
+    return all(COMPARED[sign](number, bound) for number in numbers for sign, bound in bounds)

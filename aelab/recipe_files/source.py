@@ -76,8 +76,12 @@ class _Source:
             hint = self.value(argument.annotation)
             found.append(option(recipe.name, argument.arg, hint, self.value(default)))
         takes_classes = "classes" in [each.arg for each in (*plain[1:], *arguments.kwonlyargs, *others)]
+        without_default = plain[1 : len(plain) - len(arguments.defaults)]
+        needs_classes = "classes" in [each.arg for each in without_default]
         settings = {**_default_settings(), **self.settings(recipe)}
-        return Signature(tuple(found), settings, ast.get_docstring(self.tree, clean=False) or "", takes_classes)
+        return Signature(
+            tuple(found), settings, ast.get_docstring(self.tree, clean=False) or "", takes_classes, needs_classes
+        )
 
     def settings(self, recipe: ast.ClassDef) -> dict[str, Any]:
         """The values that a class sets for SETTINGS, by their present names."""

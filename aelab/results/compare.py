@@ -46,13 +46,16 @@ SHOWN_ON_REQUEST = {  # metrics that follow from others, or say little about the
     "marginal_nll_images",
     "g_loss",
     "kid",
+    "class_nll",
+    "ais_effective",
+    "sample_seconds",
     "precision",
     "recall",
     "density",
 }
 RECIPE_SPECIFIC = ("loss", "nll", "elbo", "marginal_nll")  # their meaning depends on recipe and likelihood
 BETTER_WITH_LONGER_CODES = ("mse", "sse", "psnr", "ssim")  # for every model
-BY_THE_CLASSIFIER = ("classes", "class_distance", "inception_score_lenet", "classifier_error")  # "lenet"
+BY_THE_CLASSIFIER = ("classes", "class_distance", "unsure", "inception_score_lenet", "classifier_error")  # "lenet"
 EITHER = "best or last/"  # the split of a column for runs of which some keep the best weights and some the last
 
 
@@ -256,9 +259,13 @@ def _is_main(name: str) -> bool:
 def _differs_in_meaning(runs: "Sequence[RunInfo]", name: str) -> bool:
     """Whether the runs that have this metric mean different things by it.
 
-    A recipe's loss is its own, and a density of grey values is not a probability of binary pixels.
+    A recipe's loss is its own, and a density of grey values is not a probability of binary pixels. The marginal likelihood of
+    the same pixels is one and the same quantity for all recipes.
     """
     having = [run for run in runs if metric_of(run, name) is not None]
+    pixels = {run.tags.get("aelab.likelihood") for run in having}
+    if name.rsplit("/", 1)[-1] == "marginal_nll" and None not in pixels:
+        return len(pixels) > 1
     kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
     return name.rsplit("/", 1)[-1] in RECIPE_SPECIFIC and len(kinds) > 1
 

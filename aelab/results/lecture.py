@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aelab.tracking import RunInfo
 
 EARLY_STEPS = 100
+DENSITIES = ("exact", "bound", "AIS", "none")
 Curve = Callable[["RunInfo", str], list[tuple[int, float]]]  # run and metric -> its points (step, value)
 
 
@@ -107,6 +108,51 @@ def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     return pd.DataFrame(rows).astype(object)
 
 
+def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
+    """Generative models by the density that they have, after Goodfellow 2016, figure 9; all on the data of the newest run.
+
+    There is one row per recipe and set of options, of its newest evaluated run, and one for real images. `density` says how
+    test/marginal_nll was had: exact, an upper bound of it (bound), estimated by annealed importance sampling (AIS), or none.
+    """
+    import pandas as pd
+
+    evaluated = [run for run in runs if {"test/marginal_nll", "test/fd_lenet", "test/sharpness"} & run.metrics.keys()]
+    newest: dict[object, RunInfo] = {}
+    for run in evaluated:  # the newest first
+        if run.tags.get("aelab.data_fingerprint") == evaluated[0].tags.get("aelab.data_fingerprint"):
+            options = frozenset(item for item in run.params.items() if item[0] != "seed")
+            newest.setdefault((run.recipe, options), run)
+    chosen = sorted(newest.values(), key=lambda run: DENSITIES.index(_density(run)))
+    shown = [name for name in differences(chosen) if name != "seed"] if chosen else []
+    sampled = ("fd_lenet", "coverage_lenet", "unsure")
+    rows: list[dict[str, object]] = [
+        {
+            "recipe": run.recipe,
+            "run": run.name,
+            **{name: key_of(run, name) for name in shown},
+            "density": _density(run),
+            "test/marginal_nll": run.metrics.get("test/marginal_nll"),
+            "test/marginal_nll_se": run.metrics.get("test/marginal_nll_se"),
+            **{f"test/{name}": run.metrics.get(f"test/{name}") for name in sampled},
+            "test/sample_seconds": run.metrics.get("test/sample_seconds"),
+            "seconds": run.seconds,
+        }
+        for run in chosen
+    ]
+    for run in chosen:
+        if "test/real_fd_lenet" in run.metrics:
+            real = {f"test/{name}": run.metrics.get(f"test/real_{name}") for name in sampled}
+            rows.append({"recipe": "real images", "run": "", **real})
+            break
+    return pd.DataFrame(rows).astype(object)
+
+
+def _density(run: "RunInfo") -> str:
+    """How the likelihood of a run was had, one of DENSITIES."""
+    found = run.tags.get("aelab.marginal_nll", "bound")  # runs of earlier versions have no such tag
+    return found if "test/marginal_nll" in run.metrics and found in DENSITIES else "none"
+
+
 def labels_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """The classification error by number of labels: pretrained, from scratch, and their difference.
 
@@ -166,6 +212,7 @@ TABLES = {
     "noise": noise_table,
     "losses": losses_table,
     "models": models_table,
+    "taxonomy": taxonomy_table,
 }
 NOTHING_TO_SHOW = {  # the error if a table would have no rows
     "latent": ("none of these runs has been evaluated on reconstructions.", "Evaluate some: aelab eval RUN..."),
@@ -179,4 +226,5 @@ NOTHING_TO_SHOW = {  # the error if a table would have no rows
         "Train one: aelab train gan --loss minimax --noise 0",
     ),
     "models": ("none of these runs has been evaluated.", "Evaluate some: aelab eval RUN..."),
+    "taxonomy": ("none of these runs has been evaluated as a generative model.", "Evaluate some: aelab eval RUN..."),
 }

@@ -1,6 +1,7 @@
 """Exports a model into a folder from which it is loaded without aelab."""
 
 import json
+import logging
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,8 @@ from aelab.workflows.loading import load
 from aelab.workflows.planning import all_options
 from aelab.workflows.run import Run
 
+log = logging.getLogger(__name__)
+
 EXAMPLES = 32  # images in the example picture
 
 
@@ -38,7 +41,8 @@ def export(
 ) -> list[Path]:
     """Writes a run's weights, configuration, recipe, card and an example picture into a new or empty folder.
 
-    With `programs`, encoder and decoder are also written as torch.export programs, which need no recipe. The recipe is the
+    With `programs`, encoder and decoder are also written as torch.export programs, which need no recipe; not the decoder of a
+    recipe whose codes are the random numbers of a sampler, as a program would hold each of its steps. The recipe is the
     source on this machine that was executed, not the copy among the run's files, which may come from anyone. Returns the
     files. Raises UserError if the folder is not empty or cannot be written.
     """
@@ -126,7 +130,13 @@ def _programs(run: Run, folder: Path) -> list[str]:
         elif isinstance(recipe, Generates):
             codes = recipe.sample_prior(2)
         if isinstance(recipe, Decodes) and codes is not None:
-            parts.append(("decoder.pt2", _Decoder(recipe), codes))
+            if recipe.interpolates:
+                parts.append(("decoder.pt2", _Decoder(recipe), codes))
+            else:
+                name = type(recipe).__name__
+                log.warning(
+                    f"no decoder.pt2: {name} draws an image in many steps, and a program would repeat the net for each"
+                )
         for name, module, example in parts:
             shapes = ({0: torch.export.Dim("batch")},)
             with progress_bar(name, 1):

@@ -9,13 +9,15 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+import torch
+
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, filters, grid, reconstructions
+from aelab.figures import Picture, completions, filters, grid, reconstructions
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
-from aelab.recipe import Autoencodes, Generates, HasFilters, Recipe
+from aelab.recipe import Autoencodes, Completes, Conditional, Generates, HasFilters, Recipe
 from aelab.tracking import RunWriter, Store
 from aelab.training import (
     Checkpoints,
@@ -40,6 +42,9 @@ EPOCH_LINES = 200  # at most, in a file or a pipe
 LINES_ABOVE_A_BAR = 25  # at most, on a terminal: a training is then about one screen
 INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
+COLUMNS = 8  # in which they are
+COMPLETIONS = 3  # of each image
+OF_EACH_CLASS, MOST_ROWS = 10, 20  # where there is a row for each class
 FILTERS = 64  # in the picture of filters
 
 
@@ -166,12 +171,27 @@ def draw(trainer: Trainer, run: RunWriter) -> None:
 
 
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a recipe: reconstructions below their inputs, samples, always of the same codes, and filters."""
+    """The pictures of a recipe: reconstructions below their inputs, samples, completions, filters; always of the same codes.
+
+    Samples of a conditional recipe have a row for each class, if there are not too many.
+    """
     with eval_mode(recipe):
-        codes = recipe.sample_prior(SAMPLES) if isinstance(recipe, Generates) else None
+        codes, columns = None, COLUMNS
+        if isinstance(recipe, Conditional) and recipe.conditional and len(data.classes) <= MOST_ROWS:
+            classes = torch.arange(len(data.classes), device=next(recipe.parameters()).device)
+            codes, columns = recipe.sample_class(classes.repeat_interleave(OF_EACH_CLASS)), OF_EACH_CLASS
+        elif isinstance(recipe, Generates):
+            codes = recipe.sample_prior(SAMPLES)
         if isinstance(recipe, Autoencodes):
             yield "reconstructions", reconstructions(recipe, data.val.showcase(INPUTS))
         if isinstance(recipe, Generates) and codes is not None:
-            yield "samples", grid(recipe.decode(codes))
+            yield "samples", grid(recipe.decode(codes), columns)
+        if isinstance(recipe, Completes):
+            x, y = data.val.examples(COLUMNS)
+            if isinstance(recipe, Conditional) and recipe.conditional:
+                draws = [recipe.sample_class(y) for _ in range(COMPLETIONS)]
+            else:
+                draws = [recipe.sample_prior(len(x)) for _ in range(COMPLETIONS)]
+            yield "completions", completions(recipe, x, draws)
         if isinstance(recipe, HasFilters):
             yield "filters", filters(recipe.filters()[:FILTERS])

@@ -19,7 +19,7 @@ import torch
 
 from aelab.data import Dataset
 from aelab.errors import UserError, shown
-from aelab.recipe_files import RecipeFile
+from aelab.recipe_files import RecipeFile, in_a_line, recipe_error
 from aelab.tracking import RunInfo, Store
 from aelab.workflows.planning import Config, Plan, open_configured
 from aelab.workflows.resuming import resume_run
@@ -84,8 +84,8 @@ def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
         raise
     except UserError as problem:
         return str(problem)
-    except Exception as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
-        return str(UserError(f"{type(error).__name__}: {error}"))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
+        return str(recipe_error(error) or UserError(in_a_line(error)))
     return ""
 
 

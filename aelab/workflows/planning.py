@@ -17,10 +17,10 @@ import torch
 from aelab import recipe_files
 from aelab.data import Dataset, open_data, require
 from aelab.errors import UserError
-from aelab.recipe import Recipe
+from aelab.recipe import Conditional, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.training import LARGEST_SEED, Settings, device_name, from_values, pick_device
-from aelab.workflows.trying import try_recipe
+from aelab.workflows.trying import phases_of, try_recipe
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,11 @@ class Plan:
         recipe = recipe_files.build(self.recipe_file, data.image, self.config.options, len(data.classes)).to(device)
         if settings.patience is not None and recipe.monitor is None:
             raise UserError("--patience: this recipe keeps its last weights, so there is no metric to stop by.", code=2)
-        if not any(phase.epochs for phase in recipe.phases(settings.epochs)):
-            raise UserError("there is nothing to train: with these options no phase has an epoch.", code=2)
-        for labels in {phase.labels for phase in recipe.phases(1) if phase.labels}:
+        phases = phases_of(recipe, self.recipe_file.path, settings.epochs)
+        without = int((data.train.labels < 0).sum())
+        if isinstance(recipe, Conditional) and recipe.conditional and without:
+            raise UserError(f"--conditional needs a label for every image; {without:,} have none.", code=2)
+        for labels in {phase.labels for phase in phases if phase.labels}:
             data.train.labelled(labels, settings.seed)  # raises before there is a run
         try_recipe(recipe, self.recipe_file.path, data, settings)
         return recipe

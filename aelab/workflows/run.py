@@ -12,9 +12,9 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 
 from aelab.data import Dataset
-from aelab.errors import UserError, checked
+from aelab.errors import UserError, checked, did_you_mean, similar
 from aelab.evaluation import eval_mode
-from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, ImageShape, Recipe
+from aelab.recipe import Autoencodes, Conditional, Decodes, Encodes, Generates, ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
 from aelab.training import LARGEST_SEED
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BLOCK = 250  # images at once
+SAMPLES = 64  # by default
+OF_EACH_CLASS = 10  # samples, by default
+MOST_NAMED = 20  # classes in a message
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,18 @@ class Run:
     def verbs(self) -> list[str]:
         """The verbs of the command line that this run supports: eval, and sample and interpolate if its recipe can."""
         generates, autoencodes = isinstance(self.recipe, Generates), isinstance(self.recipe, Autoencodes)
-        return ["eval", *["sample"] * generates, *["interpolate"] * (generates or autoencodes)]
+        walks = (generates or autoencodes) and self.recipe.interpolates
+        return ["eval", *["sample"] * generates, *["interpolate"] * walks]
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the recipe draws images of a class that is asked for."""
+        return isinstance(self.recipe, Conditional) and self.recipe.conditional
+
+    @property
+    def could_be_conditional(self) -> bool:
+        """Whether the recipe could have learned to draw images of a class that is asked for, but was not told to."""
+        return isinstance(self.recipe, Conditional) and not self.conditional and self.classes > 1
 
     @cached_property
     def device(self) -> torch.device:
@@ -119,13 +133,48 @@ class Run:
 
     @checked
     def sample(
-        self, n: Annotated[int, Ge(1)] = 64, *, seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0
+        self,
+        n: Annotated[int, Ge(1)] | None = None,
+        *,
+        label: str | int | None = None,
+        seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0,
     ) -> Tensor:
-        """n samples (n, C, H, W), decoded from codes drawn with `seed`. Raises UserError if the recipe has no prior."""
-        if not isinstance(self.recipe, Generates):
+        """n samples (n, C, H, W), by default 64, decoded from codes drawn with `seed`.
+
+        `label` is the class that they are of, by its name or its number, or "all": then n of each class, by default 10, one
+        class after the other, (K n, C, H, W). Without a label a conditional recipe draws the class too. Raises UserError if
+        the recipe has no prior, is not conditional, or if there is no such class.
+        """
+        recipe = self.recipe
+        if not isinstance(recipe, Generates):
             raise UserError(f"{self.name} cannot sample: {self.info.recipe} has no prior to draw codes from.", code=2)
-        with eval_mode(self.recipe, seed):
-            return self.recipe.decode(self.recipe.sample_prior(n)).cpu()
+        if label is None:
+            with eval_mode(recipe, seed):
+                return recipe.decode(recipe.sample_prior(n or SAMPLES)).cpu()
+        if not (isinstance(recipe, Conditional) and recipe.conditional):
+            can = isinstance(recipe, Conditional)
+            raise UserError(
+                f"{self.name} draws no class on request: it was trained without labels.",
+                f"Train one that does: aelab train {self.info.recipe if can else 'gan'} --conditional",
+                code=2,
+            )
+        if label == "all":
+            y = torch.arange(self.classes).repeat_interleave(n or OF_EACH_CLASS)
+        else:
+            y = torch.full((n or SAMPLES,), self.class_number(label))
+        with eval_mode(recipe, seed):
+            return recipe.decode(recipe.sample_class(y.to(self.device))).cpu()
+
+    def class_number(self, label: str | int) -> int:
+        """The number of a class, from 0 to K - 1, by its name, or by the number itself. Raises UserError if there is none."""
+        names = self.data().classes
+        if str(label) in names:
+            return names.index(str(label))
+        if isinstance(label, int) and 0 <= label < self.classes:
+            return label
+        known = ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
+        hint = did_you_mean(similar(str(label), names))
+        raise UserError(f"{self.config.data} has no class '{label!s:.60}'.{hint}", f"It has: {known}", code=2)
 
     def evaluate(self, **options: Any) -> "pd.Series[float]":
         """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from aelab.errors import checked
+from aelab.errors import UserError, checked
 from aelab.recipe import Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
@@ -23,6 +23,8 @@ from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)
+
+LONGEST_NAME = 100  # characters of a run's name, which stands in tables and at the beginning of lines
 
 
 @checked
@@ -57,12 +59,17 @@ def train(
 
     The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
     own, such as `latent_dim`. Where `epochs`, `batch_size` (in images), `ema`, `schedule` or `warmup` (in steps) is None,
-    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `start` names a run whose weights come first.
+    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `start` names a run whose weights come
+    first. `name` has 100 characters at most.
 
     If the last run of the same training was stopped, `resume_stopped` decides whether to continue it instead; by default
     there is a warning and a new run. Raises UserError if the training cannot begin or fails, and Stopped if a signal ends
     it; the status of the run says so.
     """
+    if name and len(name) > LONGEST_NAME:
+        raise UserError(
+            f"--name: {len(name)} characters are too many; a run's name has {LONGEST_NAME} at most.", code=2
+        )
     planned = plan(
         str(recipe),
         epochs=epochs,
