@@ -69,6 +69,8 @@ from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
+C_WEIGHT = 3.0  # of c against z in the input of G: c decides what is drawn, z how
+
 
 def log_d(logit: Tensor) -> Tensor:
     """log D, where D = sigmoid(logit)."""
@@ -231,7 +233,8 @@ class GAN(Recipe):
 
     def decode(self, z: Tensor) -> Tensor:
         _, height, wide = self.image
-        return self.generator(z)[:, :, :height, :wide]  # (B, C, H, W), G(z)
+        z, c = z.split([self.latent_dim, self.modes], 1)  # (B, D), (B, M)
+        return self.generator(torch.cat([z, C_WEIGHT * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
 
     def sample_prior(self, n: int) -> Tensor:
         return self.sample_class(torch.randint(max(1, self.modes), (n,), device=self.head.weight.device))  # (n, D + M)
