@@ -44,7 +44,7 @@ draws neither. With c the way from one to the other can be left out
 (Khayatkhoei et al. 2018). What each c stands for is G's choice.
 
 --conditional: c is the class y of K, so G(z, y) draws what one asks for, and
-D judges x and y together:
+the logit of D is one of x and y together:
 
     logit D(x, y) = b + b_y + (w + w_y) . f(x)
 
