@@ -130,6 +130,15 @@ SkipNonfinite = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KINDS",
+        help="Change each training image at random whenever it is seen, such as flip,shift: flip (left to right), shift (by "
+        "up to an eighth of a side), crop (80 to 100 % of either side, enlarged).",
+        rich_help_panel=TRAINING,
+    ),
+]
 LearningRateSchedule = Annotated[
     Literal["constant", "cosine"] | None,
     typer.Option(

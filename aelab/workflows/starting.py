@@ -47,6 +47,7 @@ def train(
     schedule: str | None = None,
     warmup: int | None = None,
     skip_nonfinite: int = 0,
+    augment: str | None = None,
     start: str | None = None,
     name: str | None = None,
     experiment: str | None = None,
@@ -59,7 +60,8 @@ def train(
 
     The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
     own, such as `latent_dim`. Where `epochs`, `batch_size` (in images), `ema`, `schedule` or `warmup` (in steps) is None,
-    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `start` names a run whose weights come
+    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `augment` lists random changes of
+    the training images, such as "flip,shift". `start` names a run whose weights come
     first. `name` has 100 characters at most.
 
     If the last run of the same training was stopped, `resume_stopped` decides whether to continue it instead; by default
@@ -88,6 +90,7 @@ def train(
         schedule=schedule,
         warmup=warmup,
         skip_nonfinite=skip_nonfinite,
+        augment=augment,
         start=start,
         **options,
     )
