@@ -32,8 +32,8 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER",
-        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, digits, or a folder of pictures; auto takes "
-        "MNIST if it is on this disk or can be downloaded, else mnist-5k.",
+        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, lfw (faces), digits, or a folder of pictures; "
+        "auto takes MNIST if it is on this disk or can be downloaded, else mnist-5k.",
         rich_help_panel=DATA,
     ),
 ]
@@ -53,7 +53,7 @@ ImageSize = Annotated[
     typer.Option(
         min=4,
         max=100_000,
-        help="Scale and crop the pictures of a folder to squares of this many pixels a side.",
+        help="Scale and crop the pictures of a folder, or the faces of lfw, to squares of this many pixels a side.",
         rich_help_panel=DATA,
     ),
 ]
