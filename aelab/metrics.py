@@ -179,6 +179,14 @@ DEFINITIONS = {
             source="Theis et al. 2016",
         ),
         Definition(
+            "pseudo_nll",
+            "nats per image",
+            "lower",
+            "-sum_i log p(v_i | all other pixels), estimated as pixels of an image x that of a random one",
+            known_as="negative log pseudo-likelihood",
+            source="Besag 1975",
+        ),
+        Definition(
             "feature_loss",
             "nats per image",
             "lower",
@@ -421,7 +429,7 @@ DEFINITIONS = {
 }
 
 GROUPS = {  # the sections of a table of metrics, in their order
-    "losses": ("loss", "feature_loss", "d_loss", "g_loss", "d_real", "d_fake"),
+    "losses": ("loss", "pseudo_nll", "feature_loss", "d_loss", "g_loss", "d_real", "d_fake"),
     "classification": ("error",),
     "reconstruction": ("mse", "sse", "psnr", "ssim", "recon_sharpness"),
     "denoising": ("denoised_mse", "denoised_sse", "denoised_psnr"),

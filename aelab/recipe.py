@@ -211,6 +211,15 @@ class EnergyBased(HasLikelihood, Protocol):
 
 
 @runtime_checkable
+class HasFilters(Protocol):
+    """Has weights that can be looked at as images."""
+
+    def filters(self) -> Tensor:
+        """The weights of each unit, (N, C, H, W), of any sign and size."""
+        ...
+
+
+@runtime_checkable
 class Generates(Decodes, Protocol):
     """Draws new images: decode(sample_prior(n))."""
 

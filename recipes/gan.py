@@ -37,14 +37,19 @@ perceptron. --net conv has convolutions throughout, in the manner of DCGAN
 (Radford et al. 2016) but with dropout in D instead of batch normalisation: it
 is for colour and larger images, and slower.
 
---conditional draws images of a class y that is asked for: G(z, y) with y as K
-values, 1 for y and 0 for the others. D judges x and y together:
+The code is (z, c), c one of --modes M values, drawn uniformly and written as
+M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
+normal z alone is connected: on the way from a 3 to a 7 there must be a z that
+draws neither. With c the way from one to the other can be left out
+(Khayatkhoei et al. 2018). What each c stands for is G's choice.
+
+--conditional: c is the class y of K, so G(z, y) draws what one asks for, and
+the logit of D is one of x and y together:
 
     logit D(x, y) = b + b_y + (w + w_y) . f(x)
 
 with the features f of D's last hidden layer (projection discriminator, Miyato
-& Koyama 2018). A z then need not choose between digits, and no z lies between
-two of them, where malformed ones come from.
+& Koyama 2018).
 
 The model teaches that one can learn to sample without any likelihood, from
 two losses that work against each other, of which neither has to fall. In its
@@ -59,10 +64,12 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
-from torch.nn.functional import one_hot, softplus
+from torch.nn.functional import softplus
 from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
+
+C_WEIGHT = 3.0  # of c against z in the input of G: c decides what is drawn, z how
 
 
 def log_d(logit: Tensor) -> Tensor:
@@ -86,7 +93,10 @@ class GAN(Recipe):
         image: ImageShape,
         classes: int = 0,
         *,
-        latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 16,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code."] = 16,
+        modes: Annotated[
+            int, Ge(0), "Values M of the part c of the code; with --conditional they are the classes of the images."
+        ] = 20,
         net: Annotated[
             Literal["mlp", "conv"], "Dense layers, and a convolution at the end of G (mlp), or convolutions (conv)."
         ] = "mlp",
@@ -108,19 +118,19 @@ class GAN(Recipe):
         super().__init__()
         if conditional and classes < 2:
             raise ValueError("--conditional needs images with labels")
-        self.conditional, self.classes = conditional, classes if conditional else 0  # K
-        self.image, self.latent_dim, self.minimax = image, latent_dim, loss == "minimax"
+        self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
+        self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
         self.noise, self.smooth, self.lr = noise, smooth, lr
         made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden, dropout)
         self.generator, self.features, size = made
-        self.head = nn.Linear(size, 1 + self.classes)  # w and b, then w_y and b_y of each class
+        self.head = nn.Linear(size, 1 + classes * conditional)  # w and b, then w_y and b_y of each class
 
     def perceptrons(self, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module, int]:
         """G, the features of D, and their number F."""
         channels, height, wide = self.image
         top = (32, -(-height // 4), -(-wide // 4))  # rounded up
         generator = nn.Sequential(
-            nn.Linear(self.latent_dim + self.classes, hidden),
+            nn.Linear(self.latent_dim + self.modes, hidden),
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Linear(hidden, math.prod(top)),
@@ -155,7 +165,7 @@ class GAN(Recipe):
         for after, before in reversed(list(pairwise(widths))):
             up += [nn.Conv2d(before, 4 * after, 3, padding=1), nn.PixelShuffle(2), nn.BatchNorm2d(after), nn.ReLU()]
         generator = nn.Sequential(
-            nn.Linear(self.latent_dim + self.classes, math.prod(top)),
+            nn.Linear(self.latent_dim + self.modes, math.prod(top)),
             nn.BatchNorm1d(math.prod(top)),
             nn.ReLU(),
             nn.Unflatten(1, top),
@@ -174,8 +184,8 @@ class GAN(Recipe):
         return logits[:, :1] + logits.gather(1, 1 + y[:, None])  # (B, 1)
 
     def codes(self, y: Tensor) -> Tensor:
-        """Codes z for as many images as there are classes y (B,), which follow z if conditional."""
-        return self.sample_class(y) if self.conditional else self.sample_prior(len(y))
+        """Codes for as many images as there are classes y (B,), of these classes if conditional."""
+        return self.sample_class(y) if self.conditional else self.sample_prior(len(y))  # (B, D + M)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """What D minimises, given its logits (B, 1) of real and of generated images."""
@@ -223,14 +233,12 @@ class GAN(Recipe):
 
     def decode(self, z: Tensor) -> Tensor:
         _, height, wide = self.image
-        return self.generator(z)[:, :, :height, :wide]  # (B, C, H, W), G(z)
+        z, c = z.split([self.latent_dim, self.modes], 1)  # (B, D), (B, M)
+        return self.generator(torch.cat([z, C_WEIGHT * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
 
     def sample_prior(self, n: int) -> Tensor:
-        device = self.head.weight.device
-        if self.conditional:
-            return self.sample_class(torch.randint(self.classes, (n,), device=device))  # (n, D + K)
-        return torch.randn(n, self.latent_dim, device=device)  # (n, D)
+        return self.sample_class(torch.randint(max(1, self.modes), (n,), device=self.head.weight.device))  # (n, D + M)
 
     def sample_class(self, y: Tensor) -> Tensor:
         z = torch.randn(len(y), self.latent_dim, device=y.device)
-        return torch.cat([z, one_hot(y, self.classes).to(z.dtype)], 1)  # (n, D + K)
+        return torch.cat([z, y[:, None].eq(torch.arange(self.modes, device=y.device)).to(z.dtype)], 1)  # (n, D + M)

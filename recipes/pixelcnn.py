@@ -315,7 +315,7 @@ class PixelCNN(Recipe):
     def complete(self, x: Tensor, rows: int, z: Tensor) -> Tensor:
         """Observed images x (B, C, H, W) whose blocks below the first `rows` rows are drawn anew with codes z (B, D).
 
-        Position by position: the inputs of each masked convolution are kept, so that a step computes the one position.
+        One position after the other: the inputs of each masked convolution are kept, so that a step computes one position.
         """
         u, y = z.split([z.shape[1] - self.classes, self.classes], 1)
         u = u.view(len(z), *self.grid, -1)

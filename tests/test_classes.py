@@ -59,6 +59,12 @@ def test_a_code_ends_with_its_class(name):
     assert not built(name, conditional=False).conditional
 
 
+def test_without_labels_a_code_of_the_gan_ends_with_one_of_its_modes():
+    z = built("gan", conditional=False, modes=7, latent_dim=3).sample_prior(4000)
+    assert z.shape == (4000, 10) and torch.allclose(z[:, 3:].mean(0), torch.full((7,), 1 / 7), atol=0.03)
+    assert built("gan", conditional=False, modes=0, latent_dim=3).sample_prior(5).shape == (5, 3)
+
+
 @pytest.mark.parametrize("name", CONDITIONAL)
 def test_the_class_reaches_the_image(name):
     recipe = built(name).eval()

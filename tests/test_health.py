@@ -270,6 +270,8 @@ def test_few_steps_prove_nothing(digits):
 
 def test_a_test_says_what_is_worse_than_pca():
     assert diagnose_test({"test/mse": 0.054, "test/pca_mse": 0.053}) == []
+    for other in ("test/denoised_mse", "test/pseudo_nll"):
+        assert diagnose_test({"test/mse": 0.11, "test/pca_mse": 0.053, other: 1.0}) == [], "trained for something else"
     assert diagnose_test({"test/mse": 0.11}) == [], "a code as long as an image has no PCA beside it"
     (line,) = diagnose_test({"test/mse": 0.1105, "test/pca_mse": 0.0530})
     assert line.startswith("worse than PCA: mse 0.1105 against 0.053; try ")

@@ -5,6 +5,7 @@ from aelab.evaluation.generation import Extractor, inception
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss, reconstruct
 from aelab.evaluation.measure import measure
 from aelab.evaluation.report import Report
+from aelab.evaluation.samples import sampling_seconds
 
 __all__ = [
     "Diagnosis",
@@ -18,4 +19,5 @@ __all__ = [
     "inception",
     "measure",
     "reconstruct",
+    "sampling_seconds",
 ]

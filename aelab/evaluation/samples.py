@@ -42,7 +42,6 @@ def samples(
     assert isinstance(recipe, Recipe)
     n = min(generation.MAX_IMAGES, len(data.test), len(data.train))
     drawn = _drawn(recipe, n)
-    report.add({"sample_seconds": _sampling_seconds(recipe)})
     classifier = _classifier(data)
     extractors = [Extractor("lenet", classifier.sha256, classifier.net[0], data.train.device)] if classifier else []
     extractors += [extractor] if extractor else []
@@ -86,7 +85,7 @@ def _drawn(recipe: Generates, n: int) -> Tensor:
     return torch.cat(parts)[:n]
 
 
-def _sampling_seconds(recipe: Generates) -> float:
+def sampling_seconds(recipe: Generates) -> float:
     """The wall time of drawing TIMED samples, the least of three times."""
     assert isinstance(recipe, Recipe)
     seconds = []

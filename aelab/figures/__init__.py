@@ -1,6 +1,18 @@
 """Pictures: grids of images as arrays, and plots as matplotlib figures. Nothing here depends on runs or a terminal."""
 
-from aelab.figures.grids import PATHS, WRITTEN, Picture, completions, grid, linear, pairs, reconstructions, walks, write
+from aelab.figures.grids import (
+    PATHS,
+    WRITTEN,
+    Picture,
+    completions,
+    filters,
+    grid,
+    linear,
+    pairs,
+    reconstructions,
+    walks,
+    write,
+)
 from aelab.figures.plots import DRAWN, bars, contact_sheet, curve, curves, descending, picture_figure, save
 
 __all__ = [
@@ -14,6 +26,7 @@ __all__ = [
     "curve",
     "curves",
     "descending",
+    "filters",
     "grid",
     "linear",
     "pairs",

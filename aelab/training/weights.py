@@ -14,10 +14,14 @@ from aelab.recipe import Recipe
 def average(recipe: Recipe, decay: float) -> AveragedModel:
     """An exponential moving average of a recipe's weights and buffers.
 
+    A buffer of integers or truth values is copied instead: a count, or a state such as that of a Markov chain.
     After n steps the decay is at most (1 + n) / (10 + n), so that even a short training forgets the initial weights.
     """
 
     def step(averaged: Any, current: Any, n: Tensor | int) -> None:
+        if not averaged[0].is_floating_point():
+            torch._foreach_copy_(averaged, current)
+            return
         bounded = min(decay, (1 + int(n)) / (10 + int(n)))
         get_ema_multi_avg_fn(bounded)(averaged, current, n)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 

@@ -10,7 +10,8 @@ from annotated_types import Ge
 
 from aelab.data import Dataset
 from aelab.errors import checked
-from aelab.evaluation import Report, diagnose_test, inception, measure
+from aelab.evaluation import Report, diagnose_test, inception, measure, sampling_seconds
+from aelab.recipe import Generates
 from aelab.training import pick_device
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
@@ -80,6 +81,8 @@ def evaluate(
         extractor=extractor,
         plain=quick,
     ).under(changed)
+    if isinstance(opened.recipe, Generates) and not quick:
+        report.add({"sample_seconds": sampling_seconds(opened.recipe)})
     pictures = log_report(report, opened)
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")

@@ -14,10 +14,10 @@ import torch
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, completions, grid, reconstructions
+from aelab.figures import Picture, completions, filters, grid, reconstructions
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
-from aelab.recipe import Autoencodes, Completes, Conditional, Generates, Recipe
+from aelab.recipe import Autoencodes, Completes, Conditional, Generates, HasFilters, Recipe
 from aelab.tracking import RunWriter, Store
 from aelab.training import (
     Checkpoints,
@@ -45,6 +45,7 @@ SAMPLES = 64  # images in the picture of samples
 COLUMNS = 8  # in which they are
 COMPLETIONS = 3  # of each image
 OF_EACH_CLASS, MOST_ROWS = 10, 20  # where there is a row for each class
+FILTERS = 64  # in the picture of filters
 
 
 def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]") -> dict[str, float]:
@@ -170,7 +171,7 @@ def draw(trainer: Trainer, run: RunWriter) -> None:
 
 
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
-    """The pictures of a recipe: reconstructions below their inputs, samples, completions, always of the same codes.
+    """The pictures of a recipe: reconstructions below their inputs, samples, completions, filters; always of the same codes.
 
     Samples of a conditional recipe have a row for each class, if there are not too many.
     """
@@ -192,3 +193,5 @@ def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
             else:
                 draws = [recipe.sample_prior(len(x)) for _ in range(COMPLETIONS)]
             yield "completions", completions(recipe, x, draws)
+        if isinstance(recipe, HasFilters):
+            yield "filters", filters(recipe.filters()[:FILTERS])
