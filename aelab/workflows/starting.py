@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aelab.errors import UserError, checked
-from aelab.recipe import Recipe
+from aelab.recipe import Autoencodes, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
 from aelab.workflows.card import environment
@@ -24,6 +24,7 @@ from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)
 
+FEW_IMAGES = 500  # to train on: with fewer, PCA left less error than every autoencoder that was not shown them changed
 LONGEST_NAME = 100  # characters of a run's name, which stands in tables and at the beginning of lines
 
 
@@ -120,6 +121,11 @@ def start_run(
     recipe = planned.build()
     if config.start:
         start_weights(recipe, planned, store)
+    if isinstance(recipe, Autoencodes) and len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
+        log.warning(
+            f"{len(data.train)} images are few to train on: PCA often leaves less error. Show them changed: --augment flip,shift "
+            "(without flip where left and right differ)"
+        )
     device = next(recipe.parameters()).device
     with signals() as caught:
         run = store.create(
