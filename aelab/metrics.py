@@ -94,7 +94,7 @@ DEFINITIONS = {
             "nll",
             "nats per image",
             "lower",
-            "-log p(x|z), z drawn from q(z|x), summed over pixels; binarised images, or a density of grey values",
+            "-log p(x|z), z drawn from q(z|x), summed over pixels; of binarised images, or a density of dequantised grey values",
             known_as="reconstruction term of the ELBO; distortion",
             source="Kingma & Welling 2014",
         ),
@@ -119,7 +119,7 @@ DEFINITIONS = {
             "nats per image",
             "higher",
             "-(nll + kl), with -log K if conditional: a lower bound of log p(x); "
-            "pca_elbo: log p(x) of probabilistic PCA, a linear decoder's best",
+            "pca_elbo: log p(x) of probabilistic PCA, a linear decoder's best, dequantised images too",
             known_as="evidence lower bound",
             source="Kingma & Welling 2014; Tipping & Bishop 1999",
         ),
@@ -168,6 +168,15 @@ DEFINITIONS = {
             "",
             "the number of test images, evenly spread, of marginal_nll and its errors",
             known_as="number of images",
+        ),
+        Definition(
+            "bits_per_dim",
+            "bits per value",
+            "lower",
+            "(-log2 p(x) + P log2 256) / P of a density p of P dequantised values, by marginal_nll or else -elbo; "
+            "-log2 p(x) / P of a probability p of 8-bit values; none of binarised images",
+            known_as="bits per dimension (bpd)",
+            source="Theis et al. 2016",
         ),
         Definition(
             "pseudo_nll",
@@ -433,6 +442,7 @@ GROUPS = {  # the sections of a table of metrics, in their order
             "iwae_samples",
             "ais_effective",
             "marginal_nll_images",
+            "bits_per_dim",
         ),
     ),
     "codes": ("active_units", "knn_accuracy", "probe_accuracy", "kmeans_nmi", "intrinsic_dim"),

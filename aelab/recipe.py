@@ -78,6 +78,7 @@ class Recipe(nn.Module):
     monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is kept
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     interpolates: ClassVar[bool] = True  # whether the images between two codes mean anything
+    discrete: ClassVar[bool] = False  # whether a likelihood of grey values is a probability of 256 levels, no density
     lr: float
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
@@ -155,7 +156,10 @@ class Denoises(Autoencodes, Protocol):
 
 @runtime_checkable
 class HasLikelihood(Protocol):
-    """Has a likelihood: a density of grey values or, if `binary`, a probability of binary pixels."""
+    """Has a likelihood: if `binary`, a probability of binary pixels, else a density of dequantised grey values.
+
+    Dequantised is (255 x + u) / 256 with u uniform between 0 and 1. With Recipe.discrete it is a probability of 8-bit values.
+    """
 
     binary: bool
 
@@ -165,7 +169,7 @@ class ImportanceWeighted(HasLikelihood, Protocol):
     """Has a marginal likelihood p(x) that importance sampling can estimate: log p(x) ~ log 1/S sum_s w_s."""
 
     def observe(self, x: Tensor) -> Tensor:
-        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels or dequantised values, drawn from x."""
         ...
 
     def log_weights(self, x: Tensor, samples: int) -> Tensor:
@@ -178,7 +182,7 @@ class ExactLikelihood(HasLikelihood, Protocol):
     """Has a marginal likelihood p(x) that can be computed."""
 
     def observe(self, x: Tensor) -> Tensor:
-        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels or dequantised values, drawn from x."""
         ...
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -191,7 +195,7 @@ class EnergyBased(HasLikelihood, Protocol):
     """Has a likelihood up to a constant that can be estimated: log p(x) = -F(x) - log Z."""
 
     def observe(self, x: Tensor) -> Tensor:
-        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels drawn from x, or x itself."""
+        """Images x (B, C, H, W) -> the values that have the likelihood: binary pixels or dequantised values, drawn from x."""
         ...
 
     def free_energy(self, x: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ Its optimum is probabilistic PCA (Tipping & Bishop 1999). There s^2 is the
 mean of the eigenvalues of the covariance that PCA discards, and the ELBO is
 log p(x) itself, as the true posterior of a linear model has the form of q
 (Lucas et al. 2019). nll, kl and elbo are in nats per image, of a density of
-grey values.
+dequantised grey values: value k of 8 bits is drawn as (k + u) / 256, u uniform
+between 0 and 1, as a density has no bound on single values (Theis et al. 2016).
 
 The model teaches that a linear autoencoder learns what PCA computes, and
 that anything better needs non-linear layers. In its pictures look at the
@@ -75,8 +76,12 @@ class Linear(Recipe):
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
         if self.variational:
-            return self.negative_elbo(x)
+            return self.negative_elbo(self.observe(x))
         return F.mse_loss(self.decode(self.encode(x)), x), {}
+
+    def observe(self, x: Tensor) -> Tensor:
+        """What p(x) is a density of: dequantised grey values."""
+        return (255 * x + torch.rand_like(x)) / 256  # (B, C, H, W)
 
     def negative_elbo(self, x: Tensor) -> tuple[Tensor, Metrics]:
         """nll + kl. Of z = mu + R eps, E |x - V z - b|^2 = |x - V mu - b|^2 + |V R|^2."""

@@ -228,6 +228,7 @@ class PixelCNN(Recipe):
     warmup = 100
     ema = 0.999
     interpolates = False
+    discrete = True
 
     def __init__(
         self,

@@ -23,9 +23,13 @@ rarely is, so a gap remains; more samples S make it smaller.
 
 A Bernoulli is a likelihood of zeros and ones only: whenever an image is seen,
 its pixels are drawn anew as x_i ~ Bernoulli(grey value) (dynamic
-binarisation). The Gaussian's s is learnt, one for all pixels. At its optimum
-s^2 is the mean squared error of a pixel, which sets the balance of nll and kl
-without a --beta (Rybkin et al. 2021).
+binarisation). A Gaussian is a density, which has no bound on the 256 single
+values of 8 bits: value k is drawn anew as (k + u) / 256, u uniform between 0
+and 1 (dequantisation). E_u log p(x) - P log 256 is then at most the log
+probability of the 8-bit image, of P values (Theis et al. 2016). The Gaussian's
+s is learnt, one for all pixels. At its optimum s^2 is the mean squared error of
+a pixel, which sets the balance of nll and kl without a --beta (Rybkin et al.
+2021).
 
 encode gives the mean of q(z|x), decode the mean m(z) of p(x|z), not samples:
 pictures show grey values where a true sample of p(x|z) would have noise.
@@ -136,8 +140,8 @@ class VAE(Recipe):
         return nll + self.beta * kl + class_nll, {"nll": nll, "kl": kl, "class_nll": class_nll, "elbo": elbo}
 
     def observe(self, x: Tensor) -> Tensor:
-        """What p(x|z) is a distribution of: for a Bernoulli zeros and ones drawn from the grey values, else x."""
-        return torch.bernoulli(x) if self.binary else x  # (B, C, H, W)
+        """What p(x|z) is a distribution of, drawn from the grey values: zeros and ones, or for a Gaussian dequantised values."""
+        return torch.bernoulli(x) if self.binary else (255 * x + torch.rand_like(x)) / 256  # (B, C, H, W)
 
     def infer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mean and the log variance of q(z|x), and log q(y|x) up to a constant: (B, D), (B, D), (B, K)."""

@@ -2,8 +2,10 @@ import contextvars
 import gzip
 import hashlib
 import importlib
+import io
 import socket
 import struct
+import tarfile
 import threading
 import time
 import zlib
@@ -24,7 +26,7 @@ from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Raw
 from aelab.data.dataset import Split, split
 from aelab.data.download import Offline, Remote, fetch
 from aelab.data.opening import directories, listing, obtain, open_data
-from aelab.data.readers import read_idx
+from aelab.data.readers import read_idx, read_lfw
 from aelab.errors import UserError
 from aelab.progress_bar import show_with
 
@@ -327,14 +329,14 @@ def test_damaged_gzip_stream_is_a_problem(tmp_path):
 def test_idx_without_dimensions_is_a_problem(tmp_path):
     paths = [write_idx(tmp_path / str(k), idx(x)) for k, x in enumerate((np.uint8(3), TRAIN_LABELS, TEST, TEST_LABELS))]
     with pytest.raises(UserError):
-        DOWNLOADABLE["mnist"].read(paths)
+        DOWNLOADABLE["mnist"].read(paths, 0)
 
 
 def test_images_and_labels_must_fit(tmp_path):
     some = (TRAIN, TRAIN_LABELS[:-1], TEST, TEST_LABELS)
     paths = [write_idx(tmp_path / str(k), idx(x)) for k, x in enumerate(some)]
     with pytest.raises(UserError, match=r"131.*130"):
-        DOWNLOADABLE["mnist"].read(paths)
+        DOWNLOADABLE["mnist"].read(paths, 0)
 
 
 # downloads
@@ -538,6 +540,97 @@ def test_named_set_is_fetched_once_and_only_what_is_missing(shelf, tmp_path):
     assert [path.lstrip("/") for path, _ in shelf.asked] == [f.name for f in tiny.entry.files[1:]]
     obtain(tiny.entry, tmp_path)
     assert len(shelf.asked) == 3
+
+
+# faces
+
+
+class Faces:
+    """A tiny archive in the form of LFW's: `counts` pictures of each person, whose face alone is of the person's grey."""
+
+    def __init__(self, mirror=REFUSED, counts=(3, 1, 2, 1, 2, 1, 4, 1, 1, 2)):
+        self.greys = {f"Person_{k}": 20 * k for k in range(len(counts))}
+        written = io.BytesIO()
+        with tarfile.open(fileobj=written, mode="w:gz") as archive:
+
+            def put(name, content):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+            put("lfw_funneled/pairs_01.txt", b"not a picture")
+            for (person, grey), count in reversed(list(zip(self.greys.items(), counts, strict=True))):
+                for number in range(count):
+                    picture = np.full((250, 250, 3), 255, np.uint8)
+                    picture[70:195, 78:172] = (grey, 10 * number, 128)  # what scikit-learn cuts out
+                    file = io.BytesIO()
+                    Image.fromarray(picture).save(file, "JPEG", quality=100, subsampling=0)
+                    put(f"lfw_funneled/{person}/{person}_{number + 1:04}.jpg", file.getvalue())
+        self.content = written.getvalue()
+        digest = hashlib.sha256(self.content).hexdigest()
+        real = DOWNLOADABLE["lfw"]
+        self.entry = replace(real, files=[Remote(real.files[0].name, len(self.content), digest, (mirror,))])
+
+
+def test_listing_says_how_faces_are_fetched(tmp_path):
+    row = next(row for row in listing(tmp_path) if row["data"] == "lfw")
+    assert row["here"] == "no" and row["where"] == "aelab data --fetch lfw (243 MB)"
+
+
+def test_faces_are_fetched_from_an_address_without_their_name(shelf, tmp_path, monkeypatch):
+    faces = Faces(shelf.url + "files/5976015")
+    shelf.files = {"files/5976015": faces.content}
+    monkeypatch.setitem(DOWNLOADABLE, "lfw", faces.entry)
+    data = open_data("lfw", data_dir=tmp_path)
+    assert (tmp_path / "lfw/lfw-funneled.tgz").read_bytes() == faces.content
+    assert [path for path, _ in shelf.asked] == ["/files/5976015"]
+    assert data.image == (3, 64, 64) and data.classes == ()
+    assert sum(map(len, (data.train, data.val, data.test))) == 18
+    assert open_data("lfw", data_dir=tmp_path).fingerprint == data.fingerprint
+    assert len(shelf.asked) == 1
+    assert next(row for row in listing(tmp_path) if row["data"] == "lfw")["here"] == "yes"
+
+
+def test_a_face_is_cut_out_and_made_square(tmp_path, monkeypatch):
+    """A picture is white around the face: nothing of that is left, and the three colours stay apart."""
+    faces = Faces()
+    monkeypatch.setitem(DOWNLOADABLE, "lfw", faces.entry)
+    (tmp_path / "lfw").mkdir()
+    (tmp_path / "lfw/lfw-funneled.tgz").write_bytes(faces.content)
+    data = open_data("lfw", data_dir=tmp_path, image_size=16)
+    assert data.image == (3, 16, 16)
+    images = every_image(data)[:, :, 2:-2, 2:-2].float()  # JPEG's ringing ends before
+    assert images.flatten(2).std(2).max() < 3
+    assert {round(float(x) / 20) * 20 for x in images[:, 0].flatten(1).mean(1)} == set(faces.greys.values())
+    assert {round(float(x) / 10) * 10 for x in images[:, 1].flatten(1).mean(1)} == {0, 10, 20, 30}
+    assert all(abs(float(x) - 128) < 4 for x in images[:, 2].flatten(1).mean(1))
+    assert every_image(data).float().mean((0, 2, 3)).max() < 140, "white would be 255"
+
+
+def test_nobody_is_in_both_the_training_and_the_test_images(tmp_path, monkeypatch):
+    faces = Faces()
+    monkeypatch.setitem(DOWNLOADABLE, "lfw", faces.entry)
+    (tmp_path / "lfw").mkdir()
+    (tmp_path / "lfw/lfw-funneled.tgz").write_bytes(faces.content)
+    for seed in (0, 1):
+        data = open_data("lfw", data_dir=tmp_path, split_seed=seed)
+        persons = [{round(float(x) / 20) for x in part.images[:, 0].float().mean((1, 2))} for part in
+                   (data.train, data.val, data.test)]  # fmt: skip
+        assert persons[2] == {4, 9} and not persons[2] & (persons[0] | persons[1])
+
+
+def test_the_middle_of_a_face_is_what_scikit_learn_shows(tmp_path, monkeypatch):
+    """Its 125 x 94 pixels, of which the middle 94 x 94 are kept at their size."""
+    from sklearn.datasets import _lfw
+
+    path = tmp_path / "lfw_funneled/A_B/A_B_0001.jpg"
+    rows, columns = np.mgrid[0:250, 0:250]
+    picture(path, np.stack([rows, columns, (rows + columns) // 2], 2).astype(np.uint8))
+    with tarfile.open(tmp_path / "some.tgz", "w:gz") as archive:
+        archive.add(path, "lfw_funneled/A_B/A_B_0001.jpg")
+    (ours,), _ = read_lfw(tmp_path / "some.tgz", 94)
+    theirs = 255 * _lfw._load_imgs([str(path)], (slice(70, 195), slice(78, 172)), True, None)[0]
+    assert np.abs(ours.numpy().transpose(1, 2, 0) - (theirs[15:109] + theirs[16:110]) / 2).max() <= 2
 
 
 # folders of pictures

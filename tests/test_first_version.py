@@ -1,7 +1,8 @@
 """The first version's promises: the same command gives the same bits, and its stores are still understood.
 
 `first_version/` was made by version 0.1.0 on one thread of a CPU with torch 2.13: the digests of the weights of short
-trainings, and a store of eleven runs whose paths begin with /first-version. `gan` has other networks since version 0.3.0.
+trainings, and a store of eleven runs whose paths begin with /first-version. `gan` has other networks since version 0.3.0,
+and a density of grey values is one of dequantised values.
 """
 
 import hashlib
@@ -23,13 +24,11 @@ WORDS = {
     **{f"{name}-mnist": (name, "--data", "mnist-5k", "--max-steps", 8, "--epochs", 1) for name in
        ("convolutional", "vae", "vaegan")},
     "denoising-masking": ("denoising", *SHORT, "--noise", "masking", "--level", 0.3),
-    "linear-variational": ("linear", *SHORT, "--variational"),
     "pretrained-labels": ("pretrained", "--data", "digits", "--epochs", 1, "--finetune", 1, "--pseudo-label", 1,
                           "--labels", 50, "--freeze", 1),
     "recurrent-lstm": ("recurrent", *SHORT, "--cell", "lstm"),
     "stacked-greedy": ("stacked", *SHORT, "--greedy"),
     "vae-k": ("vae", *SHORT, "--samples", 3),
-    "vae-mlp": ("vae", *SHORT, "--net", "mlp", "--likelihood", "gaussian", "--beta", 2),
 }  # fmt: skip
 
 

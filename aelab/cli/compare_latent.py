@@ -10,6 +10,7 @@ from aelab.cli.help import Verb
 from aelab.cli.options import (
     LARGEST_SEED,
     TRAINING,
+    Augment,
     BatchSize,
     Data,
     DataDir,
@@ -104,6 +105,7 @@ def compare_latent(
     schedule: LearningRateSchedule = None,
     warmup: Warmup = None,
     skip_nonfinite: SkipNonfinite = 0,
+    augment: Augment = None,
     experiment: Experiment = None,
     tracking_uri: Uri = None,
     offline: Offline = False,
@@ -155,6 +157,7 @@ def compare_latent(
         schedule=schedule,
         warmup=warmup,
         skip_nonfinite=skip_nonfinite,
+        augment=augment,
         **options,
     )
     from aelab.results import cells, number_columns, records

@@ -14,7 +14,7 @@ verbs = typer.Typer()
 @verbs.command(cls=Verb)
 def data(
     fetch: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Download this data set: mnist, fashion-mnist or cifar10.")
+        str | None, typer.Option(metavar="NAME", help="Download this data set: mnist, fashion-mnist, cifar10 or lfw.")
     ] = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,

@@ -32,8 +32,8 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER",
-        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, digits, or a folder of pictures; auto takes "
-        "MNIST if it is on this disk or can be downloaded, else mnist-5k.",
+        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, lfw (faces), digits, or a folder of pictures; "
+        "auto takes MNIST if it is on this disk or can be downloaded, else mnist-5k.",
         rich_help_panel=DATA,
     ),
 ]
@@ -53,7 +53,7 @@ ImageSize = Annotated[
     typer.Option(
         min=4,
         max=100_000,
-        help="Scale and crop the pictures of a folder to squares of this many pixels a side.",
+        help="Scale and crop the pictures of a folder, or the faces of lfw, to squares of this many pixels a side.",
         rich_help_panel=DATA,
     ),
 ]
@@ -127,6 +127,15 @@ SkipNonfinite = Annotated[
         min=0,
         max=MANY,
         help="Leave out up to this many steps whose loss or gradient is NaN or infinite; one more ends the run.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KINDS",
+        help="Change each training image at random whenever it is seen, such as flip,shift: flip (left to right), shift (by "
+        "up to an eighth of a side), crop (80 to 100 % of either side, enlarged).",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -14,6 +14,7 @@ from aelab.cli.help import Group, Verb
 from aelab.cli.options import (
     EPOCHS,
     TRACKING,
+    Augment,
     BatchSize,
     Data,
     DataDir,
@@ -134,6 +135,7 @@ def _common(
     schedule: LearningRateSchedule = None,
     warmup: Warmup = None,
     skip_nonfinite: SkipNonfinite = 0,
+    augment: Augment = None,
     start: Start = None,
     resume: Resume = None,
     name: RunName = None,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aelab.data.download import Remote, sha256
-from aelab.data.readers import pictures_in, read_cifar10, read_idx, read_pictures
+from aelab.data.readers import pictures_in, read_cifar10, read_idx, read_lfw, read_pictures
 from aelab.errors import UserError
 from aelab.progress_bar import progress_bar
 
@@ -36,8 +36,9 @@ class Downloadable:
     folder: str
     files: Sequence[Remote]
     classes: tuple[str, ...]
-    read: Callable[[Sequence[Path]], tuple[Pair, Pair]]
+    read: Callable[[Sequence[Path], int], tuple[Pair, Pair]]  # the side of the images counts where they are scaled
     unpacked: dict[str, str]  # sha256 of the unzipped files, where known
+    side: int | None = None  # of the images, if they are scaled and --image-size may change it
 
     def locate(self, directories: Sequence[Path]) -> list[Path] | None:
         """The files in the first directory that has all of them, gzipped or not; None if there is no such directory."""
@@ -52,7 +53,7 @@ class Downloadable:
         plain = folder / remote.name.removesuffix(".gz")
         return next((path for path in (folder / remote.name, plain) if path.exists()), None)
 
-    def load(self, paths: Sequence[Path]) -> Raw:
+    def load(self, paths: Sequence[Path], image_size: int | None = None) -> Raw:
         """Checks the digests of the files, then reads them. Raises UserError for a truncated or altered file."""
         for path, remote in zip(paths, self.files, strict=True):
             known = remote.sha256 if path.name == remote.name else self.unpacked.get(path.name)
@@ -61,11 +62,11 @@ class Downloadable:
                     f"{path} is truncated or altered: its sha256 is not that of {self.title}.",
                     "Delete it and type: aelab data --fetch " + self.title,
                 )
-        train, test = self.read(paths)
+        train, test = self.read(paths, image_size or self.side or 0)
         return Raw(train, test, self.classes, str(paths[0].parent))
 
 
-def _read_mnist(paths: Sequence[Path]) -> tuple[Pair, Pair]:
+def _read_mnist(paths: Sequence[Path], _: int) -> tuple[Pair, Pair]:
     train_x, train_y, test_x, test_y = (read_idx(path) for path in paths)
     for images, labels, path in ((train_x, train_y, paths[0]), (test_x, test_y, paths[2])):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
@@ -122,10 +123,36 @@ CIFAR10 = Downloadable(
         )
     ],
     ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    lambda paths: read_cifar10(paths[0]),
+    lambda paths, _: read_cifar10(paths[0]),
     {},
 )
-DOWNLOADABLE = {entry.title: entry for entry in (MNIST, FASHION, CIFAR10)}
+
+
+def _read_lfw(paths: Sequence[Path], image_size: int) -> tuple[Pair, Pair]:
+    """The faces without labels. Those of every fifth person are test images, so that nobody is in both splits."""
+    faces, persons = read_lfw(paths[0], image_size)
+    held = persons % 5 == 4
+    train, test = ((faces[chosen], torch.full((int(chosen.sum()),), -1)) for chosen in (~held, held))
+    return train, test
+
+
+LFW = Downloadable(
+    "lfw",
+    "lfw",
+    [
+        Remote(
+            "lfw-funneled.tgz",
+            243346528,
+            "b47c8422c8cded889dc5a13418c4bc2abbda121092b3533a83306f90d900100a",
+            ("https://ndownloader.figshare.com/files/5976015",),
+        )
+    ],
+    (),
+    _read_lfw,
+    {},
+    side=64,
+)
+DOWNLOADABLE = {entry.title: entry for entry in (MNIST, FASHION, CIFAR10, LFW)}
 
 
 def mnist_5k() -> Raw:

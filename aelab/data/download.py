@@ -20,7 +20,10 @@ BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class Remote:
-    """A file of a data set: its name, size and digest, and the addresses that serve it (https only)."""
+    """A file of a data set: its name, its size in bytes, its digest, and the addresses that serve it (https only).
+
+    To an address that ends with a slash, the name is added.
+    """
 
     name: str
     size: int
@@ -67,7 +70,7 @@ def _from(mirror: str, target: Path, remote: Remote) -> Path:
     """Downloads the whole file from one mirror. If a continued part has the wrong digest, starts once more from nothing."""
     part = target.with_name(target.name + ".part")
     for resumed in (part.exists(), False):
-        _download(mirror + remote.name, part, remote)
+        _download(mirror + remote.name if mirror.endswith("/") else mirror, part, remote)
         if sha256(part) == remote.sha256:
             return part.replace(target)
         part.unlink()

@@ -33,8 +33,8 @@ def open_data(
     """Opens a data set by name, downloading it if necessary, or a folder of pictures by path.
 
     `auto` is MNIST if it is on the disk or can be downloaded, else its bundled 5,000 images. `image_size` and `skip_bad` are
-    for folders: the side to scale and crop to, in pixels, and whether to leave out pictures that cannot be read. Raises
-    UserError for an unknown name, and if the data cannot be read or downloaded.
+    for folders: the side to scale and crop to, in pixels, and whether to leave out pictures that cannot be read; `lfw` is
+    scaled to an `image_size` too. Raises UserError for an unknown name, and if the data cannot be read or downloaded.
     """
     name, note = str(name), ""
     if name == "auto":
@@ -48,14 +48,15 @@ def open_data(
     elif name in BUNDLED:
         raw = BUNDLED[name]()
     elif name in DOWNLOADABLE:
-        raw = obtain(DOWNLOADABLE[name], data_dir)
+        raw = obtain(DOWNLOADABLE[name], data_dir, image_size)
     elif _is_folder(name):
         raw = folder(Path(name), image_size, skip_bad)
     else:
         raise _unknown(name)
     if image_size and not _is_folder(name) and raw.train[0].shape[2:] != (image_size, image_size):
         raise UserError(
-            f"--image-size is for folders of pictures; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.", code=2
+            f"--image-size is for folders of pictures and lfw; {name} is {'x'.join(map(str, raw.train[0].shape[2:]))}.",
+            code=2,
         )
     return split(name, raw, split_seed, note or raw.note)
 
@@ -76,7 +77,7 @@ def _unknown(name: str) -> UserError:
     )
 
 
-def obtain(entry: Downloadable, data_dir: Path | None) -> Raw:
+def obtain(entry: Downloadable, data_dir: Path | None, image_size: int | None = None) -> Raw:
     """Reads a data set from the disk, after downloading it if necessary. Raises Offline if that is not possible."""
     places = directories(data_dir)
     paths = entry.locate(places)
@@ -91,7 +92,7 @@ def obtain(entry: Downloadable, data_dir: Path | None) -> Raw:
                 str(error).splitlines()[-1],
                 "Put its files there, point --data-dir or AELAB_DATA to them, or use what is bundled: --data mnist-5k",
             ) from error
-    return entry.load(paths)
+    return entry.load(paths, image_size)
 
 
 def listing(data_dir: Path | None) -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
-"""Readers of image files: IDX, CIFAR-10's binary records, pictures. All return uint8 tensors (N, C, H, W)."""
+"""Readers of image files: IDX, the archives of CIFAR-10 and LFW, pictures. All return uint8 tensors (N, C, H, W)."""
 
 import gzip
+import io
 import math
 import struct
 import tarfile
@@ -18,10 +19,13 @@ from torch import Tensor
 
 from aelab.data.memory import require
 from aelab.errors import UserError
+from aelab.progress_bar import progress_bar
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".pgm", ".ppm"}
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # of those that PIL reads; for EPS it runs Ghostscript
 GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+FACE = (78, 70, 172, 195)  # left, top, right, bottom in a picture of LFW: the part that scikit-learn cuts out
+FACES = 13_233  # pictures in LFW
 MAX_IDX_BYTES = 1 << 29  # in one IDX file: ten times MNIST
 BYTES_PER_PIXEL = 12  # while a picture is read: PIL holds up to three copies of four bytes each
 MAX_PIXELS = 64_000_000  # in one picture, by its header: a PNG of a few kilobytes can expand to gigabytes
@@ -67,6 +71,30 @@ def read_cifar10(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tenso
         test = records("test_batch.bin")
     (a, b) = ((r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0].long()) for r in (train, test))
     return a, b
+
+
+def read_lfw(path: Path, image_size: int) -> tuple[Tensor, Tensor]:
+    """Reads the archive of LFW: the faces (N, 3, image_size, image_size) and the person of each (N,).
+
+    From each picture of 250 x 250 pixels the face is cut out as scikit-learn does; of that the middle square is scaled.
+    Persons are numbered in the order of their names. Raises UserError if a picture cannot be read.
+    """
+    require(
+        3 * FACES * 3 * image_size**2, f"{FACES:,} faces of {image_size} x {image_size}", "Use a smaller --image-size"
+    )
+    faces: dict[str, NDArray[np.uint8]] = {}
+    with _reading(path), tarfile.open(path) as archive, progress_bar("reading lfw", FACES) as bar:
+        for member in archive:  # nothing is extracted to the disk
+            if member.isfile() and member.name.endswith(".jpg"):
+                file = archive.extractfile(member)
+                assert file is not None
+                with Image.open(io.BytesIO(file.read()), formats=["JPEG"]) as picture:
+                    square = ImageOps.fit(picture.crop(FACE), (image_size, image_size), Image.Resampling.LANCZOS)
+                    faces[member.name] = np.asarray(square.convert("RGB")).transpose(2, 0, 1)
+                bar.update(len(faces))
+    names = sorted(faces)
+    persons = np.unique([name.split("/")[-2] for name in names], return_inverse=True)[1]
+    return torch.from_numpy(np.stack([faces[name] for name in names])), torch.from_numpy(persons)
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from aelab.data import Split
+from aelab.evaluation.reconstruction import LEVELS
 from aelab.progress_bar import Advance, silent
 from aelab.recipe import EnergyBased, ExactLikelihood, ImportanceWeighted
 
@@ -77,6 +78,15 @@ def _mean(values: Tensor) -> dict[str, float]:
         "marginal_nll_se": error,
         "marginal_nll_images": float(len(values)),
     }
+
+
+def bits_per_dim(nll: float, values: int, discrete: bool) -> float:
+    """The bits for each of the `values` of an 8-bit image, from -log p(x) in nats: of a density, or `discrete` of its levels.
+
+    A level is 1/256 wide, so 256^-values times the density, at its mean log over the level, is at most the probability of
+    the image (Theis et al. 2016, equation 3).
+    """
+    return nll / math.log(2) / values + (0 if discrete else math.log2(LEVELS))
 
 
 def independent_pixels(train: Split, test: Split) -> float:

@@ -24,12 +24,14 @@ from aelab.evaluation.likelihood import (
     EXACT,
     STEPS,
     annealed_nll,
+    bits_per_dim,
     exact_nll,
     importance_nll,
     independent_pixels,
 )
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss
 from aelab.evaluation.reconstruction import (
+    LEVELS,
     PCA,
     filter_errors,
     fit_pca,
@@ -191,7 +193,8 @@ def likelihood(
     """The likelihood, if there is one, beside independent pixels or probabilistic PCA.
 
     `images` test images are used, evenly spaced, or all; baseline and control use the same ones. The tag aelab.marginal_nll
-    says how the likelihood was had; without `samples` none is that has to be sampled.
+    says how the likelihood was had; without `samples` none is that has to be sampled. Bits per dimension are those of the
+    marginal likelihood or, where there is none, of the ELBO.
     """
     if not isinstance(recipe, HasLikelihood):
         return
@@ -213,16 +216,21 @@ def likelihood(
         with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
             report.add(nll(test, advance=bar.advance))
         report.notes.append(f"likelihood: {what}")
-        report.tags |= {"aelab.marginal_nll": how, "aelab.likelihood": "binary" if recipe.binary else "grey"}
+        kind = "binary" if recipe.binary else "levels" if recipe.discrete else "grey"
+        report.tags |= {"aelab.marginal_nll": how, "aelab.likelihood": kind}
         if report.metrics.get("test/ais_effective", math.inf) < MIN_EFFECTIVE:
             report.notes.append("fewer than 20 chains count in log Z: the likelihood and its errors cannot be trusted")
+    values = data.test.images[0].numel()
     for name, split, sign in (("elbo", data.test, 1), ("marginal_nll", test, -1)):
         if f"test/{name}" not in report.metrics:
             continue
         if recipe.binary:
             report.add({name: -sign * independent_pixels(data.train, split)}, "pixels")
-        elif pca and (density := pca_density(pca, split)):
-            report.add({name: sign * density["elbo"]}, "pca")
+            continue
+        report.add({"bits_per_dim": bits_per_dim(-sign * report.metrics[f"test/{name}"], values, recipe.discrete)})
+        if pca and (density := pca_density(pca, split)):
+            log_p = density["elbo"] - recipe.discrete * values * math.log(LEVELS)
+            report.add({name: sign * log_p, "bits_per_dim": bits_per_dim(-log_p, values, recipe.discrete)}, "pca")
 
 
 def spread(split: Split, n: int) -> Split:

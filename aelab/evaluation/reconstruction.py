@@ -15,6 +15,8 @@ EXACT_PIXELS = 4096  # at most, for an exact PCA and for the linear filter
 IMAGES_PER_WEIGHT = 100  # noisy images, at least, for each weight of a pixel of the linear filter
 WINDOW = 11  # side of the Gaussian window of ssim, in pixels
 ROUNDING = 1e-10  # of the total variance: less than that remains by rounding alone
+LEVELS = 256  # of an 8-bit value x; it is dequantised as SCALE x + u / LEVELS, u uniform between 0 and 1
+SCALE, VARIANCE = (LEVELS - 1) / LEVELS, 1 / (12 * LEVELS**2)  # the variance is that of u / LEVELS
 PCA_BYTES = 1 << 30  # of float64 pixels at most in the fit of a PCA: 171,000 MNIST images, 43,000 of CIFAR-10
 
 
@@ -51,15 +53,18 @@ class PCA:
         return x if self.whole else (self.encode(x) @ self.components + self.mean).reshape(x.shape)
 
     def log_density(self, x: Tensor) -> Tensor:
-        """The log density (B,) in nats of x (B, C, H, W) under probabilistic PCA (Tipping & Bishop 1999, equation 4).
+        """The log density (B,) in nats of x (B, C, H, W), dequantised, under probabilistic PCA of dequantised images.
 
-        It is N(m, C), with `variances` along the components and `noise` in all other directions.
+        It is N(m, C), with a variance for each component and the noise in all other directions (Tipping & Bishop 1999,
+        equation 4). The value is the expectation over all dequantisations, those of the training images too: to the
+        square of each coordinate and to each variance they add VARIANCE.
         """
-        z, centred = self.encode(x), x.flatten(1).cpu().double() - self.mean
+        z, centred = SCALE * self.encode(x), SCALE * (x.flatten(1).cpu().double() - self.mean)
         rest = (centred.square().sum(1) - z.square().sum(1)).clamp(min=0)
         others = len(self.mean) - len(self.components)
-        log_det = self.variances.log().sum() + others * math.log(self.noise)
-        squared = (z.square() / self.variances).sum(1) + rest / self.noise
+        variances, noise = SCALE**2 * self.variances + VARIANCE, SCALE**2 * self.noise + VARIANCE
+        log_det = variances.log().sum() + others * math.log(noise)
+        squared = ((z.square() + VARIANCE) / variances).sum(1) + (rest + others * VARIANCE) / noise
         return -(len(self.mean) * math.log(2 * math.pi) + log_det + squared) / 2
 
 
@@ -120,7 +125,7 @@ def sharpness(x: Tensor) -> Tensor:
 
 
 def pca_density(pca: PCA, test: Split) -> dict[str, float]:
-    """The mean log density in nats of probabilistic PCA (Tipping & Bishop 1999), as "elbo"; empty if it has no density."""
+    """The mean log density in nats of dequantised images under probabilistic PCA, as "elbo"; empty if no noise is left."""
     if pca.noise <= 0:
         return {}
     return {"elbo": sum(float(pca.log_density(x).sum()) for x, _ in test.blocks(1000)) / len(test)}

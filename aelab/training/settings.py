@@ -7,9 +7,10 @@ from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Interval
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from aelab.errors import reason
+from aelab.training.augmentation import kinds
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Settings:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: Count = 0
     skip_nonfinite: Count = 0
+    augment: Annotated[str, AfterValidator(kinds)] | None = None  # names with commas between them
 
     def __post_init__(self) -> None:
         _check(type(self), vars(self))

@@ -27,6 +27,7 @@ from aelab.errors import UserError
 from aelab.evaluation import evaluate_loss
 from aelab.recipe import NonFiniteError, Phase, Recipe
 from aelab.training import state
+from aelab.training.augmentation import augment, kinds
 from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
 from aelab.training.settings import Progress, Settings, rate_factor
 from aelab.training.weights import average
@@ -57,6 +58,7 @@ class Trainer:
         self.device = next(recipe.parameters()).device
         self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
+        self.augmentations = kinds(settings.augment) if settings.augment else ()
         self.batches = settings.steps_an_epoch(len(data.train))
         self.phases = recipe.phases(settings.epochs)
         self.sources = [self._sources(phase) for phase in self.phases]
@@ -132,7 +134,7 @@ class Trainer:
             started = time.perf_counter()
             parts = [split.batch(index) for split, index in zip(sources, indices, strict=True)]
             x, y = (torch.cat(part) for part in zip(*parts, strict=True))
-            skipped = self.step(phase, x, y)
+            skipped = self.step(phase, augment(x, self.augmentations), y)
             if self.average:
                 self.average.update_parameters(self.recipe)
             means = self._window_means() if at.step % self.window == 0 or at.step == self.steps else None

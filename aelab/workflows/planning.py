@@ -87,8 +87,9 @@ class Plan:
         On one machine, two runs with the same identity have the same numbers.
         """
         settings = {key: value for key, value in asdict(self.config.settings).items() if key != "device"}
-        if not settings["skip_nonfinite"]:
-            del settings["skip_nonfinite"]  # older runs have no such setting
+        for newer in ("skip_nonfinite", "augment"):  # older runs have no such settings
+            if not settings[newer]:
+                del settings[newer]
         facts = [self.recipe_file.sha256, self.options, settings, self.data.fingerprint, self.config.start]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -157,6 +158,7 @@ def plan(
     schedule: str | None = None,
     warmup: int | None = None,
     skip_nonfinite: int = 0,
+    augment: str | None = None,
     start: str | None = None,
     **options: Any,
 ) -> Plan:
@@ -176,6 +178,7 @@ def plan(
         "max_steps": max_steps,
         "patience": patience,
         "skip_nonfinite": skip_nonfinite,
+        "augment": augment,
     }
     plain = {name: _plain(value) for name, value in options.items()}
     built_in = recipe_files.available().get(recipe_file.name)

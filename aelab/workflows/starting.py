@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from aelab.errors import UserError, checked
-from aelab.recipe import Recipe
+from aelab.recipe import Autoencodes, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
 from aelab.workflows.card import environment
@@ -24,6 +24,7 @@ from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)
 
+FEW_IMAGES = 500  # to train on: with fewer, PCA left less error than every autoencoder that was not shown them changed
 LONGEST_NAME = 100  # characters of a run's name, which stands in tables and at the beginning of lines
 
 
@@ -47,6 +48,7 @@ def train(
     schedule: str | None = None,
     warmup: int | None = None,
     skip_nonfinite: int = 0,
+    augment: str | None = None,
     start: str | None = None,
     name: str | None = None,
     experiment: str | None = None,
@@ -59,7 +61,8 @@ def train(
 
     The arguments are the options of `aelab train`, with the same names, defaults and checks; `options` are the recipe's
     own, such as `latent_dim`. Where `epochs`, `batch_size` (in images), `ema`, `schedule` or `warmup` (in steps) is None,
-    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `start` names a run whose weights come
+    the recipe's default holds. `image_size` is in pixels, `patience` in epochs. `augment` lists random changes of
+    the training images, such as "flip,shift". `start` names a run whose weights come
     first. `name` has 100 characters at most.
 
     If the last run of the same training was stopped, `resume_stopped` decides whether to continue it instead; by default
@@ -88,6 +91,7 @@ def train(
         schedule=schedule,
         warmup=warmup,
         skip_nonfinite=skip_nonfinite,
+        augment=augment,
         start=start,
         **options,
     )
@@ -117,6 +121,11 @@ def start_run(
     recipe = planned.build()
     if config.start:
         start_weights(recipe, planned, store)
+    if isinstance(recipe, Autoencodes) and len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
+        log.warning(
+            f"{len(data.train)} images are few to train on: PCA often leaves less error. Show them changed: --augment flip,shift "
+            "(without flip where left and right differ)"
+        )
     device = next(recipe.parameters()).device
     with signals() as caught:
         run = store.create(

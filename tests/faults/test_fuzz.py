@@ -352,7 +352,7 @@ NO_CONFIGS = {
     "epochs": ("2", None, -1, 0, 1.5, True, [], 1e999), "batch_size": (0, -1, "8", None), "seed": (-1, "x", None, 1.5),
     "ema": (2, -1, "x", None), "schedule": ("x", 1, None), "precision": ("x", None), "patience": (0, "1"),
     "max_steps": (-1, "1", 0),
-    "warmup": (-1, None), "skip_nonfinite": (-1, "1"), "device": (1, None), "more": (1,),
+    "warmup": (-1, None), "skip_nonfinite": (-1, "1"), "augment": (1, "", "no", [], "flip,"), "device": (1, None), "more": (1,),
     "options": (None, [], {"latent_dim": "x"}, {"latent_dim": -1}, {"latent_dim": None}, {"latent_dim": 1.5}, {"lr": "x"},
                 {"nothing": 1}, {"latent_dim": True}, {"variational": 3}, {"lr": 1e999}, {"latent_dim": [1]},
                 {"latent_dim": 10**400}),
