@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from driver import Fit, Interrupted, after, never, settings
+from PIL import Image
 
 from aelab import recipe_files
 from aelab.data import open_data
@@ -166,3 +167,21 @@ def test_an_older_run_keeps_its_identity_and_its_configuration(digits):
     older = Config.from_json({"recipe": "linear", "settings": {"epochs": 1, "batch_size": 2}, "options": {}})
     assert older.settings.augment is None
     assert Plan(older, file, digits).identity == identity(None) != identity("flip")
+
+
+def test_few_images_are_warned_of_before_the_training(cli, here):
+    """Where they are not changed, and where there are reconstructions to compare with PCA."""
+    for number in range(20):
+        (here / "pictures").mkdir(exist_ok=True)
+        image = torch.randint(256, (8, 8), dtype=torch.uint8)
+        Image.fromarray(image.numpy()).save(here / "pictures" / f"{number}.png")
+    words = ("--data", "pictures", "--epochs", 1, "-q")
+    warning = (
+        "warning: 15 images are few to train on: PCA often leaves less error. Show them changed: --augment flip,shift"
+    )
+    assert warning in cli("train", "stacked", *words).err
+    for others in (("train", "stacked", *words, "--augment", "flip"), ("train", "gan", *words),
+                   ("train", "stacked", "--data", "digits", "--epochs", 1, "-q"),
+                   ("compare-latent", 2, *words)):  # fmt: skip
+        answer = cli(*others)
+        assert answer.code == 0 and "few to train on" not in answer.err, others
