@@ -24,7 +24,7 @@ from aelab.workflows.signals import run_status, signals
 
 log = logging.getLogger(__name__)
 
-FEW_IMAGES = 500  # to train on: with fewer, PCA left less error than every autoencoder that was not shown them changed
+FEW_IMAGES = 500  # to train on: PCA beat all autoencoders that were tried on 92 and 367 photographs unchanged
 LONGEST_NAME = 100  # characters of a run's name, which stands in tables and at the beginning of lines
 
 
