@@ -148,7 +148,7 @@ def test_each_optimizer_of_a_gan_moves_its_own_network_only():
     owners = {
         name: {id(p) for group in adam.param_groups for p in group["params"]} for name, adam in phase.optimizers.items()
     }
-    assert owners["adam_d"] == {id(p) for p in recipe.discriminator.parameters()}
+    assert owners["adam_d"] == {id(p) for net in (recipe.features, recipe.head) for p in net.parameters()}
     assert owners["adam_g"] == {id(p) for p in recipe.generator.parameters()}
 
 
@@ -156,20 +156,21 @@ def test_each_optimizer_of_a_gan_moves_its_own_network_only():
 def test_training_and_evaluation_report_the_same_metrics_of_both_losses(name, copies):
     """With the same draws and before any weight has moved; g_loss is that against the discriminator before its step."""
     recipe = build(name, image=(1, 8, 8), **({"noise": 0.0, "dropout": 0.0} if name == "gan" else {"noise": 0.0}))
-    x = torch.rand(6, 1, 8, 8)
+    x, y = torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.long)
     (phase,) = recipe.phases(1)
     for optimizer in phase.optimizers.values():
         optimizer.param_groups[0]["lr"] = 0.0
     seen = []
     recipe.eval()  # both then normalise by the same averages
-    for compute in (lambda: recipe.loss(x, None)[1], lambda: phase.step(x, None, **phase.optimizers)):
+    for compute in (lambda: recipe.loss(x, y)[1], lambda: phase.step(x, y, **phase.optimizers)):
         torch.manual_seed(4)
         seen.append(compute())
     for key in ("d_loss", "g_loss", "d_real", "d_fake"):
         assert seen[0][key].item() == pytest.approx(seen[1][key].item(), rel=1e-4), key
     torch.manual_seed(4)
     z = [recipe.draw(x)[0]] if name == "vaegan" else []
-    logits = recipe.discriminate(recipe.decode(torch.cat([*z, recipe.sample_prior(6)]))).detach()
+    x_fake = recipe.decode(torch.cat([*z, recipe.sample_prior(6)]))
+    logits = (recipe.discriminate(x_fake, y) if name == "gan" else recipe.discriminate(x_fake)).detach()
     assert len(logits) == 6 * copies
     assert seen[0]["d_fake"].item() == pytest.approx(
         sum(1 / (1 + math.exp(-a)) for a in logits) / len(logits), rel=1e-4
