@@ -23,8 +23,9 @@ Its optimum is probabilistic PCA (Tipping & Bishop 1999). There s^2 is the
 mean of the eigenvalues of the covariance that PCA discards, and the ELBO is
 log p(x) itself, as the true posterior of a linear model has the form of q
 (Lucas et al. 2019). nll, kl and elbo are in nats per image, of a density of
-dequantised grey values: value k of 8 bits is drawn as (k + u) / 256, u uniform
-between 0 and 1, as a density has no bound on single values (Theis et al. 2016).
+dequantised grey values: value k of 8 bits is drawn as (k + u) / 256, u
+uniform between 0 and 1, as a density has no bound on single values (Theis et
+al. 2016).
 
 The model teaches that a linear autoencoder learns what PCA computes, and
 that anything better needs non-linear layers. In its pictures look at the

@@ -26,10 +26,10 @@ its pixels are drawn anew as x_i ~ Bernoulli(grey value) (dynamic
 binarisation). A Gaussian is a density, which has no bound on the 256 single
 values of 8 bits: value k is drawn anew as (k + u) / 256, u uniform between 0
 and 1 (dequantisation). E_u log p(x) - P log 256 is then at most the log
-probability of the 8-bit image, of P values (Theis et al. 2016). The Gaussian's
-s is learnt, one for all pixels. At its optimum s^2 is the mean squared error of
-a pixel, which sets the balance of nll and kl without a --beta (Rybkin et al.
-2021).
+probability of the 8-bit image, of P values (Theis et al. 2016). The s of the
+Gaussian is learnt, one for all pixels. At its optimum s^2 is the mean squared
+error of a pixel, which sets the balance of nll and kl without a --beta
+(Rybkin et al. 2021).
 
 encode gives the mean of q(z|x), decode the mean m(z) of p(x|z), not samples:
 pictures show grey values where a true sample of p(x|z) would have noise.
