@@ -128,7 +128,7 @@ DEFINITIONS = {
             "nats per image",
             "lower",
             "-log p(x), exact; or -log 1/S sum_s p(x, z_s) / q(z_s|x), z_s from q(z|x): not below it; "
-            "or F(x) + log Z, Z by annealed importance sampling: rather too low",
+            "or F(x) + log Z, Z by annealed importance sampling: tends to be too low",
             known_as="negative log-likelihood (NLL); with z the IWAE bound",
             source="Burda et al. 2016; Salakhutdinov & Murray 2008",
         ),

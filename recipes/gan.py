@@ -117,7 +117,7 @@ class GAN(Recipe):
     ) -> None:
         super().__init__()
         if conditional and classes < 2:
-            raise ValueError("--conditional needs images with labels")
+            raise ValueError("--conditional needs images of at least two classes")
         self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
         self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
         self.noise, self.smooth, self.lr = noise, smooth, lr

@@ -100,7 +100,7 @@ class VAE(Recipe):
         if samples > 1 and conditional:
             raise ValueError("--samples above 1 has no --conditional")
         if conditional and classes < 2:
-            raise ValueError("--conditional needs images with labels")
+            raise ValueError("--conditional needs images of at least two classes")
         self.conditional, self.classes = conditional, classes if conditional else 0  # K
         self.latent_dim, self.binary = latent_dim, likelihood == "bernoulli"
         self.beta, self.samples, self.lr = beta, samples, lr

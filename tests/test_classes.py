@@ -145,7 +145,7 @@ def test_a_run_without_labels_says_what_to_type(cli):
     trained = cli("train", "gan", "--data", "digits", "--epochs", 1, "--name", "plain")
     assert "aelab train gan --conditional" in trained.out + trained.err
     answer = cli("sample", "plain", "--label", "7")
-    assert answer.code == 2 and "trained without labels" in answer.err
+    assert answer.code == 2 and "draws no class on request" in answer.err
     assert "aelab train gan --conditional" in answer.err
     answer = cli("interpolate", "plain", "--vary", "class")
     assert answer.code == 2 and "--conditional" in answer.err
@@ -159,7 +159,7 @@ def test_images_without_labels_cannot_be_conditional(cli, here):
         Image.new("L", (8, 8), 20 * k).save(here / "flat" / f"{k}.png")
     for name in CONDITIONAL:
         answer = cli("train", name, "--data", "flat", "--conditional")
-        assert answer.code == 2 and "--conditional needs images with labels" in answer.err
+        assert answer.code == 2 and "--conditional needs images of at least two classes" in answer.err
 
 
 @pytest.mark.parametrize("name", CONDITIONAL)
@@ -176,3 +176,19 @@ def test_one_part_of_a_code_changes_at_a_time(name, here):
     assert torch.allclose(y.sum(2), torch.ones(5, 4)), "between two classes, on a line"
     z, y = rows["style"][..., :-10], rows["style"][..., -10:]
     assert torch.equal(y, y[:, :1].expand_as(y)) and (z[:, 0] != z[:, -1]).all()
+
+
+@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("image", [(1, 28, 28), (3, 32, 32), (1, 9, 13), (3, 64, 48), (1, 8, 8)])
+def test_a_gan_of_any_size_takes_a_step_and_draws_its_classes(net, image):
+    recipe = recipe_files.build(
+        recipe_files.available()["gan"], image, {"net": net, "conditional": True, "hidden": 16, "width": 4}, 3
+    )
+    x, y = torch.rand(4, *image), torch.tensor([0, 1, 2, 0])
+    (phase,) = recipe.phases(1)
+    before = [p.detach().clone() for p in recipe.parameters()]
+    phase.step(x, y, **phase.optimizers)
+    assert all(not torch.equal(p, b) for p, b in zip(recipe.parameters(), before, strict=True)), (
+        "every parameter learns"
+    )
+    assert recipe.eval().decode(recipe.sample_class(y)).shape == x.shape

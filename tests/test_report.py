@@ -369,6 +369,7 @@ def test_real_images_are_nearer_than_gaussian_ones_and_are_kept(digits, few, mon
     first = measure(built("gan"), digits)
     for name in ("fd_lenet", "kid_lenet", "class_distance"):
         assert first.metrics[f"test/real_{name}"] < first.metrics[f"test/gaussian_{name}"]
+    assert 0 < first.metrics["test/real_unsure"] < 30, "of test images, which the classifier has not seen"
     assert first.metrics["test/real_parzen"] > first.metrics["test/gaussian_parzen"]
     monkeypatch.setattr(generation, "gaussian_images", lambda *a: pytest.fail("computed again"))
     again = measure(built("gan"), digits)

@@ -28,7 +28,8 @@ Samples = Annotated[
     typer.Option(
         min=0,
         max=MANY,
-        help="Codes drawn for each image to estimate log p(x) of a model with a likelihood; more are more exact and slower.",
+        help="Codes drawn for each image to estimate log p(x) by importance sampling; more are more exact and slower. "
+        "0 leaves out every likelihood that has to be estimated.",
         show_default="500; 0 with --plain or --set",
     ),
 ]
@@ -58,7 +59,10 @@ Inception = Annotated[
 ]
 Plain = Annotated[
     bool,
-    typer.Option("--plain", help="Measure only the terms of the loss and the reconstructions: quick, for many runs."),
+    typer.Option(
+        "--plain",
+        help="Measure only the terms of the loss, an exact likelihood and the reconstructions: quick, for many runs.",
+    ),
 ]
 Set = Annotated[
     list[str] | None,

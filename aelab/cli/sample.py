@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from aelab.cli.help import Verb
-from aelab.cli.options import LARGEST_SEED, Device, Name, Out, Quiet, Uri, Verbose, console_for, destination, short
+from aelab.cli.options import (
+    LARGEST_SEED,
+    DataDir,
+    Device,
+    Name,
+    Out,
+    Quiet,
+    Uri,
+    Verbose,
+    console_for,
+    destination,
+    short,
+)
 
 verbs = typer.Typer()
 
@@ -33,6 +45,7 @@ def sample(
         int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the codes: the same seed draws the same images.")
     ] = 0,
     out: Out = None,
+    data_dir: DataDir = None,
     device: Device = "auto",
     tracking_uri: Uri = None,
     quiet: Quiet = False,
@@ -44,5 +57,7 @@ def sample(
     from aelab.figures import WRITTEN
 
     out = destination(out, WRITTEN)
-    drawing = aelab.sample(run, n, label=label, seed=seed, out=out, device=device, tracking_uri=tracking_uri)
+    drawing = aelab.sample(
+        run, n, label=label, seed=seed, out=out, device=device, data_dir=data_dir, tracking_uri=tracking_uri
+    )
     console.result(f"picture  {short(drawing.path)}")

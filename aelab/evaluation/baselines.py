@@ -84,7 +84,7 @@ def references(
     """Features (n, F) of n test images, and metrics in these features of n training images and of n Gaussian ones.
 
     They come from the cache or are computed now. `begin` is called before that, and returns the `Advance` to call: it counts
-    3 n images. With a `classifier`, the metrics of its predictions are among them.
+    3 n images. With a `classifier`, the metrics of its predictions are among them, `unsure` of real images for the test images.
     """
 
     def make() -> tuple[Tensor, Rows]:
@@ -97,6 +97,8 @@ def references(
             rows[of] = generation.distances(features, real, extractor.name)
             if classifier:
                 rows[of] |= class_metrics(classifier.logits(features))
+        if classifier:  # which has learned from the training images, and is sure of them
+            rows["real"]["unsure"] = class_metrics(classifier.logits(real))["unsure"]
         return real, rows
 
     return _cached([data.fingerprint, extractor.sha256, n], folder, make)

@@ -11,7 +11,7 @@ from aelab.progress_bar import progress_bar
 from aelab.recipe import Conditional, Recipe
 
 BATCH = 250  # codes at once
-IMAGES_OF_A_CLASS = 10  # in the picture
+IMAGES_OF_A_CLASS, MOST_CLASSES = 10, 20  # in the picture
 
 
 def of_classes(report: Report, recipe: Conditional, data: Dataset, classifier: Classifier) -> None:
@@ -30,7 +30,7 @@ def of_classes(report: Report, recipe: Conditional, data: Dataset, classifier: C
         learned = trained_on(drawn, k, bar.update)
     report.add({"class_accuracy": 100 * right / len(drawn), "cas": 100 - learned.error(data.test)})
     report.add({"cas": 100 - classifier.error(data.test)}, "real")
-    shown = torch.arange(k).repeat_interleave(IMAGES_OF_A_CLASS)
+    shown = torch.arange(min(k, MOST_CLASSES)).repeat_interleave(IMAGES_OF_A_CLASS)
     with eval_mode(_recipe(recipe)):
         images = recipe.decode(recipe.sample_class(shown.to(data.train.device)))
     report.pictures["test-samples-of-classes"] = grid(images, IMAGES_OF_A_CLASS)

@@ -18,7 +18,7 @@ from aelab.data import Split
 from aelab.errors import UserError
 from aelab.progress_bar import Advance, silent
 
-VERSION = 3  # of the cached values; change it with the way they are computed
+VERSION = 4  # of the cached values; change it with the way they are computed
 MAX_IMAGES = 10_000  # on either side of a distance
 NEIGHBOURS = 5
 SUBSETS = 100  # for the kernel distance

@@ -13,7 +13,7 @@ from aelab.recipe import EnergyBased, ExactLikelihood, ImportanceWeighted
 IMAGES = 50  # at once
 ROWS = 1000  # images x samples at once, so that they fit into a CPU's cache
 STEPS, CHAINS = 8000, 100  # of annealed importance sampling
-EXACT, BOUND, ANNEALED = "exact", "bound", "AIS"  # how a marginal likelihood was had
+EXACT, BOUND, ANNEALED = "exact", "bound", "AIS"  # how a marginal likelihood was obtained
 
 
 def importance_nll(
@@ -55,7 +55,7 @@ def annealed_nll(recipe: EnergyBased, split: Split, advance: Advance = silent) -
     """F(x) + log Z in nats, the mean over the images of `split`, with the standard errors over images and of log Z.
 
     Z is the mean of the weights w of CHAINS chains (annealed importance sampling, Neal 2001; Salakhutdinov & Murray 2008). The
-    mean of log Z is below the true one, so the value returned is rather too low. The second error is by the delta method,
+    mean of log Z is below the true one, so the value returned tends to be too low. The second error is by the delta method,
     Var log Z ~ Var w / (CHAINS mean(w)^2); `ais_effective` is the effective sample size (sum w)^2 / sum w^2: with few, neither
     can be trusted.
     """

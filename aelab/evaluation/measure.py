@@ -193,8 +193,8 @@ def likelihood(
     """The likelihood, if there is one, beside independent pixels or probabilistic PCA.
 
     `images` test images are used, evenly spaced, or all; baseline and control use the same ones. The tag aelab.marginal_nll
-    says how the likelihood was had; without `samples` none is that has to be sampled. Bits per dimension are those of the
-    marginal likelihood or, where there is none, of the ELBO.
+    says how the likelihood was obtained; without `samples` none that needs sampling is computed. Bits per dimension are those
+    of the marginal likelihood or, where there is none, of the ELBO.
     """
     if not isinstance(recipe, HasLikelihood):
         return
@@ -204,7 +204,7 @@ def likelihood(
     if isinstance(recipe, ExactLikelihood):
         how, what, nll = EXACT, "exact", partial(exact_nll, recipe)
     elif isinstance(recipe, (ImportanceWeighted, EnergyBased)) and not samples:
-        report.notes.append("the likelihood was not estimated, as it has to be sampled; --samples 50 draws some")
+        report.notes.append("the likelihood was not estimated, as that takes sampling; --samples 500 does it")
     elif isinstance(recipe, ImportanceWeighted):
         how, what = BOUND, f"{samples:,} importance samples for each of {len(test):,} test images"
         nll = partial(importance_nll, recipe, samples=samples)

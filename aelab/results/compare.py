@@ -55,7 +55,9 @@ SHOWN_ON_REQUEST = {  # metrics that follow from others, or say little about the
 }
 RECIPE_SPECIFIC = ("loss", "nll", "elbo", "marginal_nll")  # their meaning depends on recipe and likelihood
 BETTER_WITH_LONGER_CODES = ("mse", "sse", "psnr", "ssim")  # for every model
-BY_THE_CLASSIFIER = ("classes", "class_distance", "unsure", "inception_score_lenet", "classifier_error")  # "lenet"
+BY_THE_CLASSIFIER = (  # "lenet"
+    *("classes", "class_distance", "unsure", "inception_score_lenet", "classifier_error", "class_accuracy"),
+)
 EITHER = "best or last/"  # the split of a column for runs of which some keep the best weights and some the last
 
 

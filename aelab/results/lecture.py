@@ -112,7 +112,7 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """Generative models by the density that they have, after Goodfellow 2016, figure 9; all on the data of the newest run.
 
     There is one row per recipe and set of options, of its newest evaluated run, and one for real images. `density` says how
-    test/marginal_nll was had: exact, an upper bound of it (bound), estimated by annealed importance sampling (AIS), or none.
+    test/marginal_nll was obtained: exact, an upper bound of it (bound), estimated by annealed importance sampling (AIS), or none.
     """
     import pandas as pd
 
@@ -131,6 +131,7 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
             "run": run.name,
             **{name: key_of(run, name) for name in shown},
             "density": _density(run),
+            "pixels": run.tags.get("aelab.likelihood"),
             "test/marginal_nll": run.metrics.get("test/marginal_nll"),
             "test/marginal_nll_se": run.metrics.get("test/marginal_nll_se"),
             **{f"test/{name}": run.metrics.get(f"test/{name}") for name in sampled},
@@ -148,7 +149,7 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def _density(run: "RunInfo") -> str:
-    """How the likelihood of a run was had, one of DENSITIES."""
+    """How the likelihood of a run was obtained, one of DENSITIES."""
     found = run.tags.get("aelab.marginal_nll", "bound")  # runs of earlier versions have no such tag
     return found if "test/marginal_nll" in run.metrics and found in DENSITIES else "none"
 

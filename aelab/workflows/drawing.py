@@ -43,6 +43,7 @@ def sample(
     seed: int = 0,
     out: Path | None = None,
     device: str = "auto",
+    data_dir: Path | str | None = None,
     tracking_uri: str | None = None,
 ) -> Drawing:
     """Draws n codes (64) from the prior with `seed`, and decodes them into images (n, C, H, W).
@@ -50,7 +51,7 @@ def sample(
     `label` names the class that they are of, or is "all": n images (10) of each, a row a class. Their picture is logged to the
     run, and also written to the file `out`. Raises UserError if the recipe has no prior, or draws no class on request.
     """
-    opened = load(run, device=device, tracking_uri=tracking_uri)
+    opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
     if not isinstance(opened.recipe, Generates):
         can = isinstance(opened.recipe, Autoencodes)
         other = f"; this one can: aelab interpolate {shlex.quote(opened.name)}" if can else ""
@@ -59,7 +60,7 @@ def sample(
     with progress_bar("samples", 1):
         images = opened.sample(n, label=label, seed=seed)
     columns = len(images) // opened.classes if label == "all" else max(1, round(len(images) ** 0.5))
-    of = "" if label is None else f"-of-{re.sub(r'[^A-Za-z0-9]+', '-', str(label))}"
+    of = "" if label is None else "-of-" + re.sub(r"\W+", "-", str(label))
     return Drawing(images, _log(opened, f"samples-{len(images)}{of}-seed{seed}", grid(images, columns), out))
 
 
@@ -86,7 +87,8 @@ def interpolate(
     codes, or images between two of its codes mean nothing.
     """
     opened = load(run, device=device, data_dir=data_dir, tracking_uri=tracking_uri)
-    kinds = KINDS if path == "both" else (path,)
+    both = KINDS if vary != "class" else KINDS[:1]  # a class always changes along a line
+    kinds = both if path == "both" else (path,)
     with progress_bar(f"images between {pairs} pairs of codes", 1):
         walks = walk(opened, kinds, pairs, steps, seed, vary)
     drawings = {}
@@ -109,7 +111,8 @@ def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int, vary
     if unknown := [kind for kind in kinds if kind not in PATHS]:
         raise UserError(f"there is no path '{unknown[0]}': linear, spherical or both.", code=2)
     if vary != "both" and not run.conditional:
-        raise UserError(f"{run.name} cannot vary the {vary} alone: it was trained without --conditional.", code=2)
+        hints = [f"Train one that does: aelab train {run.info.recipe} --conditional"] * run.could_be_conditional
+        raise UserError(f"{run.name} cannot vary the {vary} alone: it draws no class on request.", *hints, code=2)
     classes = run.classes if run.conditional else 0  # the last values of a code; they always go along a line
     with eval_mode(recipe, seed):
         if vary == "both" and isinstance(recipe, Autoencodes):

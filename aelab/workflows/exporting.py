@@ -19,7 +19,7 @@ from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstructions, write
 from aelab.metrics import against, number
 from aelab.progress_bar import progress_bar
-from aelab.recipe import Autoencodes, Decodes, Encodes, Generates, Recipe
+from aelab.recipe import Autoencodes, Completes, Decodes, Encodes, Generates, Recipe
 from aelab.workflows.card import unit
 from aelab.workflows.loading import load
 from aelab.workflows.planning import all_options
@@ -130,7 +130,7 @@ def _programs(run: Run, folder: Path) -> list[str]:
         elif isinstance(recipe, Generates):
             codes = recipe.sample_prior(2)
         if isinstance(recipe, Decodes) and codes is not None:
-            if recipe.interpolates:
+            if not isinstance(recipe, Completes):
                 parts.append(("decoder.pt2", _Decoder(recipe), codes))
             else:
                 name = type(recipe).__name__

@@ -152,26 +152,29 @@ class Run:
             with eval_mode(recipe, seed):
                 return recipe.decode(recipe.sample_prior(n or SAMPLES)).cpu()
         if not (isinstance(recipe, Conditional) and recipe.conditional):
-            can = isinstance(recipe, Conditional)
-            raise UserError(
-                f"{self.name} draws no class on request: it was trained without labels.",
-                f"Train one that does: aelab train {self.info.recipe if can else 'gan'} --conditional",
-                code=2,
-            )
+            what = f"{self.name} draws no class on request."
+            if self.classes < 2:
+                raise UserError(what, f"{self.config.data} has no classes.", code=2)
+            known = self.info.recipe if self.could_be_conditional else "gan"
+            raise UserError(what, f"Train one that does: aelab train {known} --conditional", code=2)
         if label == "all":
             y = torch.arange(self.classes).repeat_interleave(n or OF_EACH_CLASS)
         else:
             y = torch.full((n or SAMPLES,), self.class_number(label))
         with eval_mode(recipe, seed):
-            return recipe.decode(recipe.sample_class(y.to(self.device))).cpu()
+            codes = recipe.sample_class(y.to(self.device))
+            return torch.cat([recipe.decode(part).cpu() for part in _blocks(codes)])
 
     def class_number(self, label: str | int) -> int:
-        """The number of a class, from 0 to K - 1, by its name, or by the number itself. Raises UserError if there is none."""
+        """The number of a class, from 0 to K - 1, by its name, or an int that is that number. Raises UserError if there is none.
+
+        A name is looked up in the data that the run was trained on.
+        """
+        if isinstance(label, int) and 0 <= label < self.classes:
+            return label
         names = self.data().classes
         if str(label) in names:
             return names.index(str(label))
-        if isinstance(label, int) and 0 <= label < self.classes:
-            return label
         known = ", ".join(names[:MOST_NAMED]) + ", ..." * (len(names) > MOST_NAMED)
         hint = did_you_mean(similar(str(label), names))
         raise UserError(f"{self.config.data} has no class '{label!s:.60}'.{hint}", f"It has: {known}", code=2)
