@@ -71,10 +71,10 @@ def test_a_density_of_dequantised_values_bounds_the_probability_of_every_level(s
     exact = probabilities(recipe)
     assert 0.1 < exact.sum() <= 1 + 1e-6, "what is missing lies outside of [0, 1]"
     torch.manual_seed(1)
-    y = recipe.observe((LEVELS / 255).repeat(500).view(-1, 1, 1, 1)).flatten()
-    bound = density(recipe, y).clamp(min=1e-99).log().view(500, 256).mean(0) - math.log(256)  # E_u log p(x) - log 256
+    y = recipe.observe((LEVELS / 255).repeat(100).view(-1, 1, 1, 1)).flatten()
+    bound = density(recipe, y).clamp(min=1e-99).log().view(100, 256).mean(0) - math.log(256)  # E_u log p(x) - log 256
     gap = exact.clamp(min=1e-99 / 256).log() - bound
-    assert gap.min() > -0.02, "below 0 by the draws of u alone"
+    assert gap.min() > -0.05, "below 0 by the draws of u alone"
     assert gap[exact > 1e-4].max() < 0.2, "and it is near"
 
 
