@@ -1,7 +1,7 @@
 """The first version's promises: the same command gives the same bits, and its stores are still understood.
 
 `first_version/` was made by version 0.1.0 on one thread of a CPU with torch 2.13: the digests of the weights of short
-trainings, and a store of eleven runs whose paths begin with /first-version. `gan` has other networks since version 0.3.0,
+trainings, and a store of eleven runs whose paths begin with /first-version. `gan` has other networks since then,
 and a density of grey values is one of dequantised values.
 """
 
