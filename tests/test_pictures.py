@@ -7,7 +7,7 @@ from opened import opened
 
 from aelab import figures
 from aelab.errors import UserError, visible
-from aelab.figures import bars, completions, contact_sheet, curve, curves, grid, save
+from aelab.figures import bars, completion_grid, contact_sheet, curve, curves, grid, save
 from aelab.figures.grids import GAP, linear, spherical
 
 
@@ -63,7 +63,7 @@ def test_completions_stand_below_the_half_that_they_complete():
 
     x = torch.rand(3, 1, 28, 28).round()
     codes = [torch.full((3, 1), 0.2), torch.full((3, 1), 0.8)]
-    sheet = completions(Fills(), x, codes)
+    sheet = completion_grid(Fills(), x, codes)
     for column, image in enumerate(x):
         seen = (1 - image[0]).numpy() * 255
         assert np.array_equal(tile(sheet, 0, column)[..., 0], seen)
@@ -113,7 +113,7 @@ def test_picture_that_cannot_be_written(tmp_path, name):
 @pytest.mark.parametrize("rows", [1, 2, 4])
 def test_reconstructions_lie_below_their_inputs(rows):
     x = torch.rand(8 * rows, 1, 28, 28)
-    sheet = figures.reconstructions(Doubles(), x).astype(int)
+    sheet = figures.reconstruction_grid(Doubles(), x).astype(int)
     for k, image in enumerate(x):
         above, below = (tile(sheet, 2 * (k // 8) + add, k % 8)[..., 0] for add in (0, 1))
         assert np.array_equal(above, (image[0] * 255).round().int().numpy())
@@ -123,7 +123,7 @@ def test_reconstructions_lie_below_their_inputs(rows):
 @pytest.mark.parametrize("count", [5, 11])
 def test_reconstructions_of_an_odd_number_lie_below_their_inputs(count):
     x = torch.zeros(count, 1, 28, 28)
-    sheet = figures.reconstructions(Doubles(), x)
+    sheet = figures.reconstruction_grid(Doubles(), x)
     for k in range(count):
         above, below = (tile(sheet, 2 * (k // 8) + add, k % 8) for add in (0, 1))
         assert above.size and (above == 0).all()

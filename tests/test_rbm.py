@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from aelab import recipe_files
 from aelab.data import open_data
 from aelab.evaluation import evaluate_loss
-from aelab.figures.grids import TILE, filters
+from aelab.figures.grids import TILE, filter_grid
 from aelab.recipe import Autoencodes, EnergyBased, Generates, HasFilters, NonFiniteError
 from aelab.training import Settings, Trainer
 
@@ -269,7 +269,7 @@ def test_zero_is_grey_in_a_filter_and_its_largest_weight_black_or_white():
     weights = torch.zeros(3, 1, TILE, TILE)
     weights[0, 0, 0, :2] = torch.tensor([0.1, -0.05])
     weights[1, 0, 0, 0] = -7
-    sheet = filters(weights)
+    sheet = filter_grid(weights)
     left = [2 + k * (TILE + 2) for k in range(3)]
     assert sheet[2, left[0], 0] == 255 and sheet[2, left[0] + 1, 0] == 64 and sheet[2, left[1], 0] == 0
     assert (sheet[3:-2, left[0] : left[0] + TILE] == 128).all() and (sheet[:, left[2] :] == 128).all()

@@ -5,7 +5,7 @@ from aelab.evaluation.generation import Extractor, inception
 from aelab.evaluation.loss import active_units, eval_mode, evaluate_loss, reconstruct
 from aelab.evaluation.measure import measure
 from aelab.evaluation.report import Report
-from aelab.evaluation.samples import sampling_seconds
+from aelab.evaluation.samples import sampling_seconds, verdicts
 
 __all__ = [
     "Diagnosis",
@@ -20,4 +20,5 @@ __all__ = [
     "measure",
     "reconstruct",
     "sampling_seconds",
+    "verdicts",
 ]

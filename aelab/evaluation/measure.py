@@ -41,7 +41,7 @@ from aelab.evaluation.reconstruction import (
 )
 from aelab.evaluation.report import Report
 from aelab.evaluation.samples import samples
-from aelab.figures import descending, reconstructions
+from aelab.figures import descending, reconstruction_grid
 from aelab.progress_bar import Bar, progress_bar
 from aelab.recipe import (
     Autoencodes,
@@ -131,10 +131,10 @@ def reconstruction(report: Report, recipe: Autoencodes, data: Dataset, pca: PCA,
             data.test, lambda x: recipe.decode(recipe.encode(x)), batch_size, bar.advance
         )
         report.add(metrics)
-        report.pictures["test-reconstructions"] = reconstructions(recipe, data.test.showcase(32))
+        report.pictures["test-reconstructions"] = reconstruction_grid(recipe, data.test.showcase(32))
         order = errors.argsort()
         chosen = torch.cat([order[:IMAGES_PER_ROW], order[-IMAGES_PER_ROW:]]).to(data.test.images.device)
-        report.pictures["test-best-worst"] = reconstructions(recipe, data.test.batch(chosen)[0], IMAGES_PER_ROW)
+        report.pictures["test-best-worst"] = reconstruction_grid(recipe, data.test.batch(chosen)[0], IMAGES_PER_ROW)
         report.add(reconstruction_metrics(data.test, pca.reconstruct, batch_size, bar.advance)[0], "pca")
         report.add(reconstruction_metrics(data.test, mean.expand_as, batch_size, bar.advance)[0], "mean")
 

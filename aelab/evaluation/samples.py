@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aelab.data import Dataset
+from aelab.errors import UserError
 from aelab.evaluation import generation
 from aelab.evaluation.baselines import Rows, pixel_metrics, pixel_rows, pixel_work, references
 from aelab.evaluation.classifier import STEPS, Classifier, class_metrics, classifier_of, shares
@@ -106,6 +107,19 @@ def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:
     """Logs that values are computed for the first time for a data set, and returns the `Advance` of the bar."""
     log.info(f"first evaluation of samples on {data.name}: {n:,} training and Gaussian images {how}, once")
     return bar.advance
+
+
+def verdicts(images: Tensor, data: Dataset) -> Tensor:
+    """The probabilities (N, K) that the classifier of the evaluation gives to the classes for images (N, C, H, W), on the CPU.
+
+    Raises UserError if the data have no classes.
+    """
+    if (classifier := _classifier(data)) is None:
+        raise UserError(f"{data.name} has no classes.", code=2)
+    device = next(classifier.net.parameters()).device
+    with torch.no_grad():
+        parts = [classifier.net(part.to(device)).softmax(1).cpu() for part in torch.split(images, BATCH)]
+    return torch.cat(parts)
 
 
 def _classifier(data: Dataset) -> Classifier | None:

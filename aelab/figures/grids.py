@@ -62,18 +62,18 @@ def pairs(above: Tensor, below: Tensor, columns: int = 8) -> Picture:
     return grid(torch.cat([row for pair in zip(*rows, strict=True) for row in pair]), columns)
 
 
-def reconstructions(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
+def reconstruction_grid(recipe: Autoencodes, x: Tensor, columns: int = 8) -> Picture:
     """Rows of inputs x (N, C, H, W); below each row the row of their reconstructions."""
     return pairs(x, recipe.decode(recipe.encode(x)), columns)
 
 
-def filters(weights: Tensor, columns: int = 8) -> Picture:
+def filter_grid(weights: Tensor, columns: int = 8) -> Picture:
     """Rows of filters (N, C, H, W): 0 is grey, and the largest weight of each, by its absolute value, black or white."""
     largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     return grid(0.5 + weights / largest / 2, columns)
 
 
-def completions(recipe: Completes, x: Tensor, codes: Sequence[Tensor]) -> Picture:
+def completion_grid(recipe: Completes, x: Tensor, codes: Sequence[Tensor]) -> Picture:
     """A row of images x (N, C, H, W), a row of their upper halves, and for each of the codes (N, D) a row of completions."""
     x = recipe.observe(x)
     rows = x.shape[2] // 2

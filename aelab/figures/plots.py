@@ -1,68 +1,27 @@
 """Curves, bars and contact sheets as matplotlib figures."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from aelab.errors import UserError, visible
+from aelab.errors import visible
 from aelab.figures.grids import Picture, grid
+from aelab.figures.style import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DRAWN = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")  # and `save`
+SMALL = 150  # pixels an inch, of figures beside a table
 
 
-P = ParamSpec("P")
-
-
-@contextmanager
-def _plain_style() -> Iterator[None]:
-    """matplotlib's defaults while the block lasts, and text drawn literally, never as mathematics or by LaTeX.
-
-    Names in a figure may come from anyone, and so may a matplotlibrc, which matplotlib also reads in the working folder.
-    """
-    import matplotlib
-
-    defaults = {key: value for key, value in matplotlib.rcParamsDefault.items() if "backend" not in key}
-    with matplotlib.rc_context({**defaults, "text.parse_math": False}):
-        yield
-
-
-def _plain(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
-    """A function that draws in the plain style."""
-
-    @wraps(draw)
-    def inner(*arguments: P.args, **named: P.kwargs) -> "Figure":
-        with _plain_style():
-            return draw(*arguments, **named)
-
-    return inner
-
-
-def _figure(**how: Any) -> "Figure":
-    """An empty figure that is written in the plain style too: the labels of an axis are made only then."""
-    from matplotlib.figure import Figure
-
-    class PlainFigure(Figure):
-        def savefig(self, *arguments: Any, **named: Any) -> None:
-            with _plain_style():
-                super().savefig(*arguments, **named)
-
-    return PlainFigure(layout="constrained", dpi=150, **how)
-
-
-@_plain
+@plain
 def picture_figure(picture: Picture, title: str) -> "Figure":
     """A grid of images as a figure with a title."""
     height, width = picture.shape[:2]
-    figure = _figure(figsize=(7, 7 * height / width + 0.4))
+    figure = new_figure(7, 7 * height / width + 0.4, SMALL)
     axes = figure.subplots()
     axes.imshow(picture, interpolation="nearest")
     axes.set_axis_off()
@@ -70,12 +29,12 @@ def picture_figure(picture: Picture, title: str) -> "Figure":
     return figure
 
 
-@_plain
+@plain
 def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     """The same images (N, C, H, W) as processed by each column, side by side, under the names of the columns."""
     first = next(iter(columns.values()))
     wide = 2
-    figure = _figure(figsize=(1.5 * len(columns), 0.6 * len(first) / wide + 0.9))
+    figure = new_figure(1.5 * len(columns), 0.6 * len(first) / wide + 0.9, SMALL)
     figure.suptitle(title, fontsize=10)
     for axes, (name, images) in zip(np.atleast_1d(figure.subplots(1, len(columns))), columns.items(), strict=True):
         axes.imshow(grid(images, wide), interpolation="nearest")
@@ -84,7 +43,7 @@ def contact_sheet(columns: Mapping[str, Tensor], title: str) -> "Figure":
     return figure
 
 
-@_plain
+@plain
 def curve(
     x: Sequence[float],
     lines: Mapping[str, Sequence[float]],
@@ -96,7 +55,7 @@ def curve(
     """Lines over x, on a logarithmic axis with the values of x as ticks; `errors` are drawn as error bars."""
     from matplotlib.ticker import NullLocator
 
-    figure = _figure(figsize=(5.5, 3.8))
+    figure = new_figure(5.5, 3.8, SMALL)
     axes = figure.subplots()
     for (name, y), style in zip(lines.items(), itertools.cycle(("o-", "s--", "^:", "d-.")), strict=False):
         (line,) = axes.plot(x, y, style, label=visible(name))
@@ -111,10 +70,10 @@ def curve(
     return figure
 
 
-@_plain
+@plain
 def bars(heights: Mapping[str, float], label: str) -> "Figure":
     """A bar for each name, and a dashed line at their mean."""
-    figure = _figure(figsize=(5.5, 3.0))
+    figure = new_figure(5.5, 3.0, SMALL)
     axes = figure.subplots()
     axes.bar(list(map(visible, heights)), list(heights.values()))
     axes.axhline(sum(heights.values()) / len(heights), color="black", linestyle="--", linewidth=1)
@@ -123,12 +82,12 @@ def bars(heights: Mapping[str, float], label: str) -> "Figure":
     return figure
 
 
-@_plain
+@plain
 def descending(heights: Sequence[float], label: str) -> "Figure":
     """A bar for each value, in descending order."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(figsize=(5.5, 3.0))
+    figure = new_figure(5.5, 3.0, SMALL)
     axes = figure.subplots()
     axes.bar(range(1, len(heights) + 1), sorted(heights, reverse=True))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -136,12 +95,12 @@ def descending(heights: Sequence[float], label: str) -> "Figure":
     return figure
 
 
-@_plain
+@plain
 def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figure":
     """One line per run through its points (step, value); the y axis is logarithmic if all values are positive."""
     from matplotlib.ticker import LogFormatter
 
-    figure = _figure(figsize=(6.5, 3.8))
+    figure = new_figure(6.5, 3.8, SMALL)
     axes = figure.subplots()
     for points in lines.values():
         steps, values = zip(*points, strict=True)
@@ -154,12 +113,3 @@ def curves(lines: Mapping[str, Sequence[tuple[int, float]]], name: str) -> "Figu
     axes.grid(alpha=0.3)
     figure.legend(axes.lines, list(map(visible, lines)), loc="outside upper center", ncols=2, fontsize=8)
     return figure
-
-
-def save(path: Path, figure: "Figure") -> None:
-    """Writes a figure to a file; its suffix sets the format. Raises UserError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {error}", code=2) from error

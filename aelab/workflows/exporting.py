@@ -16,7 +16,7 @@ from aelab import networks, recipe_files
 from aelab import recipe as interface
 from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
-from aelab.figures import Picture, grid, reconstructions, write
+from aelab.figures import Picture, grid, reconstruction_grid, write
 from aelab.metrics import against, number
 from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Completes, Decodes, Encodes, Generates, Recipe
@@ -95,7 +95,7 @@ def _example(run: Run) -> Picture:
     """A picture of reconstructions of test images, else of samples, else of test images, whichever the recipe has."""
     with eval_mode(run.recipe):
         if isinstance(run.recipe, Autoencodes):
-            return reconstructions(run.recipe, run.data().test.showcase(EXAMPLES))
+            return reconstruction_grid(run.recipe, run.data().test.showcase(EXAMPLES))
         if isinstance(run.recipe, Generates):
             return grid(run.recipe.decode(run.recipe.sample_prior(EXAMPLES)))
         return grid(run.data().test.showcase(EXAMPLES))

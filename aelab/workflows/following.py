@@ -14,7 +14,7 @@ import torch
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, completions, filters, grid, reconstructions
+from aelab.figures import Picture, completion_grid, filter_grid, grid, reconstruction_grid
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
 from aelab.recipe import Autoencodes, Completes, Conditional, Generates, HasFilters, Recipe
@@ -183,7 +183,7 @@ def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
         elif isinstance(recipe, Generates):
             codes = recipe.sample_prior(SAMPLES)
         if isinstance(recipe, Autoencodes):
-            yield "reconstructions", reconstructions(recipe, data.val.showcase(INPUTS))
+            yield "reconstructions", reconstruction_grid(recipe, data.val.showcase(INPUTS))
         if isinstance(recipe, Generates) and codes is not None:
             yield "samples", grid(recipe.decode(codes), columns)
         if isinstance(recipe, Completes):
@@ -192,6 +192,6 @@ def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
                 draws = [recipe.sample_class(y) for _ in range(COMPLETIONS)]
             else:
                 draws = [recipe.sample_prior(len(x)) for _ in range(COMPLETIONS)]
-            yield "completions", completions(recipe, x, draws)
+            yield "completions", completion_grid(recipe, x, draws)
         if isinstance(recipe, HasFilters):
-            yield "filters", filters(recipe.filters()[:FILTERS])
+            yield "filters", filter_grid(recipe.filters()[:FILTERS])

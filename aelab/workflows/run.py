@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aelab.data import Dataset
 from aelab.errors import UserError, checked, did_you_mean, similar
-from aelab.evaluation import eval_mode
+from aelab.evaluation import eval_mode, verdicts
 from aelab.recipe import Autoencodes, Conditional, Decodes, Encodes, Generates, ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
@@ -200,6 +200,13 @@ class Run:
             raise UserError(f"{self.name} has no metric '{metric}'.", f"There are: {', '.join(known)}", code=2)
         steps, values = zip(*points, strict=True)
         return pd.Series(values, index=pd.Index(steps, name="step"), name=metric)
+
+    def verdicts(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> the probabilities (N, K) of their classes, by the classifier of the evaluation.
+
+        It is trained once per data set, and kept. Raises UserError if the data have no classes.
+        """
+        return verdicts(self._images(images), self.data())
 
     def figures(self) -> "dict[str, Figure]":
         """matplotlib figures by name: reconstructions, samples and interpolations, as far as the recipe supports them."""

@@ -1,0 +1,35 @@
+"""The figures by name, for `aelab show`: which there are, and which of them a run can make."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aelab.errors import UserError, did_you_mean, similar
+from aelab.figures.reconstruction import reconstructions, samples
+from aelab.figures.trained import TrainedRun, figure_name, lacking
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[..., "Figure"]  # of one run or more
+
+FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a docstring says what is seen
+    figure_name(draw): draw for draw in (reconstructions, samples)
+}
+
+
+def figure_function(name: str) -> Draw:
+    """The function that draws a figure. Raises UserError if there is no figure of that name."""
+    if name not in FIGURES:
+        hint = did_you_mean(similar(name, list(FIGURES)))
+        raise UserError(f"there is no figure '{name:.60}'.{hint}", "List them: aelab show --list", code=2)
+    return FIGURES[name]
+
+
+def summary(name: str) -> str:
+    """What a figure shows, in one line."""
+    return (FIGURES[name].__doc__ or "").partition("\n")[0]
+
+
+def available(run: TrainedRun) -> list[str]:
+    """The names of the figures that a run can make."""
+    return [name for name, draw in FIGURES.items() if not lacking(draw, run)]

@@ -1,0 +1,102 @@
+"""What a figure needs to know of a trained run. `aelab.Run` has all of it; nothing else of a run is used here."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
+
+from torch import Tensor
+
+from aelab.errors import UserError
+from aelab.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from aelab.data import Dataset
+
+P = ParamSpec("P")
+
+HAS = {  # a protocol of `aelab.recipe` -> what a recipe without it lacks
+    "Encodes": "encoder",
+    "Decodes": "decoder",
+    "Autoencodes": "reconstructions",
+    "Denoises": "noise to remove",
+    "HasPosterior": "posterior q(z|x)",
+    "HasFilters": "filters",
+    "Generates": "prior to sample from",
+}
+
+
+class TrainedRun(Protocol):
+    """A trained run as a figure sees it. Images are (N, C, H, W) in [0, 1], codes (N, D), both on the CPU."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def info(self) -> Any: ...  # its recipe's name, params, metrics, seconds
+    @property
+    def config(self) -> Any: ...  # the name of its data, its settings
+    @property
+    def classes(self) -> int: ...
+    @property
+    def conditional(self) -> bool: ...
+
+    def data(self) -> "Dataset": ...
+    def encode(self, images: Tensor) -> Tensor: ...
+    def decode(self, codes: Tensor) -> Tensor: ...
+    def reconstruct(self, images: Tensor) -> Tensor: ...
+    def sample(self, n: int | None = None, *, label: str | int | None = None, seed: int = 0) -> Tensor: ...
+    def curve(self, metric: str) -> "pd.Series[float]": ...
+    def verdicts(self, images: Tensor) -> Tensor: ...
+
+
+def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
+    """Marks a function of runs as the figure of its name, and checks first what its runs have.
+
+    A UserError is raised if the recipe of a run lacks one of the `protocols`, or the run one of the `metrics`.
+    """
+
+    def decorate(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
+        @wraps(draw)
+        def inner(*runs: P.args, **options: P.kwargs) -> "Figure":
+            for run in runs:
+                if reason := lacking(inner, run):  # type: ignore[arg-type]
+                    raise UserError(f"{run.name} has no figure '{figure_name(inner)}': {reason}.", code=2)  # type: ignore[attr-defined]
+            return draw(*runs, **options)
+
+        inner.needs = protocols, metrics  # type: ignore[attr-defined]
+        return inner
+
+    return decorate
+
+
+def figure_name(draw: "Callable[..., Figure]") -> str:
+    """The name of a figure on the command line: that of its function, with hyphens."""
+    return draw.__name__.replace("_", "-")
+
+
+def lacking(draw: "Callable[..., Figure]", run: TrainedRun) -> str:
+    """Why a figure cannot be made of a run; an empty text if it can."""
+    protocols, metrics = draw.needs  # type: ignore[attr-defined]
+    for protocol in protocols:
+        if not isinstance(run.recipe, protocol):
+            return f"{run.info.recipe} has no {HAS.get(protocol.__name__, protocol.__name__)}"
+    for metric in metrics:
+        if metric not in run.info.metrics:
+            return f"it has no metric {metric}"
+    return ""
+
+
+def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
+    """Raises UserError if runs that are to be compared on the same images were trained on different data."""
+    if len({run.info.tags.get("aelab.data_fingerprint") for run in runs}) > 1:
+        raise UserError(f"'{figure}' compares runs on the same images: these were trained on different data.", code=2)
+
+
+def described(run: TrainedRun) -> str:
+    """A run in a title: recipe, data, size of the code."""
+    size = run.info.params.get("latent_dim")
+    return f"{run.info.recipe} on {run.config.data}" + (f", code of {size}" if size else "")
