@@ -73,30 +73,33 @@ def test_the_same_seed_twice_gives_equal_numbers(name, digits, tmp_path):
     assert not same(weights(whole[0]), weights(whole[2]))
 
 
-@pytest.mark.parametrize(
-    "cut", [1, 20, 27, 41]
-)  # an epoch has 20 steps: within the first, at its end, within two others
+CUTS = (1, 20, 27, 41)  # an epoch has 20 steps: within the first, at its end, within two others
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, None) for name in (*RECIPES, "twice.py")]
     + [("pretrained", {"pretrain": False, "finetune": 1, "pseudo_label": 2, "labels": 20})],
 )
-def test_a_cut_run_ends_where_a_whole_one_ends(name, options, cut, digits, tmp_path):
+def test_a_run_that_is_cut_again_and_again_ends_where_a_whole_one_ends(name, options, digits, tmp_path):
     (tmp_path / "twice.py").write_text(TWO_PHASES)
     whole = training(name, digits, tmp_path / "whole", options=options)
     whole.fit(never)
-    first = training(name, digits, tmp_path / "cut", options=options)
-    with pytest.raises(Interrupted):
-        first.fit(after(cut))
-    torch.manual_seed(999)  # another process: another random state
-    second = training(name, digits, tmp_path / "cut", seed=0, options=options)
-    last, best = (checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best"))
-    second.restore(last, best)
-    assert second.progress.step == cut
-    second.fit(never)
-    assert same(weights(whole), weights(second))
-    assert same(whole.best_weights, second.best_weights)
-    a, b = whole.state_dict(), second.state_dict()
+    part = training(name, digits, tmp_path / "cut", options=options)
+    logged = {}
+    for cut in CUTS:
+        with pytest.raises(Interrupted):
+            part.fit(after(cut - part.progress.step))
+        logged |= part.run.points
+        torch.manual_seed(999)  # another process: another random state
+        part = training(name, digits, tmp_path / "cut", seed=0, options=options)
+        last, best = (checkpoint.newest(tmp_path / "cut/checkpoints", kind, pytest.fail) for kind in ("last", "best"))
+        part.restore(last, best)
+        assert part.progress.step == cut
+    part.fit(never)
+    assert same(weights(whole), weights(part))
+    assert same(whole.best_weights, part.best_weights)
+    a, b = whole.state_dict(), part.state_dict()
     assert torch.equal(a["rng"], b["rng"])
     for p, q in zip(a["optimizers"], b["optimizers"], strict=True):
         for optimizer in p:
@@ -105,8 +108,7 @@ def test_a_cut_run_ends_where_a_whole_one_ends(name, options, cut, digits, tmp_p
                     torch.equal(torch.as_tensor(v), torch.as_tensor(q[optimizer]["state"][k][n]))
                     for n, v in state.items()
                 )
-    logged = first.run.points | second.run.points
-    assert timeless(logged) == timeless(whole.run.points)
+    assert timeless(logged | part.run.points) == timeless(whole.run.points)
 
 
 def test_evaluation_does_not_touch_the_training(digits, tmp_path):
