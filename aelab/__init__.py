@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from aelab.workflows import resume as resume
     from aelab.workflows import runs as runs
     from aelab.workflows import sample as sample
+    from aelab.workflows import show as show
     from aelab.workflows import sweep as sweep
     from aelab.workflows import train as train
 
@@ -62,6 +63,7 @@ _ROOMS = {
         "resume",
         "runs",
         "sample",
+        "show",
         "sweep",
         "train",
     ],

@@ -21,6 +21,7 @@ from aelab.cli import (
     resume,
     runs,
     sample,
+    show,
     sync,
     train,
     ui,
@@ -39,6 +40,7 @@ ORDER = (
     "eval",
     "sample",
     "interpolate",
+    "show",
     "compare",
     "runs",
     "recipes",
@@ -77,7 +79,7 @@ app = typer.Typer(
 )
 
 
-for verb in (train, resume, compare_latent, eval, sample, interpolate, compare, recipes, data, ui, sync):
+for verb in (train, resume, compare_latent, eval, sample, interpolate, show, compare, recipes, data, ui, sync):
     app.add_typer(verb.verbs)
 app.add_typer(runs.group, name="runs")
 

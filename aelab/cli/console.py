@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -29,6 +30,7 @@ ARROWS = {"lower": "↓", "higher": "↑"}
 FIRST_LINE = 3.0  # seconds of work without a moving bar, before a line says how far it is
 NEXT_LINE = 60.0  # seconds between such lines, at most
 COPIED = re.compile(r"\baelab |\n|(^|\s)[~.]?/|:/")  # in a message: a command, lines of its own, a path, an address
+WIDEST_IMAGE = 120  # columns of a picture
 SHOWN_AFTER = 0.3  # seconds of work, before a bar is shown
 
 
@@ -107,6 +109,15 @@ class Console:
     def interrupted(self, text: str) -> None:
         """Prints to stderr that the command was interrupted, in one line: what is kept, and what to type."""
         self.err.print(Text(f"Interrupted: {visible(' '.join(text.split()))}" if text else "Interrupted."))
+
+    def image(self, path: Path, name: str) -> None:
+        """Shows a picture on a terminal, with the means that it has; elsewhere nothing."""
+        if not self.out.is_terminal or self.out.is_dumb_terminal:
+            return
+        from textual_image.renderable import Image
+
+        self.out.print(Text(visible(name), style="bold"))
+        self.out.print(Image(path, width=min(self.out.width, WIDEST_IMAGE), height="auto"))
 
     def table(
         self,

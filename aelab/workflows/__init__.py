@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aelab.workflows.planning import plan as plan
     from aelab.workflows.resuming import resume as resume
     from aelab.workflows.run import Run as Run
+    from aelab.workflows.showing import show as show
     from aelab.workflows.signals import Stopped as Stopped
     from aelab.workflows.starting import train as train
     from aelab.workflows.sweeping import Sweep as Sweep
@@ -61,6 +62,7 @@ _MODULES = {
     "resume": "resuming",
     "runs": "listing",
     "sample": "drawing",
+    "show": "showing",
     "sweep": "sweeping",
     "train": "starting",
 }

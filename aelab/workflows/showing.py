@@ -1,0 +1,75 @@
+"""Makes the figures of runs, and logs them to the first of these runs."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from aelab.errors import UserError, checked
+from aelab.figures import FIGURES, available, figure_function, save
+from aelab.progress_bar import progress_bar
+from aelab.workflows.loading import load
+from aelab.workflows.run import Run
+
+log = logging.getLogger(__name__)
+
+
+@checked
+def show(
+    run: str | Path | Run,
+    figure: str | None = None,
+    *,
+    beside: Sequence[str | Path | Run] = (),
+    out: Path | None = None,
+    device: str = "auto",
+    data_dir: Path | str | None = None,
+    tracking_uri: str | None = None,
+) -> dict[str, list[Path]]:
+    """Makes a figure of a run, or all that it can make, and logs each as a PNG and an SVG under figures/.
+
+    `figure` is one of `aelab.figures.FIGURES`, and `beside` are further runs to show in it, if it compares runs. `out` is a
+    file for the figure, or for all figures a folder. Returns the files by the name of the figure: those of the run, then those
+    written to `out`. Raises UserError if the run cannot make the figure, or the figure shows one run only.
+    """
+    first, *others = (
+        load(each, device=device, data_dir=data_dir, tracking_uri=tracking_uri) for each in (run, *beside)
+    )
+    names = [figure] if figure else available(first)
+    if not names:
+        raise UserError(f"{first.name} can make none of the figures: {', '.join(FIGURES)}.", code=2)
+    if others and figure is None:
+        raise UserError("name the figure that shows these runs together.", "List them: aelab show --list", code=2)
+    if others and not compares(names[0]):
+        raise UserError(f"'{names[0]}' shows one run, not several.", code=2)
+    made: dict[str, list[Path]] = {}
+    with progress_bar("figures", len(names)) as bar:
+        for name in names:
+            bar.update(len(made), name)
+            try:
+                made[name] = _make(name, [first, *others], out, alone=figure is not None)
+            except UserError as error:
+                if figure:
+                    raise
+                log.warning(str(error))  # the other figures are made
+    return made
+
+
+def compares(name: str) -> bool:
+    """Whether a figure takes several runs. Raises UserError if there is no such figure."""
+    parameters = inspect.signature(figure_function(name)).parameters.values()
+    return any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+
+
+def _make(name: str, runs: Sequence[Run], out: Path | None, alone: bool) -> list[Path]:
+    drawn = figure_function(name)(*runs)
+    writer = runs[0].store.annotate(runs[0].info)
+    paths = [writer.picture(f"figures/{name}{suffix}", drawn) for suffix in (".png", ".svg")]
+    writer.close()
+    if out and alone:
+        save(out, drawn)
+        paths.append(out)
+    elif out:
+        for suffix in (".png", ".svg"):
+            save(target := out / f"{name}{suffix}", drawn)
+            paths.append(target)
+    return paths
