@@ -15,6 +15,7 @@ from aelab.recipe import Autoencodes, Completes, Decodes
 Picture = NDArray[np.uint8]
 TILE = 28  # pixels: smaller images are enlarged by a whole factor to at least this
 GAP = 2  # pixels between images
+LEAST_SIDE = 800  # pixels of the longer side of a picture in a file
 WRITTEN = (
     ".png",
     ".jpg",
@@ -45,11 +46,17 @@ def grid(images: Tensor, columns: int = 8) -> Picture:
     return np.ascontiguousarray(sheet.permute(1, 2, 0).numpy())
 
 
+def enlarged(picture: Picture) -> Picture:
+    """A picture to look at by itself: enlarged by a whole factor, without smoothing, if it has less than LEAST_SIDE pixels."""
+    factor = max(1, -(-LEAST_SIDE // max(picture.shape[:2])))
+    return picture.repeat(factor, 0).repeat(factor, 1)
+
+
 def write(path: Path, picture: Picture) -> None:
-    """Writes a picture to a file; its suffix sets the format. Raises UserError if it cannot be written."""
+    """Writes an enlarged picture to a file; its suffix sets the format. Raises UserError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(picture).save(path)
+        PIL.Image.fromarray(enlarged(picture)).save(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}", code=2) from error
 

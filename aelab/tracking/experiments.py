@@ -11,6 +11,18 @@ from mlflow.tracking import MlflowClient
 from aelab.errors import UserError
 
 DEFAULT_EXPERIMENT = "aelab"
+TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # its page shows trainings
+    "mlflow.note.content": """Trainings of autoencoders and generative models by `aelab`.
+
+- **Metrics.** `train/` and `val/` by epoch, `step/` by optimizer step; `best/` or `last/`: validation of the weights that
+  were kept; `test/`: `aelab eval`.
+- **Pictures.** By epoch, with a slider: the Model metrics of a run. Figures with words: its artifacts under `figures/`, made
+  by `aelab show RUN`.
+- **A run.** Its description says what was trained and how it went. `aelab resume RUN` continues it; `aelab compare RUN RUN`
+  puts it beside others.
+""",
+}
 LONGEST_NAME = 500  # characters that MLflow accepts
 
 
@@ -29,7 +41,7 @@ def experiment_id(client: MlflowClient, name: str | None, database: Path | None,
         folder = folder_name(name)
         location = None if on_server else (root.resolve() / "mlruns" / folder).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=TAGS))
         except MlflowException:  # another process may just have created it
             found = client.get_experiment_by_name(name)
             if found is None:

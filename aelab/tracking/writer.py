@@ -130,7 +130,9 @@ class RunWriter:
         if isinstance(picture, np.ndarray):
             import PIL.Image
 
-            return self._artifact(path, lambda target: PIL.Image.fromarray(picture).save(target))
+            from aelab.figures import enlarged
+
+            return self._artifact(path, lambda target: PIL.Image.fromarray(enlarged(picture)).save(target))
         return self._artifact(path, picture.savefig)
 
     def text(self, path: str, text: str) -> Path:
