@@ -32,10 +32,13 @@ turn to the next.
 --smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016).
 
 G ends in a convolution that draws 4 x 4 pixels at each of its places (pixel
-shuffle, Shi et al. 2016), so neighbouring pixels come from one place; D is a
-perceptron. --net conv has convolutions throughout, in the manner of DCGAN
-(Radford et al. 2016) but with dropout in D instead of batch normalisation: it
-is for colour and larger images, and slower.
+shuffle, Shi et al. 2016), so neighbouring pixels come from one place. D has
+two parts, and its logit is their sum: a perceptron, which knows shapes but
+not what neighbours are, and three convolutions, whose logit is the mean of
+one for each patch of the image (Isola et al. 2017): they see strokes and
+speckle wherever these are. --net conv has convolutions throughout, in the
+manner of DCGAN (Radford et al. 2016) but with dropout in D instead of batch
+normalisation: it is for colour and larger images, and slower.
 
 The code is (z, c), c one of --modes M values, drawn uniformly and written as
 M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
@@ -49,7 +52,7 @@ the logit of D is one of x and y together:
     logit D(x, y) = b + b_y + (w + w_y) . f(x)
 
 with the features f of D's last hidden layer (projection discriminator, Miyato
-& Koyama 2018).
+& Koyama 2018); the logit of patches is added to it.
 
 The model teaches that one can learn to sample without any likelihood, from
 two losses that work against each other, of which neither has to fall. In its
@@ -80,6 +83,17 @@ def log_d(logit: Tensor) -> Tensor:
 def log_1_minus_d(logit: Tensor) -> Tensor:
     """log(1 - D), where D = sigmoid(logit)."""
     return -softplus(logit)
+
+
+def patch_logits(channels: int) -> nn.Module:
+    """Images (B, C, H, W) -> a logit for each patch, (B, 1, H/4, W/4); a patch has 17 x 17 pixels."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 5, stride=2, padding=2),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(16, 1, 3, padding=1),
+    )
 
 
 class GAN(Recipe):
@@ -123,6 +137,7 @@ class GAN(Recipe):
         self.noise, self.smooth, self.lr = noise, smooth, lr
         made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden, dropout)
         self.generator, self.features, size = made
+        self.patches = patch_logits(image[0]) if net == "mlp" else None
         self.head = nn.Linear(size, 1 + classes * conditional)  # w and b, then w_y and b_y of each class
 
     def perceptrons(self, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module, int]:
@@ -178,10 +193,14 @@ class GAN(Recipe):
 
     def discriminate(self, x: Tensor, y: Tensor) -> Tensor:
         """The logit of D(x), or of D(x, y) if conditional, of images x (B, C, H, W) with classes y (B,)."""
-        logits = self.head(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1 + K)
-        if not self.conditional:
-            return logits  # (B, 1)
-        return logits[:, :1] + logits.gather(1, 1 + y[:, None])  # (B, 1)
+        x = x + self.noise * torch.randn_like(x)
+        logits = self.head(self.features(x))  # (B, 1 + K)
+        logit = logits[:, :1]  # (B, 1)
+        if self.conditional:
+            logit = logit + logits.gather(1, 1 + y[:, None])
+        if self.patches:
+            logit = logit + self.patches(x).mean((2, 3))
+        return logit
 
     def codes(self, y: Tensor) -> Tensor:
         """Codes for as many images as there are classes y (B,), of these classes if conditional."""
@@ -226,7 +245,7 @@ class GAN(Recipe):
         }
 
     def phases(self, epochs: int) -> list[Phase]:
-        d = [*self.features.parameters(), *self.head.parameters()]
+        d = [*self.features.parameters(), *self.head.parameters(), *(self.patches.parameters() if self.patches else [])]
         adam_d = Adam(d, self.lr, betas=(0.5, 0.999), fused=True)
         adam_g = Adam(self.generator.parameters(), 2 * self.lr, betas=(0.5, 0.999), fused=True)
         return [Phase("train", epochs, self.training_step, adam_d=adam_d, adam_g=adam_g)]
