@@ -142,5 +142,7 @@ def evaluate(
                 console.note(f"note     {note}")
             for path in done.pictures:
                 console.result(f"picture  {short(path)}")
+            for folder in {files[0].parent for files in done.figures.values()}:
+                console.result(f"figures  {short(folder)}: {', '.join(done.figures)}")
     if json:
         console.data({"runs": answers})

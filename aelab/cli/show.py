@@ -73,6 +73,8 @@ def show(
     made = aelab.show(
         run, figure, beside=beside or [], out=out, device=device, data_dir=data_dir, tracking_uri=tracking_uri
     )
+    if not made:
+        console.note(f"{run} can make none of the figures; see aelab show --list")
     for name, (png, *_) in made.items():
         console.image(png, name)
         console.result(f"figure   {short(out if out and figure else png)}")

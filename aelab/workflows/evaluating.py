@@ -15,6 +15,7 @@ from aelab.recipe import Generates
 from aelab.training import pick_device
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
+from aelab.workflows.showing import show
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,13 +27,14 @@ SAMPLES = 500  # importance samples per image, by default
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a run on the test images, and the paths of the pictures."""
+    """The metrics of a run on the test images, and the paths of the pictures and figures."""
 
     run: Run
     report: Report
     data: str
     images: int  # test images
     pictures: list[Path]
+    figures: dict[str, list[Path]]  # their files by name; none with `plain`
 
     def series(self) -> "pd.Series[float]":
         """The metrics by name."""
@@ -61,9 +63,9 @@ def evaluate(
     `samples` is the number of importance samples per image for a likelihood (default 500, or 0 with `plain`), and `images`
     the number of test images that it is computed for, evenly spaced (default all). `batch_size` is the number of images at
     once; no metric depends on it. `inception_weights` is a file of torchvision's inception_v3, which adds distances in its
-    features. `plain` leaves out what takes long. `options` of the recipe may differ from those of the training, such as the
-    noise level of a denoising autoencoder; this implies `plain`, and the metrics are named test/NAME-VALUE/... . Raises
-    UserError if the data are not those of the training, unless `force` is set.
+    features. `plain` leaves out what takes long, and the figures of the run, which `aelab.show` makes. `options` of the recipe
+    may differ from those of the training, such as the noise level of a denoising autoencoder; this implies `plain`, and the
+    metrics are named test/NAME-VALUE/... . Raises UserError if the data are not those of the training, unless `force` is set.
     """
     extractor = inception(Path(inception_weights), pick_device(device)) if inception_weights else None
     changed = dict(options or {})
@@ -86,7 +88,8 @@ def evaluate(
     pictures = log_report(report, opened)
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
-    return Evaluation(opened, report, data.name, len(data.test), pictures)
+    figures = {} if quick else show(opened)
+    return Evaluation(opened, report, data.name, len(data.test), pictures, figures)
 
 
 def log_report(report: Report, run: Run) -> list[Path]:

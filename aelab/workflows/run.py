@@ -78,10 +78,10 @@ class Run:
 
     @property
     def verbs(self) -> list[str]:
-        """The verbs of the command line that this run supports: eval, and sample and interpolate if its recipe can."""
+        """The verbs of the command line that this run supports: eval and show, and sample and interpolate if its recipe can."""
         generates, autoencodes = isinstance(self.recipe, Generates), isinstance(self.recipe, Autoencodes)
         walks = (generates or autoencodes) and self.recipe.interpolates
-        return ["eval", *["sample"] * generates, *["interpolate"] * walks]
+        return ["eval", *["sample"] * generates, *["interpolate"] * walks, "show"]
 
     @property
     def conditional(self) -> bool:

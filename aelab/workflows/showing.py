@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aelab.errors import UserError, checked
-from aelab.figures import FIGURES, available, figure_function, save
+from aelab.figures import available, figure_function, save
 from aelab.progress_bar import progress_bar
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
@@ -35,8 +35,6 @@ def show(
         load(each, device=device, data_dir=data_dir, tracking_uri=tracking_uri) for each in (run, *beside)
     )
     names = [figure] if figure else available(first)
-    if not names:
-        raise UserError(f"{first.name} can make none of the figures: {', '.join(FIGURES)}.", code=2)
     if others and figure is None:
         raise UserError("name the figure that shows these runs together.", "List them: aelab show --list", code=2)
     if others and not compares(names[0]):
