@@ -88,11 +88,11 @@ def log_1_minus_d(logit: Tensor) -> Tensor:
 def patch_logits(channels: int) -> nn.Module:
     """Images (B, C, H, W) -> a logit for each patch, (B, 1, H/4, W/4); a patch has 17 x 17 pixels."""
     return nn.Sequential(
-        nn.Conv2d(channels, 8, 5, stride=2, padding=2),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(8, 16, 3, stride=2, padding=1),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(16, 1, 3, padding=1),
+        nn.Conv2d(32, 1, 3, padding=1),
     )
 
 
