@@ -17,6 +17,16 @@ slowly, as early predictions are often wrong. That ramp is left out: the
 second phase stands for weight 0, and the third has weight 1 from its first
 step.
 
+--variational replaces both nets: f is the encoder of a convolutional VAE,
+
+    1. pretrain, no labels:   q(z|x) = N(mu, sigma^2), (mu, log sigma^2) = f(x)
+                              L = - ELBO   (see `vae`)
+    2. and 3.:                the classifier sees z ~ q(z|x), not f(x + noise)
+
+With --freeze 2 f stays as it was pretrained, and only a small net learns
+from the labels: model M1 of Kingma et al. 2014, but for their classifier, a
+support vector machine.
+
 --no-pretrain is the classifier from scratch, all else equal, to compare with;
 --freeze L keeps the lower L layers of f as they were pretrained. Hidden
 layers have batch normalisation and a ReLU; evaluation is without noise.
@@ -36,7 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
-from aelab.networks import mlp_blocks
+from aelab.networks import mlp, mlp_blocks, pyramid
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
 
@@ -67,32 +77,56 @@ class Pretrained(Recipe):
         ] = 0,
         freeze: Annotated[int, Ge(0), "Number of lower layers of f that stay as they were pretrained."] = 0,
         noise: Annotated[float, Ge(0), "Standard deviation of the Gaussian noise on the images while it trains."] = 0.3,
+        variational: Annotated[
+            bool, "Pretrain a convolutional VAE instead, and classify codes that are drawn from q(z|x)."
+        ] = False,
         lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
     ) -> None:
         super().__init__()
-        if freeze > len(hidden) + 1:
-            raise ValueError(f"--freeze {freeze}: the encoder has {len(hidden) + 1} layers")
         self.pretrain, self.finetune, self.pseudo_label = pretrain, finetune, pseudo_label
-        self.labels, self.freeze, self.noise, self.lr = labels, freeze, noise, lr
-        widths = [math.prod(image), *hidden, latent_dim]
-        self.encoder = nn.Sequential(
-            nn.Flatten(),
-            *mlp_blocks(*widths, activation=nn.ReLU),
-        )
-        self.decoder = nn.Sequential(
+        self.labels, self.freeze, self.noise, self.variational, self.lr = labels, freeze, noise, variational, lr
+        if variational:
+            layers, decoder = self.convolutions(image, latent_dim)
+            head: nn.Module = nn.Sequential(*mlp(latent_dim, 200, classes, activation=nn.ReLU))
+        else:
+            layers, decoder = self.perceptrons(image, [math.prod(image), *hidden, latent_dim])
+            head = nn.Linear(latent_dim, classes)
+        if freeze > len(layers):
+            raise ValueError(f"--freeze {freeze}: the encoder has {len(layers)} layers")
+        self.encoder = nn.Sequential(nn.Identity() if variational else nn.Flatten(), *layers)  # [k] is layer k
+        self.decoder, self.head = decoder, head
+
+    def perceptrons(self, image: ImageShape, widths: list[int]) -> tuple[list[nn.Module], nn.Module]:
+        """The layers of f, (B, C H W) -> (B, D), and g."""
+        encoder = mlp_blocks(*widths, activation=nn.ReLU)
+        decoder = nn.Sequential(
             *mlp_blocks(*reversed(widths[1:]), activation=nn.ReLU),
             nn.Linear(widths[1], widths[0]),
             nn.Sigmoid(),
             nn.Unflatten(1, image),
         )
-        self.head = nn.Linear(latent_dim, classes)
+        return encoder, decoder
+
+    def convolutions(self, image: ImageShape, latent_dim: int) -> tuple[list[nn.Module], nn.Module]:
+        """f, (B, C, H, W) -> (B, 2 D), as its convolutions and its dense layers, and g, before its sigmoid: those of `vae`."""
+        down, up, top = pyramid(image, 16, after=lambda c: [nn.SiLU()], before=lambda c: [nn.SiLU()])
+        dense = mlp(math.prod(top), 400, 400, 2 * latent_dim, activation=nn.SiLU)
+        encoder: list[nn.Module] = [nn.Sequential(*down), nn.Sequential(nn.Flatten(), *dense)]
+        decoder = mlp(latent_dim, 400, 400, math.prod(top), activation=nn.SiLU)
+        return encoder, nn.Sequential(*decoder, nn.Unflatten(1, top), *up)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:
-        return F.cross_entropy(self.classify(self.corrupt(x)), y), {}
+        return F.cross_entropy(self.head(self.code(x)), y), {}
 
     def pretraining_step(self, x: Tensor, y: Tensor, adam: Optimizer) -> Metrics:
         """One step of the first phase. The decoder is of no use afterwards: the second phase changes the codes."""
-        loss = F.mse_loss(self.decoder(self.encode(self.corrupt(x))), x)
+        if self.variational:
+            mu, log_var = self.encoder(x).chunk(2, 1)  # (B, D), (B, D)
+            z = mu + torch.exp(log_var / 2) * torch.randn_like(mu)
+            nll = F.binary_cross_entropy_with_logits(self.decoder(z), torch.bernoulli(x), reduction="sum") / len(x)
+            loss = nll + (mu**2 + log_var.exp() - 1 - log_var).sum() / 2 / len(x)
+        else:
+            loss = F.mse_loss(self.decoder(self.code(x)), x)
         descend(loss, adam)
         return {"loss": loss}
 
@@ -120,11 +154,18 @@ class Pretrained(Recipe):
             Phase("pseudo-label", pseudo, self.pseudo_label_step, labels=some, unlabelled=True, adam=third),
         ]
 
-    def corrupt(self, x: Tensor) -> Tensor:
-        return x + self.noise * torch.randn_like(x) if self.training else x  # (B, C, H, W)
+    def code(self, x: Tensor) -> Tensor:
+        """What the decoder and the classifier see, (B, D): while it trains, f(x + noise) or z ~ q(z|x)."""
+        if not self.training:
+            return self.encode(x)
+        if not self.variational:
+            return self.encoder(x + self.noise * torch.randn_like(x))
+        mu, log_var = self.encoder(x).chunk(2, 1)  # (B, D), (B, D)
+        return mu + torch.exp(log_var / 2) * torch.randn_like(mu)
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x)  # (B, D)
+        code = self.encoder(x)
+        return code.chunk(2, 1)[0] if self.variational else code  # (B, D), mu of a VAE
 
     def classify(self, x: Tensor) -> Tensor:
         return self.head(self.encode(x))  # (B, K), logits
