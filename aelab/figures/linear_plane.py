@@ -98,14 +98,15 @@ def plane_figure(
     aligned: Aligned, labels: NDArray[np.int64], classes: Sequence[str], angles: Sequence[float] | Array, what: str
 ) -> "Figure":
     """Aligned points by class (N,), -1 for none, with the principal angles (D,) in degrees between the two planes."""
-    figure = new_figure(height=5.6)
+    wide, high = np.ptp(aligned.onto[:, :2], axis=0)
+    figure = new_figure(height=1.6 + 4.4 * min(1.5, max(0.4, high / wide)))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, points, name in ((left, aligned.points, "linear autoencoder, aligned"), (right, aligned.onto, "PCA")):
         for label in np.unique(labels):
             chosen = points[labels == label]
             colour = CLASS_COLOURS[label % len(CLASS_COLOURS)] if label >= 0 else "0.4"
             named = visible(classes[label]) if 0 <= label < len(classes) else None
-            axes.scatter(chosen[:, 0], chosen[:, 1], s=9, color=colour, linewidths=0, alpha=0.8, label=named)
+            axes.scatter(chosen[:, 0], chosen[:, 1], s=14, color=colour, linewidths=0, alpha=0.8, label=named)
         axes.set_title(name, fontsize=11)
         axes.set_aspect("equal")
         axes.set_xlabel("first direction", fontsize=10)
@@ -120,7 +121,7 @@ def plane_figure(
         visible_lines(
             f"{what}: {len(labels):,} test images in its plane and in PCA's\n"
             f"principal angles between the planes: {between}\n"
-            f"aligned by a rotation or reflection and one scale, {aligned.scale:.3f}; {aligned.left:.2%} of the variance is left"
+            f"aligned by a rotation or reflection and one scale, {aligned.scale:.3f}; {100 * aligned.left:.2g} % of the variance is left"
         ),
         fontsize=12,
     )
@@ -140,9 +141,10 @@ class Toy:
 def toy(seed: int = 0, n: int = 300, steps: int = 400) -> Toy:
     """A linear autoencoder from 3-D to 2-D, trained by gradient descent on n points near a plane, and the PCA of the points."""
     draw = torch.Generator().manual_seed(seed)
-    normal = torch.randn(n, 3, generator=draw) * torch.tensor([1.5, 0.8, 0.15])  # in the plane, in the plane, off it
+    flat = 2 * torch.rand(n, 2, generator=draw) - 1
+    near = torch.cat([flat * torch.tensor([2.0, 1.2]), 0.15 * torch.randn(n, 1, generator=draw)], 1)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=draw))[0]
-    x = normal @ turn.T
+    x = near @ turn.T
     x = x - x.mean(0)  # (N, 3)
     w = (0.3 * torch.randn(2, 3, generator=draw)).requires_grad_()
     v = (0.3 * torch.randn(3, 2, generator=draw)).requires_grad_()
@@ -172,20 +174,18 @@ def toy_figure(found: Toy) -> "Figure":
     shade = scores[:, 0]  # a point has the same colour everywhere
     look: dict[str, Any] = {"c": shade, "cmap": "viridis", "s": 14}
     space.scatter(*found.points.T, depthshade=False, **look)
-    reach = 1.1 * np.abs(scores).max(0)  # (2,), half the sides of the sheets
-    corners = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * reach @ found.components.T  # (4, 3)
-    for name, plane, colour in (("PCA", found.components, COLOURS[0]), ("autoencoder", found.v, COLOURS[1])):
-        basis = np.linalg.qr(plane)[0]
-        sheet = (corners @ basis @ basis.T).T.reshape(3, 2, 2)  # the same corners, projected onto each plane
-        space.plot_surface(*sheet, color=colour, edgecolor=colour, alpha=0.3, linewidth=2, label=name)
-    space.set(xlabel="x₁", ylabel="x₂", zlabel="x₃")
-    space.set_aspect("equal")
-    normal = np.cross(*found.components.T)
-    along = 0.45 * normal + found.components[:, 0] * 0.6 + found.components[:, 1] * 0.7
-    along *= math.copysign(1, along[2])
+    steps = np.linspace(-1.1, 1.1, 7)
+    across = np.stack(np.meshgrid(*np.outer(np.abs(scores).max(0), steps)), -1) @ found.components.T  # (7, 7, 3)
+    basis = np.linalg.qr(found.v)[0]
+    sheet = across @ basis @ basis.T  # the same points, projected onto the plane of the autoencoder
+    space.plot_surface(*np.moveaxis(sheet, 2, 0), color=COLOURS[1], alpha=0.3, shade=False, label="autoencoder")
+    space.plot_wireframe(*np.moveaxis(across, 2, 0), color=COLOURS[0], linewidth=1, label="PCA")
+    limits = (-np.abs(across).max(), np.abs(across).max())
+    space.set(xlabel="x₁", ylabel="x₂", zlabel="x₃", xlim=limits, ylim=limits, zlim=limits)
+    space.set_box_aspect((1, 1, 1), zoom=1.15)
+    x, y, z = np.cross(*found.components.T) + found.components.sum(1) / 2  # from where both directions are seen
     space.view_init(
-        elev=math.degrees(math.asin(along[2] / np.linalg.norm(along))),
-        azim=math.degrees(math.atan2(along[1], along[0])),
+        elev=math.degrees(math.atan2(abs(z), math.hypot(x, y))), azim=math.degrees(math.atan2(y, x)) + 180 * (z < 0)
     )
     space.legend(loc="upper left", fontsize=10)
     for row, (name, codes) in enumerate((("autoencoder: z = W x", found.codes), ("PCA", scores))):

@@ -152,35 +152,28 @@ def first_layer_filters(*runs: TrainedRun) -> "Figure":
     return filters_figure(filters, f"{runs[0].config.data}: filters of the first layer")
 
 
-def neighbour_correlation(filters: Tensor) -> float:
-    """How smooth filters (N, C, H, W) are: the correlation of weights that are neighbours; 0 of white noise, below 1.
-
-    It is the sum of the products of all neighbours, right and below, over that of the squares, each in the mean over a pair.
-    """
-    w = filters.double()
-    right, below = (w[..., :, 1:] * w[..., :, :-1]).mean(), (w[..., 1:, :] * w[..., :-1, :]).mean()
-    return float((right + below) / 2 / w.square().mean())
+def strongest(filters: Tensor, n: int) -> Tensor:
+    """The n filters of (N, C, H, W) with the largest norm, the largest first: those that the training changed most."""
+    return filters[filters.flatten(1).norm(dim=1).argsort(descending=True)[:n]]
 
 
 @plain
 def filters_figure(filters: Mapping[str, Tensor], title: str) -> "Figure":
-    """The first filters (N, C, H, W) of each run as a sheet under its label, with how smooth all of them are."""
+    """The strongest filters (N, C, H, W) of each run as a sheet under its label."""
     columns = min(4, len(filters))
     rows = -(-len(filters) // columns)
     wide = 12 if columns == 1 else 6
-    side = WIDTH / columns
-    height = side * FILTERS / wide**2 + 0.75
-    figure = new_figure(WIDTH, rows * height + TITLE_HEIGHT + 0.25)
+    height = WIDTH / columns * FILTERS / wide**2 + 0.4
+    figure = new_figure(WIDTH, rows * height + TITLE_HEIGHT)
     all_axes = figure.subplots(rows, columns, squeeze=False).flat
     for axes, found in itertools.zip_longest(all_axes, filters.items()):
         axes.set_axis_off()
         if found:
-            label, weights = found
-            axes.imshow(filter_grid(weights[:FILTERS], wide), interpolation="nearest")
-            axes.set_title(visible_lines(f"{label}\nsmoothness {neighbour_correlation(weights):.2f}"), fontsize=10)
+            axes.imshow(filter_grid(strongest(found[1], FILTERS), wide), interpolation="nearest")
+            axes.set_title(visible_lines(found[0]), fontsize=10)
     figure.suptitle(
         visible_lines(
-            f"{title}, the first {FILTERS} of each\nsmoothness: correlation of neighbouring weights, of all filters"
+            f"{title}, the {FILTERS} with the largest norm of each\n0 is grey; each filter has its own scale"
         ),
         fontsize=12,
     )
