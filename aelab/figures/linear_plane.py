@@ -1,6 +1,5 @@
 """A linear autoencoder finds the plane of PCA: with a trained run, and with a toy of three dimensions."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+STEPS = 400  # of gradient descent, of the toy
 POINTS = 2000  # of the test images at most
 AFFINE = 1e-4  # the largest error of a decoder that counts as V z + b, as a share of what V z contributes
 
@@ -121,7 +121,8 @@ def plane_figure(
         visible_lines(
             f"{what}: {len(labels):,} test images in its plane and in PCA's\n"
             f"principal angles between the planes: {between}\n"
-            f"aligned by a rotation or reflection and one scale, {aligned.scale:.3f}; {100 * aligned.left:.2g} % of the variance is left"
+            f"aligned by a rotation or reflection and one scale, {aligned.scale:.3f}; "
+            f"{100 * aligned.left:.2g} % of the variance is left"
         ),
         fontsize=12,
     )
@@ -138,18 +139,18 @@ class Toy:
     components: Array  # (3, 2), of PCA
 
 
-def toy(seed: int = 0, n: int = 300, steps: int = 400) -> Toy:
-    """A linear autoencoder from 3-D to 2-D, trained by gradient descent on n points near a plane, and the PCA of the points."""
+def toy(seed: int = 0, n: int = 300) -> Toy:
+    """A linear autoencoder from 3-D to 2-D, trained on n points near a plane, and the PCA of the points."""
     draw = torch.Generator().manual_seed(seed)
     flat = 2 * torch.rand(n, 2, generator=draw) - 1
     near = torch.cat([flat * torch.tensor([2.0, 1.2]), 0.15 * torch.randn(n, 1, generator=draw)], 1)
-    turn = torch.linalg.qr(torch.randn(3, 3, generator=draw))[0]
-    x = near @ turn.T
+    tilted = torch.linalg.qr(torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.6, 0.4, 1]]))[0]  # two directions and the normal
+    x = near @ tilted.T
     x = x - x.mean(0)  # (N, 3)
     w = (0.3 * torch.randn(2, 3, generator=draw)).requires_grad_()
     v = (0.3 * torch.randn(3, 2, generator=draw)).requires_grad_()
     descent = torch.optim.SGD([w, v], lr=0.05)
-    for _ in range(steps):
+    for _ in range(STEPS):
         loss = (x - x @ w.T @ v.T).square().sum(1).mean()  # z = W x, x^ = V z
         descent.zero_grad()
         loss.backward()
@@ -168,7 +169,7 @@ def toy_plane(seed: int = 0) -> "Figure":
 def toy_figure(found: Toy) -> "Figure":
     """The points in space with both planes, and beside them the codes of the autoencoder and of PCA."""
     figure = new_figure(height=5.2)
-    grid = figure.add_gridspec(2, 2, width_ratios=(2, 1))
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.6, 1))
     space: Any = figure.add_subplot(grid[:, 0], projection="3d")
     scores = found.points @ found.components  # (N, 2)
     shade = scores[:, 0]  # a point has the same colour everywhere
@@ -180,13 +181,10 @@ def toy_figure(found: Toy) -> "Figure":
     sheet = across @ basis @ basis.T  # the same points, projected onto the plane of the autoencoder
     space.plot_surface(*np.moveaxis(sheet, 2, 0), color=COLOURS[1], alpha=0.3, shade=False, label="autoencoder")
     space.plot_wireframe(*np.moveaxis(across, 2, 0), color=COLOURS[0], linewidth=1, label="PCA")
-    limits = (-np.abs(across).max(), np.abs(across).max())
-    space.set(xlabel="x₁", ylabel="x₂", zlabel="x₃", xlim=limits, ylim=limits, zlim=limits)
-    space.set_box_aspect((1, 1, 1), zoom=1.15)
-    x, y, z = np.cross(*found.components.T) + found.components.sum(1) / 2  # from where both directions are seen
-    space.view_init(
-        elev=math.degrees(math.atan2(abs(z), math.hypot(x, y))), azim=math.degrees(math.atan2(y, x)) + 180 * (z < 0)
-    )
+    space.set(xlabel="x₁", ylabel="x₂", zlabel="x₃")
+    space.set_box_aspect(np.ptp(across, (0, 1)), zoom=1.1)  # one scale for all axes
+    space.view_init(elev=25, azim=-70)
+    space.locator_params(nbins=5)
     space.legend(loc="upper left", fontsize=10)
     for row, (name, codes) in enumerate((("autoencoder: z = W x", found.codes), ("PCA", scores))):
         axes = figure.add_subplot(grid[row, 1])
@@ -197,7 +195,8 @@ def toy_figure(found: Toy) -> "Figure":
         axes.grid(alpha=0.3)
     angles = principal_angles(found.v, found.components)
     figure.suptitle(
-        f"{len(found.points)} points near a plane in 3-D, a linear autoencoder with a code of 2, and PCA\n"
+        f"{len(found.points)} points near a plane in 3-D: PCA, and a linear autoencoder with a code of 2 "
+        f"after {STEPS} steps of gradient descent\n"
         f"principal angles between the planes: {angles[0]:.2f}° and {angles[1]:.2f}°; the axes in the plane are free",
         fontsize=12,
     )

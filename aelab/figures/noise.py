@@ -74,7 +74,7 @@ def psnr_by_noise(*runs: TrainedRun) -> "Figure":
         kind: psnr_lines([(label, run) for label, run in zip(labels, runs, strict=True) if _kind(run) == kind])
         for kind in dict.fromkeys(map(_kind, runs))
     }
-    return psnr_figure(panels, f"{runs[0].config.data}, test images: denoising by strength of the noise")
+    return psnr_figure(panels, f"{described(*runs)}: test images denoised, by strength of the noise")
 
 
 def _kind(run: TrainedRun) -> str:
@@ -129,7 +129,7 @@ def psnr_figure(panels: Mapping[str, Mapping[str, Points]], title: str) -> "Figu
     for axes, (kind, lines) in zip(all_axes, panels.items(), strict=True):
         for line, points in lines.items():
             if line in (LINEAR, NOISY):
-                draw_line(axes, points, line, *(("black", "k--") if line == LINEAR else ("0.5", ":")))
+                draw_line(axes, points, line, *(("black", "--") if line == LINEAR else ("0.5", ":")))
                 continue
             k = models.index(line)
             draw_line(axes, points, line, COLOURS[k % len(COLOURS)], f"{MARKERS[k % len(MARKERS)]}-")
@@ -149,7 +149,7 @@ def first_layer_filters(*runs: TrainedRun) -> "Figure":
     need_one_data_set(runs, "first-layer-filters")
     ordered = sorted(runs, key=lambda run: (_kind(run), float(run.info.params.get("level", 0))))
     filters = {f"{run.name:.24}\n{noise_of(run)}": run.recipe.filters().detach().cpu() for run in ordered}  # type: ignore[operator]
-    return filters_figure(filters, f"{runs[0].config.data}: filters of the first layer")
+    return filters_figure(filters, f"{described(*runs)}: filters of the first layer")
 
 
 def strongest(filters: Tensor, n: int) -> Tensor:

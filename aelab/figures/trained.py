@@ -106,10 +106,12 @@ def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
         raise UserError(f"'{figure}' compares runs on the same images: these were trained on different data.", code=2)
 
 
-def described(run: TrainedRun) -> str:
-    """A run in a title: recipe, data, size of the code."""
-    size = run.info.params.get("latent_dim")
-    return f"{run.info.recipe} on {run.config.data}" + (f", code of {size}" if size else "")
+def described(*runs: TrainedRun) -> str:
+    """Runs in a title: recipe, data, size of the code; the data alone if the runs differ in the others."""
+    size = runs[0].info.params.get("latent_dim")
+    if len({(run.info.recipe, run.info.params.get("latent_dim")) for run in runs}) > 1:
+        return str(runs[0].config.data)
+    return f"{runs[0].info.recipe} on {runs[0].config.data}" + (f", code of {size}" if size else "")
 
 
 def options_apart(runs: Sequence[TrainedRun], *varied: str) -> list[str]:
