@@ -66,7 +66,7 @@ def error_figure(lines: Mapping[str, Points], pca: Mapping[int, float], where: s
     """Squared errors by code size, {label: {size: errors of its runs}}, and those of PCA, {size: error}."""
     figure = new_figure()
     axes = figure.subplots()
-    draw_line(axes, {size: [error] for size, error in pca.items()}, "PCA", "black", "--")
+    draw_line(axes, {size: [error] for size, error in pca.items()}, "PCA", "black", ".--")
     for (label, points), colour, marker in zip(
         lines.items(), itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False
     ):

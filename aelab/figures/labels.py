@@ -8,13 +8,12 @@ from aelab.errors import visible
 from aelab.figures.bands import MARKERS, Points, draw_line, repetitions, ticks_at
 from aelab.figures.style import COLOURS, new_figure, plain
 from aelab.figures.tiles import visible_lines
-from aelab.figures.trained import TrainedRun, need, need_one_data_set, options_apart
+from aelab.figures.trained import TrainedRun, described, need, need_one_data_set, options_apart
 from aelab.recipe import Classifies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ARMS = ("pretrained", "from scratch")
 Draws = dict[str, float]  # the seed that drew the labels -> the error
 
 
@@ -32,32 +31,40 @@ def error_by_labels(*runs: TrainedRun) -> "Figure":
     """
     need_one_data_set(runs, "error-by-labels")
     metric = "test/error" if all("test/error" in run.info.metrics for run in runs) else "val/error"
-    found: defaultdict[str, dict[tuple[str, int], Draws]] = defaultdict(dict)
-    labels = options_apart(runs, "labels", "pretrain", "start")
+    found: defaultdict[str, defaultdict[str, defaultdict[int, Draws]]]
+    found = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    labels = options_apart(runs, "labels", "pretrain", "start", "epochs")
     for run, options in zip(runs, labels, strict=True):
         params = run.info.params
-        arm = ARMS[0] if params["pretrain"] == "True" or "start" in params else ARMS[1]
         number = int(params["labels"]) or int(params["images_train"])  # 0 means all
-        found[options].setdefault((arm, number), {})[params["seed"]] = run.info.metrics[metric]
+        found[options][_arm(params)][number][params["seed"]] = run.info.metrics[metric]
     lines: dict[str, Points] = {}
-    for options, errors in found.items():
+    for options, arms in found.items():
         other = options.partition(", ")[2]
-        for arm, points in paired(errors).items():
+        for arm, points in paired(arms).items():
             lines[f"{arm}, {other}" if other else arm] = points
     split = "test" if metric == "test/error" else "validation"
-    return labels_figure(lines, f"{runs[0].config.data}, {split} images: error of a classifier by number of labels")
+    return labels_figure(lines, f"{described(*runs)}: error on {split} images by number of labels")
 
 
-def paired(errors: Mapping[tuple[str, int], Draws]) -> dict[str, dict[float, list[float]]]:
+def _arm(params: Mapping[str, str]) -> str:
+    """How a classifier began. Without pretraining the option `epochs` has no effect."""
+    if "start" in params:
+        return "pretrained, weights of another run"
+    return f"pretrained for {params['epochs']} epochs" if params["pretrain"] == "True" else "from scratch"
+
+
+def paired(arms: Mapping[str, Mapping[int, Draws]]) -> dict[str, dict[float, list[float]]]:
     """The errors of each arm by number of labels, {arm: {labels: errors}}.
 
-    Where both arms have runs with the same labels, of one seed, only such pairs count.
+    Where all arms have runs with the same labels, drawn by one seed, only such runs count.
     """
     lines: dict[str, dict[float, list[float]]] = {}
-    for arm, other in (ARMS, ARMS[::-1]):
-        for (_, number), draws in sorted(item for item in errors.items() if item[0][0] == arm):
-            both = draws.keys() & errors.get((other, number), {}).keys()
-            lines.setdefault(arm, {})[number] = [error for seed, error in draws.items() if seed in both or not both]
+    for arm, numbers in sorted(arms.items(), reverse=True):  # pretrained, then from scratch
+        lines[arm] = {}
+        for number, draws in numbers.items():
+            common = set.intersection(*(set(other[number]) for other in arms.values() if number in other))
+            lines[arm][number] = [error for seed, error in draws.items() if seed in common or not common]
     return lines
 
 

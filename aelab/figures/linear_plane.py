@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-STEPS = 400  # of gradient descent, of the toy
+STEPS, RATE = 400, 0.05  # of the toy's gradient descent
 POINTS = 2000  # of the test images at most
 AFFINE = 1e-4  # the largest error of a decoder that counts as V z + b, as a share of what V z contributes
 
@@ -149,12 +149,12 @@ def toy(seed: int = 0, n: int = 300) -> Toy:
     x = x - x.mean(0)  # (N, 3)
     w = (0.3 * torch.randn(2, 3, generator=draw)).requires_grad_()
     v = (0.3 * torch.randn(3, 2, generator=draw)).requires_grad_()
-    descent = torch.optim.SGD([w, v], lr=0.05)
     for _ in range(STEPS):
         loss = (x - x @ w.T @ v.T).square().sum(1).mean()  # z = W x, x^ = V z
-        descent.zero_grad()
-        loss.backward()
-        descent.step()
+        w_grad, v_grad = torch.autograd.grad(loss, (w, v))
+        with torch.no_grad():
+            w -= RATE * w_grad
+            v -= RATE * v_grad
     components = torch.linalg.svd(x.double(), full_matrices=False).Vh[:2].T
     codes = (x @ w.T).detach().double()
     return Toy(x.double().numpy(), v.detach().double().numpy(), codes.numpy(), components.numpy())

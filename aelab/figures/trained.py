@@ -21,6 +21,7 @@ HAS = {  # a protocol of `aelab.recipe` -> what a recipe without it lacks
     "Encodes": "encoder",
     "Decodes": "decoder",
     "Autoencodes": "reconstructions",
+    "Classifies": "classes to predict",
     "Denoises": "noise to remove",
     "HasPosterior": "posterior q(z|x)",
     "HasFilters": "filters",
