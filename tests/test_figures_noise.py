@@ -60,9 +60,7 @@ def test_rows_are_the_noisy_image_what_became_of_it_and_the_clean_one():
         assert np.allclose(denoised[k].images[0].get_array(), (x[k] + 0.1) / 2)
         mse = float(((x[k] + 0.1) / 2 - x[k]).square().mean())
         assert denoised[k].get_xlabel() == f"{-10 * np.log10(mse):.1f} dB"
-    assert figure.get_suptitle().startswith(
-        "denoising on noise, code of 16: Gaussian noise, \N{GREEK SMALL LETTER SIGMA} = 0.5\n"
-    )
+    assert figure.get_suptitle().startswith("denoising on noise, code of 16: Gaussian noise, σ = 0.5\n")
 
 
 def test_the_psnr_of_an_image_is_that_of_the_pixels_that_are_seen():
@@ -115,8 +113,8 @@ def test_filters_come_from_no_noise_to_strong_noise_the_strongest_of_each_first(
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in shown] == [
         "run-0\nno noise",
-        "run-0.5\nGaussian noise, \N{GREEK SMALL LETTER SIGMA} = 0.5",
-        "run-1\nGaussian noise, \N{GREEK SMALL LETTER SIGMA} = 1.0",
+        "run-0.5\nGaussian noise, σ = 0.5",
+        "run-1\nGaussian noise, σ = 1.0",
     ]
     for axes, each in zip(shown, (runs[1], runs[2], runs[0]), strict=True):
         picture = filter_grid(strongest(each.recipe.kernels, FILTERS), 6)

@@ -43,7 +43,7 @@ def noise_of(run: TrainedRun) -> str:
         return "its own noise"
     if float(level) == 0:
         return "no noise"
-    return {"gaussian": f"Gaussian noise, σ = {level}"}.get(kind, f"{kind} of {float(level):.0%}")  # noqa: RUF001
+    return {"gaussian": f"Gaussian noise, σ = {level}"}.get(kind, f"{kind} of {float(level):.0%}")
 
 
 @need(Denoises)
