@@ -64,7 +64,7 @@ class Denoising(Recipe):
         super().__init__()
         if noise != "gaussian" and level >= 1:
             raise ValueError(f"--level {level:g} of {noise} leaves no pixel; it must be below 1")
-        self.noise, self.level, self.lr = noise, level, lr
+        self.image, self.noise, self.level, self.lr = image, noise, level, lr
         widths = [math.prod(image), *hidden, latent_dim]
         self.encoder = nn.Sequential(
             nn.Flatten(),
@@ -93,3 +93,7 @@ class Denoising(Recipe):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.decoder(z)  # (B, C, H, W)
+
+    def filters(self) -> Tensor:
+        first = next(self.encoder.parameters())  # the weights of the first layer, (N, C H W)
+        return first.unflatten(1, self.image)  # (N, C, H, W)

@@ -8,6 +8,7 @@ Nothing here depends on the store or a terminal.
 """
 
 from aelab.figures.catalog import FIGURES, available, figure_function, summary
+from aelab.figures.code_size import error_by_code_size
 from aelab.figures.grids import (
     PATHS,
     WRITTEN,
@@ -22,6 +23,9 @@ from aelab.figures.grids import (
     walks,
     write,
 )
+from aelab.figures.labels import error_by_labels
+from aelab.figures.linear_plane import pca_plane, toy_plane
+from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import DRAWN, encoded, save
@@ -38,20 +42,27 @@ __all__ = [
     "contact_sheet",
     "curve",
     "curves",
+    "denoising",
     "descending",
     "encoded",
     "enlarged",
+    "error_by_code_size",
+    "error_by_labels",
     "figure_function",
     "filter_grid",
+    "first_layer_filters",
     "grid",
     "linear",
     "pairs",
+    "pca_plane",
     "picture_figure",
+    "psnr_by_noise",
     "reconstruction_grid",
     "reconstructions",
     "samples",
     "save",
     "summary",
+    "toy_plane",
     "walks",
     "write",
 ]

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aelab.errors import UserError, did_you_mean, similar
+from aelab.figures.code_size import error_by_code_size
+from aelab.figures.labels import error_by_labels
+from aelab.figures.linear_plane import pca_plane
+from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.trained import TrainedRun, figure_name, lacking
 
@@ -13,7 +17,11 @@ if TYPE_CHECKING:
 Draw = Callable[..., "Figure"]  # of one run or more
 
 FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a docstring says what is seen
-    figure_name(draw): draw for draw in (reconstructions, samples)
+    figure_name(draw): draw
+    for draw in (
+        *(reconstructions, error_by_code_size, pca_plane, error_by_labels, samples),
+        *(denoising, psnr_by_noise, first_layer_filters),
+    )
 }
 
 

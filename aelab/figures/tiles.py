@@ -18,6 +18,11 @@ LABEL_WIDTH = 1.6  # inches for the labels of rows
 TITLE_HEIGHT, TEXT_HEIGHT = 0.55, 0.22  # inches of a title, and of a line of text below images
 
 
+def visible_lines(text: str) -> str:
+    """A text of several lines, each safe to show."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def draw_image(axes: "Axes", image: Tensor) -> None:
     """Shows an image (C, H, W) in [0, 1] without smoothing, framed, without ticks."""
     pixels = image.detach().float().cpu().clamp(0, 1).permute(1, 2, 0)  # (H, W, C)
@@ -46,7 +51,7 @@ def rows_of_images(
     heights = [height + TEXT_HEIGHT * (label in texts) for label in rows]
     lines = title.count("\n") + 1
     figure = new_figure(WIDTH, sum(heights) + TITLE_HEIGHT * (lines + 1) / 2)
-    figure.suptitle(visible(title), fontsize=12)
+    figure.suptitle(visible_lines(title), fontsize=12)
     axes = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (label, images) in zip(axes, rows.items(), strict=True):
         for k, cell in enumerate(row):
@@ -55,8 +60,8 @@ def rows_of_images(
                 continue
             draw_image(cell, images[k])
             if label in texts:
-                cell.set_xlabel(visible(texts[label][k]), fontsize=max(6, min(11, 11 * side)), labelpad=2)
-        row[0].set_ylabel(visible(label), rotation=0, ha="right", va="center", fontsize=10)
+                cell.set_xlabel(visible_lines(texts[label][k]), fontsize=max(6, min(11, 11 * side)), labelpad=2)
+        row[0].set_ylabel(visible_lines(label), rotation=0, ha="right", va="center", fontsize=10)
     return figure
 
 
@@ -75,7 +80,7 @@ def sheet_of_images(images: Tensor, title: str, columns: int | None = None, labe
     figure = new_figure(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT)
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest", aspect="equal")
-    axes.set_title(visible(title), fontsize=12)
+    axes.set_title(visible_lines(title), fontsize=12)
     axes.set_xticks([])
     axes.set_yticks([(height + gap) * k + height / 2 for k in range(len(labels))], list(map(visible, labels)))
     axes.tick_params(length=0)

@@ -21,6 +21,7 @@ HAS = {  # a protocol of `aelab.recipe` -> what a recipe without it lacks
     "Encodes": "encoder",
     "Decodes": "decoder",
     "Autoencodes": "reconstructions",
+    "Classifies": "classes to predict",
     "Denoises": "noise to remove",
     "HasPosterior": "posterior q(z|x)",
     "HasFilters": "filters",
@@ -51,12 +52,17 @@ class TrainedRun(Protocol):
     def sample(self, n: int | None = None, *, label: str | int | None = None, seed: int = 0) -> Tensor: ...
     def curve(self, metric: str) -> "pd.Series[float]": ...
     def verdicts(self, images: Tensor) -> Tensor: ...
+    def corrupt(self, images: Tensor, *, seed: int = 0) -> Tensor: ...
+    def pca(self, dimension: int) -> tuple[Tensor, Tensor]: ...
 
 
-def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
+def need(
+    *protocols: type, metrics: tuple[str, ...] = (), unless: Callable[[TrainedRun], str] = lambda _: ""
+) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
     """Marks a function of runs as the figure of its name, and checks first what its runs have.
 
-    A UserError is raised if the recipe of a run lacks one of the `protocols`, or the run one of the `metrics`.
+    A UserError is raised if the recipe of a run lacks one of the `protocols`, the run one of the `metrics`, or if `unless`
+    gives another reason.
     """
 
     def decorate(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
@@ -67,7 +73,7 @@ def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable
                     raise UserError(f"{run.name} has no figure '{figure_name(inner)}': {reason}.", code=2)  # type: ignore[attr-defined]
             return draw(*runs, **options)
 
-        inner.needs = protocols, metrics  # type: ignore[attr-defined]
+        inner.needs = protocols, metrics, unless  # type: ignore[attr-defined]
         return inner
 
     return decorate
@@ -80,14 +86,19 @@ def figure_name(draw: "Callable[..., Figure]") -> str:
 
 def lacking(draw: "Callable[..., Figure]", run: TrainedRun) -> str:
     """Why a figure cannot be made of a run; an empty text if it can."""
-    protocols, metrics = draw.needs  # type: ignore[attr-defined]
+    protocols, metrics, unless = draw.needs  # type: ignore[attr-defined]
     for protocol in protocols:
         if not isinstance(run.recipe, protocol):
             return f"{run.info.recipe} has no {HAS.get(protocol.__name__, protocol.__name__)}"
     for metric in metrics:
         if metric not in run.info.metrics:
             return f"it has no metric {metric}"
-    return ""
+    return str(unless(run))
+
+
+def without_classes(run: TrainedRun) -> str:
+    """A reason for `unless`: the images have no classes to be told apart."""
+    return "" if run.classes > 1 else f"{run.config.data} has no classes"
 
 
 def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
@@ -96,7 +107,24 @@ def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
         raise UserError(f"'{figure}' compares runs on the same images: these were trained on different data.", code=2)
 
 
-def described(run: TrainedRun) -> str:
-    """A run in a title: recipe, data, size of the code."""
-    size = run.info.params.get("latent_dim")
-    return f"{run.info.recipe} on {run.config.data}" + (f", code of {size}" if size else "")
+def described(*runs: TrainedRun) -> str:
+    """Runs in a title: recipe, data, size of the code; the data alone if the runs differ in the others."""
+    size = runs[0].info.params.get("latent_dim")
+    if len({(run.info.recipe, run.info.params.get("latent_dim")) for run in runs}) > 1:
+        return str(runs[0].config.data)
+    return f"{runs[0].info.recipe} on {runs[0].config.data}" + (f", code of {size}" if size else "")
+
+
+def options_apart(runs: Sequence[TrainedRun], *varied: str) -> list[str]:
+    """A label for each run: its recipe, and the options in which runs of that recipe differ, but for the `varied` ones.
+
+    Runs under one label are repetitions, of other seeds, or differ in `varied` alone.
+    """
+    ignored = {*varied, "recipe", "seed", "device", "parameters"}
+    labels = []
+    for run in runs:
+        alike = [other.info.params for other in runs if other.info.recipe == run.info.recipe]
+        names = sorted({name for params in alike for name in params} - ignored)
+        apart = [name for name in names if len({params.get(name) for params in alike}) > 1]
+        labels.append(", ".join([run.info.recipe, *(f"{name} {run.info.params.get(name, '-')}" for name in apart)]))
+    return labels

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aelab.data import Dataset
 from aelab.errors import UserError, checked, did_you_mean, similar
-from aelab.evaluation import eval_mode, verdicts
-from aelab.recipe import Autoencodes, Conditional, Decodes, Encodes, Generates, ImageShape, Recipe
+from aelab.evaluation import eval_mode, fit_pca, verdicts
+from aelab.recipe import Autoencodes, Conditional, Decodes, Denoises, Encodes, Generates, ImageShape, Recipe
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
 from aelab.training import LARGEST_SEED
@@ -207,6 +207,26 @@ class Run:
         It is trained once per data set, and kept. Raises UserError if the data have no classes.
         """
         return verdicts(self._images(images), self.data())
+
+    @checked
+    def corrupt(self, images: Tensor, *, seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0) -> Tensor:
+        """Images (N, C, H, W) -> the same with the noise that the recipe removes, drawn with `seed`.
+
+        Raises UserError if the recipe removes no noise.
+        """
+        if not isinstance(self.recipe, Denoises):
+            raise UserError(f"{self.name} adds no noise: {self.info.recipe} does not denoise.", code=2)
+        with eval_mode(self.recipe, seed):
+            return self.recipe.corrupt(self._images(images).to(self.device).float()).cpu()
+
+    @checked
+    def pca(self, dimension: Annotated[int, Ge(1)]) -> tuple[Tensor, Tensor]:
+        """The PCA of the training images: their mean (P,) and the first principal components (dimension, P), in float64.
+
+        There are fewer components if the images have no more.
+        """
+        fitted = fit_pca(self.data().train, dimension)
+        return fitted.mean, fitted.components
 
     def figures(self) -> "dict[str, Figure]":
         """matplotlib figures by name: reconstructions, samples and interpolations, as far as the recipe supports them."""
