@@ -7,7 +7,10 @@ A figure of the lecture takes runs, such as `aelab.load` returns, and returns a 
 Nothing here depends on the store or a terminal.
 """
 
+from aelab.figures.bounds import elbo, kl_per_dimension
 from aelab.figures.catalog import FIGURES, available, figure_function, summary
+from aelab.figures.codes import latent_space
+from aelab.figures.decoding import manifold, traversals
 from aelab.figures.grids import (
     PATHS,
     WRITTEN,
@@ -21,9 +24,11 @@ from aelab.figures.grids import (
     walks,
     write,
 )
+from aelab.figures.modes import digit_histogram
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.walks import class_arithmetic, interpolation
 
 __all__ = [
     "DRAWN",
@@ -33,16 +38,23 @@ __all__ = [
     "Picture",
     "available",
     "bars",
+    "class_arithmetic",
     "completion_grid",
     "contact_sheet",
     "curve",
     "curves",
     "descending",
+    "digit_histogram",
+    "elbo",
     "encoded",
     "figure_function",
     "filter_grid",
     "grid",
+    "interpolation",
+    "kl_per_dimension",
+    "latent_space",
     "linear",
+    "manifold",
     "pairs",
     "picture_figure",
     "reconstruction_grid",
@@ -50,6 +62,7 @@ __all__ = [
     "samples",
     "save",
     "summary",
+    "traversals",
     "walks",
     "write",
 ]

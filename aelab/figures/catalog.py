@@ -4,8 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aelab.errors import UserError, did_you_mean, similar
+from aelab.figures.bounds import elbo, kl_per_dimension
+from aelab.figures.codes import latent_space
+from aelab.figures.decoding import manifold, traversals
+from aelab.figures.modes import digit_histogram
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.trained import TrainedRun, figure_name, lacking
+from aelab.figures.walks import class_arithmetic, interpolation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +18,12 @@ if TYPE_CHECKING:
 Draw = Callable[..., "Figure"]  # of one run or more
 
 FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a docstring says what is seen
-    figure_name(draw): draw for draw in (reconstructions, samples)
+    figure_name(draw): draw
+    for draw in (
+        *(reconstructions, samples),
+        *(latent_space, manifold, traversals, class_arithmetic, interpolation, elbo, kl_per_dimension),
+        digit_histogram,
+    )
 }
 
 

@@ -53,10 +53,13 @@ class TrainedRun(Protocol):
     def verdicts(self, images: Tensor) -> Tensor: ...
 
 
-def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
+def need(
+    *protocols: type, metrics: tuple[str, ...] = (), unless: Callable[[TrainedRun], str] = lambda _: ""
+) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
     """Marks a function of runs as the figure of its name, and checks first what its runs have.
 
-    A UserError is raised if the recipe of a run lacks one of the `protocols`, or the run one of the `metrics`.
+    A UserError is raised if the recipe of a run lacks one of the `protocols`, the run one of the `metrics`, or if `unless`
+    gives another reason.
     """
 
     def decorate(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
@@ -67,7 +70,7 @@ def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable
                     raise UserError(f"{run.name} has no figure '{figure_name(inner)}': {reason}.", code=2)  # type: ignore[attr-defined]
             return draw(*runs, **options)
 
-        inner.needs = protocols, metrics  # type: ignore[attr-defined]
+        inner.needs = protocols, metrics, unless  # type: ignore[attr-defined]
         return inner
 
     return decorate
@@ -80,14 +83,19 @@ def figure_name(draw: "Callable[..., Figure]") -> str:
 
 def lacking(draw: "Callable[..., Figure]", run: TrainedRun) -> str:
     """Why a figure cannot be made of a run; an empty text if it can."""
-    protocols, metrics = draw.needs  # type: ignore[attr-defined]
+    protocols, metrics, unless = draw.needs  # type: ignore[attr-defined]
     for protocol in protocols:
         if not isinstance(run.recipe, protocol):
             return f"{run.info.recipe} has no {HAS.get(protocol.__name__, protocol.__name__)}"
     for metric in metrics:
         if metric not in run.info.metrics:
             return f"it has no metric {metric}"
-    return ""
+    return str(unless(run))
+
+
+def without_classes(run: TrainedRun) -> str:
+    """A reason for `unless`: the images have no classes to be told apart."""
+    return "" if run.classes > 1 else f"{run.config.data} has no classes"
 
 
 def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
