@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from aelab.data import Split
+
 POINTS = 2000  # test images at most, whose codes are drawn
 BLOCK = 250  # images at once
 SEED = 20_14  # of noise that is drawn for a figure
 ACTIVE_IMAGES, ACTIVE_VARIANCE = 1000, 0.01  # as in the metric active_units; Burda et al. 2016
 MARKERS = "os^DvPX*<>"  # one for each ten classes
+LONGEST, LEGEND_COLUMNS = 14, 6  # characters of a class's name; columns of a legend below the panels
+NEAR = 0.3  # share of a class that is near where its points are densest
 Points = NDArray[np.float64]  # (N, 2)
 
 
@@ -65,27 +69,26 @@ def prior_codes(run: TrainedRun, n: int) -> Tensor:
         return run.recipe.sample_prior(n).cpu()
 
 
-def kl_by_dimension(run: TrainedRun) -> Tensor:
+def kl_by_dimension(recipe: Recipe, test: "Split") -> Tensor:
     """KL(q(z_d|x) || N(0, 1)) of each dimension in nats, (D,), the mean over the test images."""
-    recipe = run.recipe
     assert isinstance(recipe, HasPosterior)
-    total, test = torch.zeros(()), run.data().test
-    with fixed_noise(run.recipe):
+    total = torch.zeros(())
+    with fixed_noise(recipe):
         for x, _ in test.blocks(BLOCK):
             mu, log_var = recipe.posterior(recipe.observe(x) if isinstance(recipe, ImportanceWeighted) else x)
             total = total + (mu**2 + log_var.exp() - 1 - log_var).double().sum(0).cpu() / 2
     return total / len(test)
 
 
-def active(run: TrainedRun) -> Tensor:
+def active(run: TrainedRun, test: "Split") -> Tensor:
     """Which dimensions of the code are active, (D,): Var_x(E[z_d|x]) > 0.01 over the first 1,000 test images."""
-    codes = free(run, run.encode(run.data().test.batch(slice(0, ACTIVE_IMAGES))[0]))
+    codes = free(run, run.encode(test.batch(slice(0, ACTIVE_IMAGES))[0]))
     return codes.var(0) > ACTIVE_VARIANCE
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Points of one panel, their labels (N,), and whether the circles of the prior are drawn around the origin."""
+    """Points (N, 2) of a panel, their labels (N,), and whether the circles of the prior are drawn around the origin."""
 
     title: str
     points: Points
@@ -112,13 +115,15 @@ def latent_space(*runs: TrainedRun) -> "Figure":
 def panels_of(run: TrainedRun, codes: Tensor, labels: Tensor) -> list[Panel]:
     """The panels of one run, of codes (N, D) and labels (N,)."""
     z, y = codes.double().numpy(), labels.numpy()
-    name, prior = f"{run.name}, code of {z.shape[1]}", isinstance(run.recipe, HasPosterior)
+    prior = isinstance(run.recipe, HasPosterior)
+    name = f"{run.name}, code of {z.shape[1]}"
+    if accuracy := run.info.metrics.get("test/knn_accuracy"):
+        name += f"; class by 5 neighbours: {accuracy:.0f} %"
     if z.shape[1] == 2:
         return [Panel(name, z, y, ("z₁", "z₂"), prior)]
     points, share = principal(z)
-    by_pca = Panel(
-        f"{name}\nPCA: {100 * share:.0f} % of the variance", points, y, ("1st direction", "2nd direction"), prior
-    )
+    directions = ("1st principal direction", "2nd principal direction")
+    by_pca = Panel(f"{name}\nPCA, {100 * share:.0f} % of the variance", points, y, directions, prior)
     return [by_pca, Panel(f"{name}\nt-SNE", embedded(z), y)]
 
 
@@ -144,28 +149,36 @@ def embedded(z: NDArray[np.float64]) -> Points:
 
 @plain
 def draw_latent_space(panels: Sequence[Panel], classes: Sequence[str], title: str) -> "Figure":
-    """Panels side by side, at most three in a row, and a legend of the classes. Points without a class are blue."""
+    """Panels side by side, at most three in a row, and a legend of the classes. Points without a class have one colour."""
+    from matplotlib.lines import Line2D
+
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = -(-len(panels) // columns)
     present = sorted({int(label) for panel in panels for label in panel.labels if label >= 0})
-    beside = len(present) <= 20  # else the legend stands below, in several columns
-    side = (WIDTH - 1.5 * (beside and bool(present))) / columns  # inches
-    wide = 8  # columns of a legend below
-    figure = new_figure(WIDTH, min(side, 6) * rows + 0.4 + (0 if beside else 0.19 * -(-len(present) // wide)))
+    names = [visible(classes[label])[:LONGEST] for label in present]
+    marks = [
+        Line2D([], [], linestyle="", markersize=7, markeredgewidth=0, color=colour, marker=marker)
+        for colour, marker in map(_look, present)
+    ]
+    if any(panel.circles for panel in panels):
+        names.append("prior: 1, 2, 3 σ")
+        marks.append(Line2D([], [], color="black", linestyle="--", linewidth=1))
+    beside = len(names) <= 1 + 2 * len(CLASS_COLOURS)  # else the legend stands below, in several columns
+    side = min(5.5, (WIDTH - 1.5 * beside) / columns)  # inches
+    below = 0.0 if beside else 0.2 * -(-len(names) // LEGEND_COLUMNS)
+    figure = new_figure(WIDTH, (side + 0.3) * rows + 0.4 + below)
     figure.suptitle(visible(title), fontsize=12)
-    cells = figure.subplots(rows, columns, squeeze=False).flat
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(cells, panels, strict=False):
-        _scatter(axes, panel, present, classes)
-    for axes in list(cells)[len(panels) :]:
+        _scatter(axes, panel, present)
+        if len(present) <= len(CLASS_COLOURS):
+            _name_classes(axes, panel, present, classes)
+    for axes in cells[len(panels) :]:
         axes.set_axis_off()
-    if not present:
-        return figure
-    dots = [figure.axes[0].scatter([], [], s=40, color=colour, marker=marker) for colour, marker in map(_look, present)]
-    names = [visible(classes[label])[:16] for label in present]
     if beside:
-        figure.legend(dots, names, loc="outside right center", fontsize=10, title="class", frameon=False)
+        figure.legend(marks, names, loc="outside right center", fontsize=10, frameon=False)
     else:
-        figure.legend(dots, names, loc="outside lower center", ncols=wide, fontsize=9, frameon=False)
+        figure.legend(marks, names, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=9, frameon=False)
     return figure
 
 
@@ -174,29 +187,32 @@ def _look(label: int) -> tuple[str, str]:
     return CLASS_COLOURS[label % len(CLASS_COLOURS)], MARKERS[label // len(CLASS_COLOURS) % len(MARKERS)]
 
 
-def _scatter(axes: "Axes", panel: Panel, present: Sequence[int], classes: Sequence[str]) -> None:
+def _scatter(axes: "Axes", panel: Panel, present: Sequence[int]) -> None:
     from matplotlib.patches import Circle
-    from matplotlib.patheffects import withStroke
 
-    size = 10 if len(panel.points) > 500 else 18
-    axes.set_title("\n".join(map(visible, panel.title.split("\n"))), fontsize=11)
     for label in present or [-1]:
-        own = panel.points[panel.labels == label]
+        x, y = panel.points[panel.labels == label].T
         colour, marker = _look(label) if label >= 0 else (COLOURS[0], "o")
-        axes.scatter(
-            own[:, 0], own[:, 1], s=size, color=colour, marker=marker, linewidths=0, alpha=0.7, rasterized=True
-        )
+        size = 10 if len(panel.points) > 500 else 18
+        axes.scatter(x, y, size, color=colour, marker=marker, linewidths=0, alpha=0.7, rasterized=True)
     for radius in (1, 2, 3) if panel.circles else ():
         axes.add_patch(Circle((0, 0), radius, fill=False, color="black", linewidth=1, linestyle="--"))
-        axes.annotate(
-            f"{radius}",
-            (0, -radius),
-            ha="center",
-            va="center",
-            fontsize=9,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )
     axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title("\n".join(map(visible, panel.title.split("\n"))), fontsize=11)
     axes.set(xlabel=panel.axes[0], ylabel=panel.axes[1])
     if not any(panel.axes):
         axes.set(xticks=[], yticks=[])
+
+
+def _name_classes(axes: "Axes", panel: Panel, present: Sequence[int], classes: Sequence[str]) -> None:
+    """Writes the name of each class where its points are densest."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=3, foreground="white")]
+    for label in present:
+        own = panel.points[panel.labels == label]
+        if len(own):
+            distances = np.linalg.norm(own[:, None] - own, axis=2)  # (N, N)
+            x, y = own[np.quantile(distances, NEAR, axis=1).argmin()]
+            text = axes.text(x, y, visible(classes[label])[:LONGEST], ha="center", va="center", fontsize=13)
+            text.set(color=_look(label)[0], fontweight="bold", path_effects=halo)

@@ -42,7 +42,8 @@ def manifold(run: TrainedRun, label: int = 0) -> "Figure":
 
 def quantiles(n: int) -> Tensor:
     """n values (n,) that cut a standard normal distribution into n equal shares, each in the middle of its own."""
-    return torch.special.ndtri((torch.arange(n) + 0.5) / n)
+    z: Tensor = torch.special.ndtri((torch.arange(n) + 0.5) / n)
+    return z
 
 
 def grid_of_codes(z: Tensor) -> Tensor:
@@ -60,10 +61,11 @@ def draw_manifold(images: Tensor, z: Tensor, title: str) -> "Figure":
     axes.imshow(sheet.clamp(0, 1).expand(-1, -1, 3).numpy(), interpolation="nearest")
     axes.set_title(visible(title), fontsize=12)
     shown = sorted({*range(n // 2, n, 2), *range(n // 2, -1, -2)})  # the middle among them
-    axes.set_xticks([width * (k + 0.5) - 0.5 for k in shown], [f"{z[k]:.1f}" for k in shown])
-    axes.set_yticks([height * (n - k - 0.5) - 0.5 for k in shown], [f"{z[k]:.1f}" for k in shown])
+    values = [f"{z[k]:.1f}".replace("-", "−") for k in shown]
+    axes.set_xticks([width * (k + 0.5) - 0.5 for k in shown], values)
+    axes.set_yticks([height * (n - k - 0.5) - 0.5 for k in shown], values)
     axes.set_xlabel("z₁", fontsize=11)
-    axes.set_ylabel("z₂", fontsize=11, rotation=0, va="center")
+    axes.set_ylabel("z₂", fontsize=11, rotation=0, va="center", labelpad=8)
     axes.tick_params(length=0, labelsize=9)
     for side in axes.spines.values():
         side.set_visible(False)
@@ -79,9 +81,9 @@ def traversals(run: TrainedRun, image: int | None = None) -> "Figure":
     test = run.data().test
     codes = free(run, torch.cat([run.encode(x) for x, _ in test.blocks(1000)]))  # (N, D)
     if isinstance(run.recipe, HasPosterior):
-        kl = kl_by_dimension(run)
+        kl = kl_by_dimension(run.recipe, test)
         order, of = kl.argsort(descending=True), [f"KL {value:.2f} nats" for value in kl.tolist()]
-        middle, scale, used = torch.zeros(codes.shape[1]), torch.ones(codes.shape[1]), int(active(run).sum())
+        middle, scale, used = torch.zeros(codes.shape[1]), torch.ones(codes.shape[1]), int(active(run, test).sum())
         what = f"z from −3 to 3; {used} of {len(kl)} dimensions are active"
     else:
         variance = codes.var(0)

@@ -38,7 +38,9 @@ def draw_shares(shares: Sequence[float], real: Sequence[float], n: int, classes:
     errors = [100 * math.sqrt(share * (1 - share) / n) for share in shares]
     axes.bar(places, [100 * share for share in shares], color=COLOURS[5], label="samples, ± standard error")
     axes.errorbar(places, [100 * share for share in shares], errors, fmt="none", ecolor="black", capsize=3, linewidth=1)
-    axes.plot(places, [100 * share for share in real], "D", color=COLOURS[1], markersize=7, label="training images")
+    axes.plot(
+        places, [100 * share for share in real], "D", color=COLOURS[1], markersize=7, zorder=3, label="training images"
+    )
     axes.axhline(100 / count, color="black", linestyle="--", linewidth=1.2, label=f"equal shares, {100 / count:.3g} %")
     axes.set_title(visible(title), fontsize=12)
     axes.set_ylabel("share of a class, %", fontsize=11)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from aelab.errors import visible
@@ -70,15 +69,10 @@ def strips(
 
 
 def verdict_texts(probabilities: Tensor, names: Sequence[str]) -> list[str]:
-    """For each image the most probable class and its probability, of the classifier's (N, K): "7 98 %"."""
+    """For each image the most probable class and its probability, of the classifier's (N, K): "7: 98 %"."""
     best, which = probabilities.max(1)
-    between = " " if max(map(len, names)) <= 2 else "\n"
+    between = ": " if max(map(len, names)) <= 2 else "\n"
     return [f"{names[k]:.10}{between}{100 * p:.0f} %" for p, k in zip(best.tolist(), which.tolist(), strict=True)]
-
-
-def mean_confidence(probabilities: Tensor) -> float:
-    """The mean probability of the most probable class, of the classifier's (N, K)."""
-    return float(torch.mean(probabilities.amax(1)))
 
 
 def _lines(text: str) -> str:
