@@ -7,8 +7,11 @@ A figure of the lecture takes runs, such as `aelab.load` returns, and returns a 
 Nothing here depends on the store or a terminal.
 """
 
+from aelab.figures.bounds import elbo, kl_per_dimension
 from aelab.figures.catalog import FIGURES, available, figure_function, summary
 from aelab.figures.code_size import error_by_code_size
+from aelab.figures.codes import latent_space
+from aelab.figures.decoding import manifold, traversals
 from aelab.figures.grids import (
     PATHS,
     WRITTEN,
@@ -25,10 +28,12 @@ from aelab.figures.grids import (
 )
 from aelab.figures.labels import error_by_labels
 from aelab.figures.linear_plane import pca_plane, toy_plane
+from aelab.figures.modes import digit_histogram
 from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.walks import class_arithmetic, interpolation
 
 __all__ = [
     "DRAWN",
@@ -38,12 +43,15 @@ __all__ = [
     "Picture",
     "available",
     "bars",
+    "class_arithmetic",
     "completion_grid",
     "contact_sheet",
     "curve",
     "curves",
     "denoising",
     "descending",
+    "digit_histogram",
+    "elbo",
     "encoded",
     "enlarged",
     "error_by_code_size",
@@ -52,7 +60,11 @@ __all__ = [
     "filter_grid",
     "first_layer_filters",
     "grid",
+    "interpolation",
+    "kl_per_dimension",
+    "latent_space",
     "linear",
+    "manifold",
     "pairs",
     "pca_plane",
     "picture_figure",
@@ -63,6 +75,7 @@ __all__ = [
     "save",
     "summary",
     "toy_plane",
+    "traversals",
     "walks",
     "write",
 ]

@@ -4,12 +4,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aelab.errors import UserError, did_you_mean, similar
+from aelab.figures.bounds import elbo, kl_per_dimension
 from aelab.figures.code_size import error_by_code_size
+from aelab.figures.codes import latent_space
+from aelab.figures.decoding import manifold, traversals
 from aelab.figures.labels import error_by_labels
 from aelab.figures.linear_plane import pca_plane
+from aelab.figures.modes import digit_histogram
 from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.trained import TrainedRun, figure_name, lacking
+from aelab.figures.walks import class_arithmetic, interpolation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,8 +24,10 @@ Draw = Callable[..., "Figure"]  # of one run or more
 FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a docstring says what is seen
     figure_name(draw): draw
     for draw in (
-        *(reconstructions, error_by_code_size, pca_plane, error_by_labels, samples),
-        *(denoising, psnr_by_noise, first_layer_filters),
+        *(pca_plane, reconstructions, error_by_code_size, latent_space),
+        *(denoising, psnr_by_noise, first_layer_filters, error_by_labels),
+        *(samples, elbo, kl_per_dimension, manifold, traversals, interpolation, class_arithmetic),
+        digit_histogram,
     )
 }
 
