@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 10  # test images
+WIDE = 16  # samples in a row: 64 fill a slide
 
 
 @need(Autoencodes)
@@ -55,4 +56,4 @@ def samples(run: TrainedRun, n: int = 64) -> "Figure":
     if run.conditional:
         names = run.data().classes
         return sheet_of_images(run.sample(label="all"), f"{described(run)}: samples by class", 10, names)
-    return sheet_of_images(run.sample(n), f"{described(run)}: samples")
+    return sheet_of_images(run.sample(n), f"{described(run)}: {n} samples, not selected", min(n, WIDE))

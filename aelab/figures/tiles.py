@@ -77,7 +77,7 @@ def sheet_of_images(images: Tensor, title: str, columns: int | None = None, labe
     for k, tile in enumerate(pixels):
         top, left = k // columns * (height + gap), k % columns * (wide + gap)
         sheet[top : top + height, left : left + wide] = tile
-    figure = new_figure(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1] + TITLE_HEIGHT)
+    figure = new_figure(WIDTH, WIDTH * sheet.shape[0] / sheet.shape[1] + 0.15 + 0.2 * len(title.split("\n")))
     axes = figure.subplots()
     axes.imshow(sheet, interpolation="nearest", aspect="equal")
     axes.set_title(visible_lines(title), fontsize=12)
