@@ -8,8 +8,10 @@ Nothing here depends on the store or a terminal.
 """
 
 from aelab.figures.catalog import FIGURES, available, figure_function, summary
+from aelab.figures.game import animate_samples, game, minimax_and_non_saturating, samples_over_training
 from aelab.figures.grids import (
     PATHS,
+    VERMILION,
     WRITTEN,
     Picture,
     completion_grid,
@@ -17,20 +19,26 @@ from aelab.figures.grids import (
     grid,
     linear,
     pairs,
+    plane_picture,
     reconstruction_grid,
+    tiles,
     walks,
     write,
 )
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
+from aelab.figures.points import plane, points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.taxonomy import taxonomy
 
 __all__ = [
     "DRAWN",
     "FIGURES",
     "PATHS",
+    "VERMILION",
     "WRITTEN",
     "Picture",
+    "animate_samples",
     "available",
     "bars",
     "completion_grid",
@@ -41,15 +49,24 @@ __all__ = [
     "encoded",
     "figure_function",
     "filter_grid",
+    "game",
     "grid",
     "linear",
+    "minimax_and_non_saturating",
     "pairs",
     "picture_figure",
+    "plane",
+    "plane_picture",
+    "points",
     "reconstruction_grid",
     "reconstructions",
     "samples",
+    "samples_over_training",
     "save",
     "summary",
+    "taxonomy",
+    "tiles",
+    "vector_field",
     "walks",
     "write",
 ]

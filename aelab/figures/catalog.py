@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aelab.errors import UserError, did_you_mean, similar
+from aelab.figures.game import game, minimax_and_non_saturating, samples_over_training
+from aelab.figures.points import points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
+from aelab.figures.taxonomy import taxonomy
 from aelab.figures.trained import TrainedRun, figure_name, lacking
 
 if TYPE_CHECKING:
@@ -13,7 +16,17 @@ if TYPE_CHECKING:
 Draw = Callable[..., "Figure"]  # of one run or more
 
 FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a docstring says what is seen
-    figure_name(draw): draw for draw in (reconstructions, samples)
+    figure_name(draw): draw
+    for draw in (
+        reconstructions,
+        samples,
+        game,
+        minimax_and_non_saturating,
+        samples_over_training,
+        points,
+        vector_field,
+        taxonomy,
+    )
 }
 
 

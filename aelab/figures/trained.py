@@ -1,19 +1,20 @@
 """What a figure needs to know of a trained run. `aelab.Run` has all of it; nothing else of a run is used here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.recipe import Recipe
+from aelab.recipe import POINT, ImageShape, Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
     from aelab.data import Dataset
+    from aelab.figures.grids import Picture
 
 P = ParamSpec("P")
 
@@ -25,6 +26,7 @@ HAS = {  # a protocol of `aelab.recipe` -> what a recipe without it lacks
     "HasPosterior": "posterior q(z|x)",
     "HasFilters": "filters",
     "Generates": "prior to sample from",
+    "Discriminates": "discriminator",
 }
 
 
@@ -40,6 +42,8 @@ class TrainedRun(Protocol):
     @property
     def config(self) -> Any: ...  # the name of its data, its settings
     @property
+    def image(self) -> ImageShape: ...
+    @property
     def classes(self) -> int: ...
     @property
     def conditional(self) -> bool: ...
@@ -51,12 +55,17 @@ class TrainedRun(Protocol):
     def sample(self, n: int | None = None, *, label: str | int | None = None, seed: int = 0) -> Tensor: ...
     def curve(self, metric: str) -> "pd.Series[float]": ...
     def verdicts(self, images: Tensor) -> Tensor: ...
+    def discriminate(self, images: Tensor) -> Tensor: ...
+    def pictures_by_epoch(self, name: str) -> "Mapping[int, Picture]": ...
 
 
-def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
+def need(
+    *protocols: type, metrics: tuple[str, ...] = (), points: bool = False
+) -> "Callable[[Callable[P, Figure]], Callable[P, Figure]]":
     """Marks a function of runs as the figure of its name, and checks first what its runs have.
 
-    A UserError is raised if the recipe of a run lacks one of the `protocols`, or the run one of the `metrics`.
+    A UserError is raised if the recipe of a run lacks one of the `protocols`, or the run one of the `metrics`, or with `points`
+    if its data are not points in the plane.
     """
 
     def decorate(draw: "Callable[P, Figure]") -> "Callable[P, Figure]":
@@ -67,7 +76,7 @@ def need(*protocols: type, metrics: tuple[str, ...] = ()) -> "Callable[[Callable
                     raise UserError(f"{run.name} has no figure '{figure_name(inner)}': {reason}.", code=2)  # type: ignore[attr-defined]
             return draw(*runs, **options)
 
-        inner.needs = protocols, metrics  # type: ignore[attr-defined]
+        inner.needs = protocols, metrics, points  # type: ignore[attr-defined]
         return inner
 
     return decorate
@@ -80,13 +89,15 @@ def figure_name(draw: "Callable[..., Figure]") -> str:
 
 def lacking(draw: "Callable[..., Figure]", run: TrainedRun) -> str:
     """Why a figure cannot be made of a run; an empty text if it can."""
-    protocols, metrics = draw.needs  # type: ignore[attr-defined]
+    protocols, metrics, points = draw.needs  # type: ignore[attr-defined]
     for protocol in protocols:
         if not isinstance(run.recipe, protocol):
             return f"{run.info.recipe} has no {HAS.get(protocol.__name__, protocol.__name__)}"
     for metric in metrics:
         if metric not in run.info.metrics:
             return f"it has no metric {metric}"
+    if points and tuple(run.image) != POINT:
+        return f"{run.config.data} are no points in the plane, such as --data ring"
     return ""
 
 
