@@ -61,10 +61,6 @@ def pyramid(
     down: list[nn.Module] = []
     up: list[nn.Module] = []
     channels, height, wide = image
-    if min(height, wide) < 2:
-        raise ValueError(
-            f"convolutions cannot halve images of {height} x {wide} pixels; if there is a --net mlp, take that"
-        )
     while not down or min(height, wide) > 8:
         more = 2 * channels if down else width
         kernel = (4 + height % 2, 4 + wide % 2)

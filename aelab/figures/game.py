@@ -137,8 +137,13 @@ def game_figure(course: Mapping[str, Points], smooth: float, minimax: bool, titl
         _level(said, d, f"(1 - s)/2 = {d:.3g}, s = {smooth:g}")
     _curves(losses, {"D": course["d_loss"], "G": course["g_loss"]}, "loss, nats per image")
     smoothed = f", s = {smooth:g}" if smooth else ""
-    _level(losses, d_loss, f"D: {'2 log 2 = ' if not smooth else ''}{d_loss:.3f}{smoothed}")
-    _level(losses, g_loss, f"G: {('-log 2 = ' if minimax else 'log 2 = ') if not smooth else ''}{g_loss:.3f}{smoothed}")
+    _level(losses, d_loss, f"D: {'2 log 2 = ' if not smooth else ''}{d_loss:.3f}{smoothed}", course["d_loss"])
+    _level(
+        losses,
+        g_loss,
+        f"G: {('-log 2 = ' if minimax else 'log 2 = ') if not smooth else ''}{g_loss:.3f}{smoothed}",
+        course["g_loss"],
+    )
     low, high = losses.get_ylim()
     losses.set_ylim(min(low, g_loss - 0.15, 0), max(high, d_loss + 0.15))
     _curves(norms, {"D": course["d_grad_norm"], "G": course["g_grad_norm"]}, "norm of the gradient")
@@ -157,24 +162,32 @@ def _curves(axes: "Axes", curves: Mapping[str, Points], label: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _level(axes: "Axes", value: float, text: str) -> None:
-    """A dotted line at a value, with a text above its right end."""
+def _level(axes: "Axes", value: float, text: str, beside: Points = ()) -> None:
+    """A dotted line at a value. Its text is at the left end above it, or at the right end, away from the curve `beside` it."""
     axes.axhline(value, color="0.4", linestyle=":", linewidth=1.2)
+    below = bool(beside) and beside[-1][1] > value
     axes.annotate(
-        text, (1, value), xycoords=("axes fraction", "data"), xytext=(-2, 3), textcoords="offset points", ha="right",
-        fontsize=9, color="0.25",
-    )  # fmt: skip
+        text,
+        (1 if beside else 0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2 if beside else 4, -4 if below else 3),
+        textcoords="offset points",
+        ha="right" if beside else "left",
+        va="top" if below else "bottom",
+        fontsize=9,
+        color="0.25",
+    )
 
 
 def _logarithmic(axes: "Axes") -> None:
-    """A logarithmic y axis with plain numbers: the usual labels are mathematical text."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    """A logarithmic y axis with plain numbers at 1, 2 and 5: the usual labels are mathematical text."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    plain_numbers = FuncFormatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_major_formatter(plain_numbers)
-    axes.yaxis.set_minor_formatter(NullFormatter() if high / low > 10 else plain_numbers)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", alpha=0.3)
 
 
