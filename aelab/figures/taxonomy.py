@@ -30,7 +30,7 @@ def taxonomy(*runs: TrainedRun) -> "Figure":
     ordered = sorted(runs, key=lambda run: list(DENSITIES).index(_density(run)) if _density(run) else len(DENSITIES))
     baseline = next((run.info.metrics for run in runs if "test/real_fd_lenet" in run.info.metrics), {})
     images = {"real images": runs[0].data().test.batch(slice(0, n))[0].cpu()}
-    texts = {"real images": ["", "", *_distances(baseline, "real_"), NONE]}
+    texts = {"real images": [NONE, "", *_distances(baseline, "real_"), NONE]}
     for run in ordered:
         label = run.info.recipe if [r.info.recipe for r in runs].count(run.info.recipe) == 1 else run.name
         images[label] = run.sample(n)
@@ -76,13 +76,13 @@ def taxonomy_figure(images: Mapping[str, Tensor], texts: Mapping[str, Sequence[s
     high, wide = next(iter(images.values())).shape[2:]
     margin = 1.25  # inches, for the names of the rows
     side = (WIDTH - margin) / len(images)  # inches of a sheet
-    figure = new_figure(WIDTH, 0.75 + side * ROWS * high / (COLUMNS * wide) + 1.35)
+    figure = new_figure(WIDTH, 0.6 + side * ROWS * high / (COLUMNS * wide) + 1.2)
     figure.suptitle(visible(title), fontsize=13)
     cells = figure.subplots(1, len(images), squeeze=False)[0]
     size = 9 if len(images) > 5 else 10
     for k, (cell, (label, samples)) in enumerate(zip(cells, images.items(), strict=True)):
         cell.imshow(sheet(samples), interpolation="nearest")
-        cell.set(xticks=[], yticks=[])
+        cell.set(xticks=[], yticks=[], anchor="N")
         cell.spines[:].set_visible(False)
         cell.set_title(visible(label), fontsize=11, fontweight="bold")
         for line, text in enumerate(texts[label]):
