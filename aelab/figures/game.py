@@ -105,7 +105,10 @@ def spaced(epochs: Sequence[int], n: int) -> list[int]:
         return list(epochs)
     first, later = epochs[0], epochs[1:]
     wanted = np.geomspace(max(1, later[0]), later[-1], n - 1)
-    return [first, *sorted({min(later, key=lambda epoch: abs(epoch - each)) for each in wanted.tolist()})]
+    chosen: list[int] = []
+    for each in wanted.tolist():
+        chosen.append(min((epoch for epoch in later if epoch not in chosen), key=lambda epoch: abs(epoch - each)))
+    return [first, *sorted(chosen)]
 
 
 def equilibrium(smooth: float, minimax: bool) -> tuple[float, float, float]:

@@ -75,14 +75,14 @@ def plane_picture(
     """Points (N, 2) of the unit square as dots of a colour, over the points `below` in blue; x is to the right, y upwards.
 
     `d` (S, S) is the discriminator on a grid over the square, row by row from below: the ground is vermilion where it is 0,
-    white where it is 1/2, and blue where it is 1.
+    white where it is 1/2, and blue where it is 1; a square root lets small differences from 1/2 be seen.
     """
     sheet = np.full((PLANE, PLANE, 3), 255, np.uint8)
     if d is not None:
         nearest = np.linspace(0, len(d) - 1, PLANE).round().astype(int)
         side = 2 * d.float().cpu().numpy()[np.ix_(nearest[::-1], nearest)][..., None] - 1  # from -1 to 1
         towards = np.where(side < 0, np.array(PALE_VERMILION), np.array(PALE_BLUE))
-        sheet[:] = (255 + np.abs(side) * (towards - 255)).round()
+        sheet[:] = (255 + np.sqrt(np.abs(side)) * (towards - 255)).round()
     for some, of in ((below, BLUE), (points, colour)):
         if some is not None:
             x, y = (some.detach().float().cpu().clamp(0, 1) * (PLANE - 1)).round().long().T.numpy()

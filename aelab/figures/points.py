@@ -1,5 +1,6 @@
 """Figures of data that are points in the plane: where samples fall, and the field in which a discriminator moves them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aelab.data import Modes, modes_of
+from aelab.errors import visible
 from aelab.figures.style import COLOURS, new_figure, plain
 from aelab.figures.trained import TrainedRun, described, need
 from aelab.recipe import POINT, Discriminates, Generates
@@ -36,9 +38,16 @@ def points(run: TrainedRun, n: int = SHOWN) -> "Figure":
 def vector_field(run: TrainedRun, n: int = SHOWN // 2) -> "Figure":
     """The discriminator D over the plane, and the directions in which its gradient pushes samples."""
     data = run.data()
-    real, drawn = data.test.batch(slice(0, n))[0].cpu().flatten(1), run.sample(n).flatten(1)
-    logits = run.discriminate(plane(SIDE)).reshape(SIDE, SIDE)
-    return field_figure(real, drawn, logits, modes_of(data.train), described(run))
+    real, drawn = data.test.batch(slice(0, n))[0].cpu(), run.sample(n)
+    logits = run.discriminate(torch.cat([plane(SIDE), real, drawn])).split([SIDE**2, len(real), len(drawn)])
+    return field_figure(
+        real.flatten(1),
+        drawn.flatten(1),
+        logits[0].reshape(SIDE, SIDE),
+        logits[1:],
+        modes_of(data.train),
+        described(run),
+    )
 
 
 def plane(side: int) -> Tensor:
@@ -64,8 +73,8 @@ def points_figure(real: Tensor, drawn: Tensor, modes: Modes, title: str) -> "Fig
     """
     from matplotlib.patches import Circle
 
-    figure = new_figure(10, 5.6)
-    figure.suptitle(f"{title}: {modes_found(drawn, modes)}", fontsize=12)
+    figure = new_figure(10, 6.3)
+    figure.suptitle(f"{visible(title)}: {modes_found(drawn, modes)}", fontsize=12)
     axes, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.15, 1)})
     found, shares = modes.found(drawn).tolist(), modes.shares(drawn)
     for (x, y), there in zip(modes.centres.tolist(), found, strict=True):
@@ -92,29 +101,42 @@ def points_figure(real: Tensor, drawn: Tensor, modes: Modes, title: str) -> "Fig
 
 
 @plain
-def field_figure(real: Tensor, drawn: Tensor, logits: Tensor, modes: Modes, title: str) -> "Figure":
+def field_figure(
+    real: Tensor, drawn: Tensor, logits: Tensor, of_points: Sequence[Tensor], modes: Modes, title: str
+) -> "Figure":
     """D over the unit square, from its `logits` (S, S) on `plane(S)`, with arrows along their gradient.
 
     Real points (N, 2) and samples (M, 2) lie on top. An arrow has the direction of the gradient; its length grows with the
-    gradient up to that of nine tenths of all arrows, so that the few steep places do not hide the others.
+    gradient up to that of nine tenths of all arrows, so that the few steep places do not hide the others. To the right is the
+    histogram of D over the points and over the samples, from their logits `of_points`, (N,) and (M,).
     """
     from matplotlib.colors import LinearSegmentedColormap
 
-    figure = new_figure(10, 7.4)
-    axes = figure.subplots()
+    figure = new_figure(10, 5.9)
+    figure.suptitle(f"{visible(title)}: {modes_found(drawn, modes)}", fontsize=12)
+    axes, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (2, 1)})
+    d = logits.sigmoid().numpy()
+    reach = max(0.05, float(np.abs(d - 0.5).max()))  # the colours are symmetric about 1/2
     image = axes.imshow(
-        logits.sigmoid().numpy(), origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=1, interpolation="bilinear",
+        d, origin="lower", extent=(0, 1, 0, 1), vmin=0.5 - reach, vmax=0.5 + reach, interpolation="bilinear",
         cmap=LinearSegmentedColormap.from_list("towards", TOWARDS),
     )  # fmt: skip
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, pad=0.02)
-    bar.set_label("D(x): probability that x is real", fontsize=11)
-    bar.ax.axhline(0.5, color="black", linewidth=1)
+    figure.colorbar(image, ax=axes, pad=0.02).ax.axhline(0.5, color="black", linewidth=1)
     x, y, u, v = arrows(logits)
-    axes.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, width=0.0022, color="0.25", zorder=3)
+    axes.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, width=0.0025, color="0.25", zorder=3)
     _scatter(axes, real, drawn)
-    axes.set_title(
-        f"{title}\n{modes_found(drawn, modes)}; arrows: gradient of D's logit, along which G moves", fontsize=12
-    )
+    axes.set_title("colour: D(x); arrows: gradient of its logit, along which G moves", fontsize=10)
+    span = (0.5 - reach, 0.5 + reach)
+    for each, colour, style in zip(of_points, (REAL, DRAWN), ("stepfilled", "step"), strict=True):
+        right.hist(
+            each.sigmoid().tolist(), bins=25, range=span, color=colour, histtype=style, linewidth=1.8,
+            alpha=0.5 if style == "stepfilled" else 1,
+        )  # fmt: skip
+    means = " and ".join(f"{float(each.sigmoid().mean()):.2f}" for each in of_points)
+    right.axvline(0.5, color="black", linestyle=":", linewidth=1)
+    right.set_title(f"D of real points (filled) and of samples,\nmeans {means}", fontsize=10)
+    right.set(xlabel="D(x): probability that x is real", xlim=span, ylabel="points")
+    right.spines[["top", "right"]].set_visible(False)
     return figure
 
 
