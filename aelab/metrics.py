@@ -410,6 +410,22 @@ DEFINITIONS = {
             known_as="distance to the nearest training image",
         ),
         Definition(
+            "modes",
+            "",
+            "higher",
+            "of points in the plane: modes with at least 1 % of the samples within 3 standard deviations of their centre",
+            known_as="modes covered",
+            source="Srivastava et al. 2017",
+        ),
+        Definition(
+            "near_mode",
+            "%",
+            "higher",
+            "samples within 3 standard deviations of the centre of a mode; of a Gaussian's own points 98.9 %",
+            known_as="high-quality samples",
+            source="Srivastava et al. 2017",
+        ),
+        Definition(
             "sharpness",
             "",
             "",
@@ -448,7 +464,7 @@ GROUPS = {  # the sections of a table of metrics, in their order
     "codes": ("active_units", "knn_accuracy", "probe_accuracy", "kmeans_nmi", "intrinsic_dim"),
     "samples": (
         *("nearest", "sharpness", "parzen", "fd", "kid", "precision", "recall", "density", "coverage"),
-        *("classes", "class_distance", "unsure", "inception_score", "classifier_error"),
+        *("classes", "class_distance", "unsure", "inception_score", "classifier_error", "modes", "near_mode"),
         *("class_accuracy", "cas"),
     ),
     "gradients": ("g_grad_norm", "d_grad_norm", "e_grad_norm"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 ImageShape = tuple[int, int, int]  # C, H, W
+POINT: ImageShape = (1, 1, 2)  # a point in the plane as an image: its pixels are x, to the right, and y, upwards
 Schedule = Literal["constant", "cosine"]
 Metrics = Mapping[str, Tensor]  # scalars by name, still on the device: a step never calls .item()
 
@@ -216,6 +217,15 @@ class HasFilters(Protocol):
 
     def filters(self) -> Tensor:
         """The weights of each unit, (N, C, H, W), of any sign and size."""
+        ...
+
+
+@runtime_checkable
+class Discriminates(Protocol):
+    """Tells real images from generated ones by a discriminator D(x), the probability that x is real."""
+
+    def discriminate(self, x: Tensor, y: Tensor) -> Tensor:
+        """The logit (B, 1) of D for images x (B, C, H, W); classes y (B,) count if it is conditional."""
         ...
 
 

@@ -5,5 +5,18 @@ from aelab.data.dataset import Dataset, Split
 from aelab.data.download import Offline
 from aelab.data.memory import require
 from aelab.data.opening import directories, listing, obtain, open_data
+from aelab.data.points import Modes, modes_of
 
-__all__ = ["DOWNLOADABLE", "Dataset", "Offline", "Split", "directories", "listing", "obtain", "open_data", "require"]
+__all__ = [
+    "DOWNLOADABLE",
+    "Dataset",
+    "Modes",
+    "Offline",
+    "Split",
+    "directories",
+    "listing",
+    "modes_of",
+    "obtain",
+    "open_data",
+    "require",
+]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aelab.data.catalog import Raw
 from aelab.errors import UserError
-from aelab.recipe import ImageShape
+from aelab.recipe import POINT, ImageShape
 
 CPU = torch.device("cpu")
 MIN_IMAGES = 5
@@ -125,6 +125,11 @@ class Dataset:
     def image(self) -> ImageShape:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
+
+    @property
+    def of_points(self) -> bool:
+        """Whether an image is a point in the plane."""
+        return self.image == POINT
 
     def to(self, device: torch.device) -> "Dataset":
         train, val, test = (split.to(device) for split in (self.train, self.val, self.test))

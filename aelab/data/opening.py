@@ -10,9 +10,11 @@ from annotated_types import Ge
 from aelab.data.catalog import BUNDLED, DOWNLOADABLE, Downloadable, Raw, folder
 from aelab.data.dataset import Dataset, split
 from aelab.data.download import Offline, fetch
+from aelab.data.points import grid, ring
 from aelab.errors import UserError, checked, did_you_mean, similar
 
-NAMES = ("auto", *DOWNLOADABLE, *BUNDLED)
+MADE = {"ring": ring, "grid": grid}  # points in the plane
+NAMES = ("auto", *DOWNLOADABLE, *BUNDLED, *MADE)
 
 
 def directories(data_dir: Path | None) -> list[Path]:
@@ -47,6 +49,8 @@ def open_data(
             )
     elif name in BUNDLED:
         raw = BUNDLED[name]()
+    elif name in MADE:
+        raw = MADE[name]()
     elif name in DOWNLOADABLE:
         raw = obtain(DOWNLOADABLE[name], data_dir, image_size)
     elif _is_folder(name):
@@ -98,6 +102,7 @@ def obtain(entry: Downloadable, data_dir: Path | None, image_size: int | None = 
 def listing(data_dir: Path | None) -> list[dict[str, object]]:
     """One row per data set: its name, whether it is on this disk, and where it is or how to download it."""
     rows: list[dict[str, object]] = [{"data": name, "here": "yes", "where": "bundled"} for name in BUNDLED]
+    rows += [{"data": name, "here": "yes", "where": "made: points in the plane"} for name in MADE]
     for name, entry in DOWNLOADABLE.items():
         paths = entry.locate(directories(data_dir))
         size = sum(remote.size for remote in entry.files) / 1e6

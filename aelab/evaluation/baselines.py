@@ -15,27 +15,28 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aelab.data import Dataset
+from aelab.data import Dataset, modes_of
 from aelab.evaluation import generation
 from aelab.evaluation.classifier import Classifier, class_metrics
 from aelab.evaluation.generation import Extractor
-from aelab.evaluation.reconstruction import sharpness
+from aelab.evaluation.reconstruction import LAPLACIAN, sharpness
 from aelab.progress_bar import Advance, silent
 
 
 def pixel_metrics(images: Tensor, data: Dataset, seen: bool = False, advance: Advance = silent) -> dict[str, float]:
-    """Metrics of images (N, C, H, W) that need no features: nearest, sharpness and, for small images, parzen.
+    """Metrics of images (N, C, H, W) that need no features: nearest, sharpness, of points their modes, of small images parzen.
 
     If the images are training images (`seen`), `nearest` is computed on test images instead, as a training image is its own
     nearest one. `advance` counts `pixel_work` images in all.
     """
-    real = torch.cat([sharpness(x).cpu() for x, _ in data.test.blocks(generation.BLOCK)]).mean()
     some = min(generation.NEAREST_IMAGES, len(images))
     unseen = data.test.batch(slice(0, some))[0] if seen else images[:some]
-    metrics = {
-        "nearest": float(generation.nearest(unseen, data.train, advance)[0].mean()),
-        "sharpness": float(sharpness(images).mean() / real) if real > 0 else float("nan"),
-    }
+    metrics = {"nearest": float(generation.nearest(unseen, data.train, advance)[0].mean())}
+    if min(images.shape[2:]) >= LAPLACIAN:
+        real = torch.cat([sharpness(x).cpu() for x, _ in data.test.blocks(generation.BLOCK)]).mean()
+        metrics["sharpness"] = float(sharpness(images).mean() / real) if real > 0 else float("nan")
+    if data.of_points and data.classes:
+        metrics |= modes_of(data.train).metrics(images.flatten(1))
     if images[0].numel() <= generation.PARZEN_PIXELS:
         metrics["parzen"] = generation.parzen(images, data.val, data.test, advance)
     return metrics

@@ -25,6 +25,7 @@ VERSION = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # of the 
 STEPS = 2150  # at most: 5 epochs of MNIST
 EPOCHS = 30  # at most
 BATCH = 128
+MIN_SIDE = 4  # pixels of an image, for the network
 SURE = 0.9  # probability of the most probable class, from which on the classifier counts as sure
 MIN_CLASS_SHARE = 0.1  # of an equal share: a class that is rarer among the samples counts as missing
 

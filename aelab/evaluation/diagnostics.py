@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from aelab.data import Dataset
 from aelab.evaluation.classifier import MIN_CLASS_SHARE
 from aelab.evaluation.loss import active_units, eval_mode
-from aelab.evaluation.reconstruction import sharpness
+from aelab.evaluation.reconstruction import LAPLACIAN, sharpness
 from aelab.metrics import number
 from aelab.recipe import Autoencodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
@@ -122,7 +122,8 @@ def _check_samples(recipe: Generates, data: Dataset) -> list[str]:
     varied = _variance(samples) / _variance(x)
     if varied < CONSTANT_VARIANCE:
         return [f"mode collapse: all samples are one image; {RETRY}"]
-    blurred = float(sharpness(samples).mean()) < BLURRED_SHARPNESS * float(sharpness(x).mean())
+    has_edges = min(x.shape[2:]) >= LAPLACIAN
+    blurred = has_edges and float(sharpness(samples).mean()) < BLURRED_SHARPNESS * float(sharpness(x).mean())
     longer = "try more --epochs" + (" or --beta 1" if getattr(recipe, "beta", 1) > 1 else "")
     how = f"vary {100 * varied:.0f} % as much as images do"
     if varied < LOW_VARIANCE:

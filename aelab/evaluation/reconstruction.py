@@ -13,6 +13,7 @@ from aelab.progress_bar import Advance, silent
 
 EXACT_PIXELS = 4096  # at most, for an exact PCA and for the linear filter
 IMAGES_PER_WEIGHT = 100  # noisy images, at least, for each weight of a pixel of the linear filter
+LAPLACIAN = 3  # pixels: the least side of an image that has a Laplacian
 WINDOW = 11  # side of the Gaussian window of ssim, in pixels
 ROUNDING = 1e-10  # of the total variance: less than that remains by rounding alone
 LEVELS = 256  # of an 8-bit value x; it is dequantised as SCALE x + u / LEVELS, u uniform between 0 and 1
@@ -95,7 +96,7 @@ def fit_pca(train: Split, dimension: int) -> PCA:
 def reconstruction_metrics(
     split: Split, reconstruct: Callable[[Tensor], Tensor], batch_size: int, advance: Advance = silent
 ) -> tuple[dict[str, float], Tensor]:
-    """mse, sse, psnr, ssim (if the sides are above 5 pixels) and recon_sharpness of reconstructions of a split.
+    """mse, sse, psnr, and if the sides are long enough ssim (6 pixels) and recon_sharpness (3), of reconstructions of a split.
 
     `reconstruct` maps images (B, C, H, W) to images of the same shape. The second value is the mse of each image, (N,).
     """
@@ -105,7 +106,8 @@ def reconstruction_metrics(
     for x, _ in split.blocks(batch_size):
         y = reconstruct(x).to(x)
         errors.append(squared_errors(x, y))
-        sharp, real = sharp + float(sharpness(y).sum()), real + float(sharpness(x).sum())
+        if min(x.shape[2:]) >= LAPLACIAN:
+            sharp, real = sharp + float(sharpness(y).sum()), real + float(sharpness(x).sum())
         if min(x.shape[2:]) > WINDOW // 2:
             each = similarity(y, x, data_range=1.0, kernel_size=WINDOW, reduction="none")
             similar += float(torch.as_tensor(each).sum())
@@ -114,7 +116,9 @@ def reconstruction_metrics(
     metrics = error_metrics(float(each_error.mean()), split.images[0].numel())
     if min(split.images.shape[2:]) > WINDOW // 2:
         metrics["ssim"] = similar / len(split)
-    return {**metrics, "recon_sharpness": sharp / real if real else math.nan}, each_error
+    if min(split.images.shape[2:]) >= LAPLACIAN:
+        metrics["recon_sharpness"] = sharp / real if real else math.nan
+    return metrics, each_error
 
 
 def sharpness(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import generation
 from aelab.evaluation.baselines import Rows, pixel_metrics, pixel_rows, pixel_work, references
-from aelab.evaluation.classifier import STEPS, Classifier, class_metrics, classifier_of, shares
+from aelab.evaluation.classifier import MIN_SIDE, STEPS, Classifier, class_metrics, classifier_of, shares
 from aelab.evaluation.conditional import of_classes
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.loss import eval_mode
@@ -112,10 +112,11 @@ def _once(data: Dataset, n: int, how: str, bar: Bar) -> Advance:
 def verdicts(images: Tensor, data: Dataset) -> Tensor:
     """The probabilities (N, K) that the classifier of the evaluation gives to the classes for images (N, C, H, W), on the CPU.
 
-    Raises UserError if the data have no classes.
+    Raises UserError if the data have no classes, or images too small for it.
     """
     if (classifier := _classifier(data)) is None:
-        raise UserError(f"{data.name} has no classes.", code=2)
+        lacks = "classes" if len(data.classes) < 2 else f"images of at least {MIN_SIDE} x {MIN_SIDE} pixels"
+        raise UserError(f"{data.name} has no {lacks}.", code=2)
     device = next(classifier.net.parameters()).device
     with torch.no_grad():
         parts = [classifier.net(part.to(device)).softmax(1).cpu() for part in torch.split(images, BATCH)]
@@ -123,8 +124,8 @@ def verdicts(images: Tensor, data: Dataset) -> Tensor:
 
 
 def _classifier(data: Dataset) -> Classifier | None:
-    """The classifier of a data set; None if it has no classes."""
-    if len(data.classes) < 2:
+    """The classifier of a data set; None if it has no classes, or images too small for the network."""
+    if len(data.classes) < 2 or min(data.image[1:]) < MIN_SIDE:
         return None
     with progress_bar(f"training the classifier of {data.name}, once", STEPS) as bar:
 

@@ -12,8 +12,10 @@ from aelab.figures.catalog import FIGURES, available, figure_function, summary
 from aelab.figures.code_size import error_by_code_size
 from aelab.figures.codes import latent_space
 from aelab.figures.decoding import manifold, traversals
+from aelab.figures.game import animate_samples, game, minimax_and_non_saturating, samples_over_training
 from aelab.figures.grids import (
     PATHS,
+    VERMILION,
     WRITTEN,
     Picture,
     completion_grid,
@@ -22,7 +24,9 @@ from aelab.figures.grids import (
     grid,
     linear,
     pairs,
+    plane_picture,
     reconstruction_grid,
+    tiles,
     walks,
     write,
 )
@@ -31,16 +35,20 @@ from aelab.figures.linear_plane import pca_plane, toy_plane
 from aelab.figures.modes import digit_histogram
 from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
+from aelab.figures.points import plane, points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.taxonomy import taxonomy
 from aelab.figures.walks import class_arithmetic, interpolation
 
 __all__ = [
     "DRAWN",
     "FIGURES",
     "PATHS",
+    "VERMILION",
     "WRITTEN",
     "Picture",
+    "animate_samples",
     "available",
     "bars",
     "class_arithmetic",
@@ -59,23 +67,32 @@ __all__ = [
     "figure_function",
     "filter_grid",
     "first_layer_filters",
+    "game",
     "grid",
     "interpolation",
     "kl_per_dimension",
     "latent_space",
     "linear",
     "manifold",
+    "minimax_and_non_saturating",
     "pairs",
     "pca_plane",
     "picture_figure",
+    "plane",
+    "plane_picture",
+    "points",
     "psnr_by_noise",
     "reconstruction_grid",
     "reconstructions",
     "samples",
+    "samples_over_training",
     "save",
     "summary",
+    "taxonomy",
+    "tiles",
     "toy_plane",
     "traversals",
+    "vector_field",
     "walks",
     "write",
 ]

@@ -8,11 +8,14 @@ from aelab.figures.bounds import elbo, kl_per_dimension
 from aelab.figures.code_size import error_by_code_size
 from aelab.figures.codes import latent_space
 from aelab.figures.decoding import manifold, traversals
+from aelab.figures.game import game, minimax_and_non_saturating, samples_over_training
 from aelab.figures.labels import error_by_labels
 from aelab.figures.linear_plane import pca_plane
 from aelab.figures.modes import digit_histogram
 from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
+from aelab.figures.points import points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
+from aelab.figures.taxonomy import taxonomy
 from aelab.figures.trained import TrainedRun, figure_name, lacking
 from aelab.figures.walks import class_arithmetic, interpolation
 
@@ -27,7 +30,7 @@ FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a
         *(pca_plane, reconstructions, error_by_code_size, latent_space),
         *(denoising, psnr_by_noise, first_layer_filters, error_by_labels),
         *(samples, elbo, kl_per_dimension, manifold, traversals, interpolation, class_arithmetic),
-        digit_histogram,
+        *(digit_histogram, game, minimax_and_non_saturating, samples_over_training, points, vector_field, taxonomy),
     )
 }
 

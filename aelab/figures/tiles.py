@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from aelab.errors import visible
+from aelab.errors import UserError, visible
 from aelab.figures.style import WIDTH, new_figure, plain
+from aelab.recipe import POINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,12 @@ TITLE_HEIGHT, TEXT_HEIGHT = 0.55, 0.22  # inches of a title, and of a line of te
 def visible_lines(text: str) -> str:
     """A text of several lines, each safe to show."""
     return "\n".join(map(visible, text.split("\n")))
+
+
+def need_images(images: Tensor) -> None:
+    """Raises UserError for points in the plane (N, 1, 1, 2): there is nothing to see in 1 x 2 pixels."""
+    if tuple(images.shape[1:]) == POINT:
+        raise UserError("this figure is made of images, and these are points in the plane.", "Draw: points", code=2)
 
 
 def draw_image(axes: "Axes", image: Tensor) -> None:
@@ -46,6 +53,7 @@ def rows_of_images(
     texts = texts or {}
     columns = max(len(images) for images in rows.values())
     first = next(iter(rows.values()))
+    need_images(first)
     side = (WIDTH - LABEL_WIDTH) / columns  # inches of an image
     height = side * first.shape[2] / first.shape[3]
     heights = [height + TEXT_HEIGHT * (label in texts) for label in rows]
@@ -68,6 +76,7 @@ def rows_of_images(
 @plain
 def sheet_of_images(images: Tensor, title: str, columns: int | None = None, labels: Sequence[str] = ()) -> "Figure":
     """Images (N, C, H, W) in rows of `columns`, without gaps that matter; `labels` stand before the rows."""
+    need_images(images)
     columns = columns or max(1, round(math.sqrt(len(images))))
     rows = -(-len(images) // columns)
     height, wide = images.shape[2:]

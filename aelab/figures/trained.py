@@ -1,19 +1,20 @@
 """What a figure needs to know of a trained run. `aelab.Run` has all of it; nothing else of a run is used here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.recipe import Recipe
+from aelab.recipe import POINT, ImageShape, Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
     from aelab.data import Dataset
+    from aelab.figures.grids import Picture
 
 P = ParamSpec("P")
 
@@ -26,6 +27,7 @@ HAS = {  # a protocol of `aelab.recipe` -> what a recipe without it lacks
     "HasPosterior": "posterior q(z|x)",
     "HasFilters": "filters",
     "Generates": "prior to sample from",
+    "Discriminates": "discriminator",
 }
 
 
@@ -41,6 +43,8 @@ class TrainedRun(Protocol):
     @property
     def config(self) -> Any: ...  # the name of its data, its settings
     @property
+    def image(self) -> ImageShape: ...
+    @property
     def classes(self) -> int: ...
     @property
     def conditional(self) -> bool: ...
@@ -54,6 +58,8 @@ class TrainedRun(Protocol):
     def verdicts(self, images: Tensor) -> Tensor: ...
     def corrupt(self, images: Tensor, *, seed: int = 0) -> Tensor: ...
     def pca(self, dimension: int) -> tuple[Tensor, Tensor]: ...
+    def discriminate(self, images: Tensor) -> Tensor: ...
+    def pictures_by_epoch(self, name: str) -> "Mapping[int, Picture]": ...
 
 
 def need(
@@ -99,6 +105,11 @@ def lacking(draw: "Callable[..., Figure]", run: TrainedRun) -> str:
 def without_classes(run: TrainedRun) -> str:
     """A reason for `unless`: the images have no classes to be told apart."""
     return "" if run.classes > 1 else f"{run.config.data} has no classes"
+
+
+def without_points(run: TrainedRun) -> str:
+    """A reason for `unless`: the data are not points in the plane."""
+    return "" if tuple(run.image) == POINT else f"{run.config.data} are no points in the plane, such as --data ring"
 
 
 def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:

@@ -219,7 +219,9 @@ def build(recipe_file: RecipeFile, image: "ImageShape", values: Mapping[str, Any
     _check(recipe_file.name, expected.options, values)
     recipe = load(recipe_file)
     channels, height, width = image
-    if not recipe.overcomplete and values.get("latent_dim", 0) > channels * height * width:
+    default = next((option.default for option in expected.options if option.name == "latent_dim"), None)
+    size = values.get("latent_dim", 0)  # a run's values are all there, also those that nobody asked for
+    if not recipe.overcomplete and size != default and size > channels * height * width:
         raise UserError(
             f"--latent-dim {values['latent_dim']} is more than the {channels * height * width} values of an image "
             f"({channels} x {height} x {width}).",

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 from mlflow.entities import Dataset, DatasetInput, Param, RunTag, ViewType
@@ -21,9 +21,13 @@ from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, r
 from aelab.tracking.naming import find_run
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, hold, is_gone, origin, this_process
+from aelab.tracking.pictures import read_pictures
 from aelab.tracking.sender import restore_command
 from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting
 from aelab.tracking.writer import RunWriter
+
+if TYPE_CHECKING:
+    from aelab.figures import Picture
 
 RUNS_PER_REQUEST = 1000
 NEWEST_FIRST = ["attributes.start_time DESC"]
@@ -299,6 +303,11 @@ class Store:
         """The run's files on this machine: its artifact folder or, from a server, a copy of what is needed and of `parts`."""
         folder = run_folder(info)
         return folder if local_path(info) else copies.copy(self.client, info, parts)
+
+    def pictures(self, info: RunInfo, key: str) -> "dict[int, Picture]":
+        """The pictures (H, W, 3) that a run logged under a key for MLflow's step slider, by step."""
+        with self.asking():
+            return read_pictures(self.folder(info, "images") / "images", key)
 
     def page(self, experiment_id: str, base: str) -> str:
         """The address of an experiment in MLflow's pages, in their mode for model training."""

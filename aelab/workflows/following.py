@@ -14,10 +14,19 @@ import torch
 from aelab.data import Dataset
 from aelab.errors import UserError
 from aelab.evaluation import diagnose, eval_mode, evaluate_loss
-from aelab.figures import Picture, completion_grid, filter_grid, grid, reconstruction_grid
+from aelab.figures import (
+    VERMILION,
+    Picture,
+    completion_grid,
+    filter_grid,
+    grid,
+    plane,
+    plane_picture,
+    reconstruction_grid,
+)
 from aelab.metrics import in_a_line, loss_terms
 from aelab.progress_bar import Bar, progress_bar
-from aelab.recipe import Autoencodes, Completes, Conditional, Generates, HasFilters, Recipe
+from aelab.recipe import Autoencodes, Completes, Conditional, Discriminates, Generates, HasFilters, Recipe
 from aelab.tracking import RunWriter, Store
 from aelab.training import (
     Checkpoints,
@@ -42,6 +51,8 @@ EPOCH_LINES = 200  # at most, in a file or a pipe
 LINES_ABOVE_A_BAR = 25  # at most, on a terminal: a training is then about one screen
 INPUTS = 32  # images in the picture of reconstructions
 SAMPLES = 64  # images in the picture of samples
+POINTS = 500  # in a picture of points in the plane
+FIELD = 64  # values of a discriminator along each side of it
 COLUMNS = 8  # in which they are
 COMPLETIONS = 3  # of each image
 OF_EACH_CLASS, MOST_ROWS = 10, 20  # where there is a row for each class
@@ -173,8 +184,12 @@ def draw(trainer: Trainer, run: RunWriter) -> None:
 def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
     """The pictures of a recipe: reconstructions below their inputs, samples, completions, filters; always of the same codes.
 
-    Samples of a conditional recipe have a row for each class, if there are not too many.
+    Samples of a conditional recipe have a row for each class, if there are not too many. Points of the plane have pictures of
+    their own.
     """
+    if data.of_points:
+        yield from pictures_of_points(recipe, data)
+        return
     with eval_mode(recipe):
         codes, columns = None, COLUMNS
         if isinstance(recipe, Conditional) and recipe.conditional and len(data.classes) <= MOST_ROWS:
@@ -195,3 +210,18 @@ def pictures(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
             yield "completions", completion_grid(recipe, x, draws)
         if isinstance(recipe, HasFilters):
             yield "filters", filter_grid(recipe.filters()[:FILTERS])
+
+
+def pictures_of_points(recipe: Recipe, data: Dataset) -> Iterator[tuple[str, Picture]]:
+    """Reconstructions and samples as dots over real points; behind samples the discriminator, if there is one."""
+    with eval_mode(recipe):
+        real = data.val.showcase(POINTS)
+        codes = recipe.sample_prior(POINTS) if isinstance(recipe, Generates) else None
+        if isinstance(recipe, Autoencodes):
+            yield "reconstructions", reconstruction_grid(recipe, real)
+        if isinstance(recipe, Generates) and codes is not None:
+            d = None
+            if isinstance(recipe, Discriminates) and not (isinstance(recipe, Conditional) and recipe.conditional):
+                x = plane(FIELD).to(real)
+                d = recipe.discriminate(x, torch.full((len(x),), -1, device=x.device)).sigmoid().reshape(FIELD, FIELD)
+            yield "samples", plane_picture(recipe.decode(codes).flatten(1), VERMILION, real.flatten(1), d)

@@ -14,7 +14,17 @@ from torch import Tensor
 from aelab.data import Dataset
 from aelab.errors import UserError, checked, did_you_mean, similar
 from aelab.evaluation import eval_mode, fit_pca, verdicts
-from aelab.recipe import Autoencodes, Conditional, Decodes, Denoises, Encodes, Generates, ImageShape, Recipe
+from aelab.recipe import (
+    Autoencodes,
+    Conditional,
+    Decodes,
+    Denoises,
+    Discriminates,
+    Encodes,
+    Generates,
+    ImageShape,
+    Recipe,
+)
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, Store
 from aelab.training import LARGEST_SEED
@@ -24,11 +34,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from aelab.figures import Picture
+
 log = logging.getLogger(__name__)
 
 BLOCK = 250  # images at once
 SAMPLES = 64  # by default
 OF_EACH_CLASS = 10  # samples, by default
+DRAWS = 16  # of the noise that a discriminator may add to what it sees
 MOST_NAMED = 20  # classes in a message
 
 
@@ -131,6 +144,23 @@ class Run:
         recipe = self.recipe
         return self._through(lambda x: recipe.decode(recipe.encode(x)), self._images(images))
 
+    def discriminate(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> the logits (N,) of the discriminator D, means over DRAWS draws of the noise that it may add.
+
+        Raises UserError if the recipe has no discriminator, or one that asks for the class too.
+        """
+        recipe = self.recipe
+        if not isinstance(recipe, Discriminates):
+            raise UserError(f"{self.name} does not discriminate: {self.info.recipe} has no discriminator.", code=2)
+        if self.conditional:
+            raise UserError(f"{self.name} does not discriminate images alone: its D asks for their class too.", code=2)
+
+        def logits(x: Tensor) -> Tensor:
+            y = torch.full((len(x),), -1, device=x.device)
+            return torch.stack([recipe.discriminate(x, y).flatten() for _ in range(DRAWS)]).mean(0)
+
+        return self._through(logits, self._images(images))
+
     @checked
     def sample(
         self,
@@ -200,6 +230,15 @@ class Run:
             raise UserError(f"{self.name} has no metric '{metric}'.", f"There are: {', '.join(known)}", code=2)
         steps, values = zip(*points, strict=True)
         return pd.Series(values, index=pd.Index(steps, name="step"), name=metric)
+
+    def pictures_by_epoch(self, name: str) -> "dict[int, Picture]":
+        """The pictures of one kind that were logged during the training, such as "samples", by epoch; 0 is before it.
+
+        They are arrays (H, W, 3) of bytes. Raises UserError if there are none.
+        """
+        if not (found := self.store.pictures(self.info, f"pictures/{name}")):
+            raise UserError(f"{self.name} has no pictures of {name} by epoch.", code=2)
+        return found
 
     def verdicts(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> the probabilities (N, K) of their classes, by the classifier of the evaluation.

@@ -94,6 +94,13 @@ def try_recipe(recipe: Recipe, path: Path, data: Dataset, settings: Settings) ->
                     "Use --batch-size 2 or more.",
                     code=2,
                 ) from error
+            if "Kernel size can't be greater" in str(error):
+                _, height, width = data.image
+                raise UserError(
+                    f"images of {height} x {width} pixels are too small for the convolutions of {path.stem}.",
+                    "If it has a --net mlp, take that; or another recipe.",
+                    code=2,
+                ) from error
             if fault := recipe_files.recipe_error(error):
                 raise fault from error  # any other error is ours: the training will report it
 
