@@ -153,7 +153,7 @@ def test_a_strip_shows_each_image_in_its_place_above_its_text():
 def test_no_text_of_a_strip_is_cut_or_hides_another(columns):
     row = Strip("first\nKL 12.34 nats", torch.rand(columns, *IMAGE), ["airplane\n100 %"] * columns)
     figure = strips([row, row], "a title\nand its second line", ["test image"] * columns)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     pictures = [image.get_window_extent() for image in figure.axes[0].images]
     for k, box in enumerate(boxes):
@@ -236,7 +236,7 @@ def test_many_classes_can_be_told_apart():
     figure = draw_latent_space([Panel("one", points, np.arange(300) % 100)], names, "title")
     looks = {(d.get_facecolor().tobytes(), d.get_paths()[0].vertices.tobytes()) for d in figure.axes[0].collections}
     assert len(looks) == 100
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width and not box.overlaps(figure.axes[0].get_window_extent())
 
@@ -453,6 +453,8 @@ def test_the_elbo_is_the_sum_of_its_terms():
     assert [list(line.get_ydata()) for line in below.lines[:2]] == [[1, 2, 3]] * 2
     assert "least −ELBO 7.0 nats, epoch 2" in above.get_title()
     assert len(figure.axes) == 4
+    assert figure.axes[2].get_ylim()[0] == 0 and figure.axes[3].get_ylim() == figure.axes[2].get_ylim()
+    assert figure.axes[2].get_ylim()[1] > 3, "all of the KL is seen"
     legend = [text.get_text() for text in figure.legends[0].texts]
     assert legend[0] == "−ELBO" and legend[1].startswith("reconstruction") and legend[2].startswith("KL")
 

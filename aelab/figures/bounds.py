@@ -63,6 +63,7 @@ def draw_elbo(panels: Sequence[Terms], title: str) -> "Figure":
     cells = figure.subplots(2, len(panels), squeeze=False, sharey="row", sharex="col", height_ratios=(2, 1))
     for (above, below), panel in zip(cells.T, panels, strict=True):
         _terms(above, below, panel)
+    cells[1, 0].set_ylim(0, None)  # only now, when all are drawn: the panels of a row share their axis
     for axes in cells[:, 0]:
         axes.set_ylabel("nats per image", fontsize=11)
     handles, labels = (a + b for a, b in zip(*(cell.get_legend_handles_labels() for cell in cells[:, 0]), strict=True))
@@ -90,14 +91,15 @@ def _terms(above: "Axes", below: "Axes", panel: Terms) -> None:
             va="bottom" if name == "−ELBO" else "top",
             fontsize=10,
             color=colour,
-            annotation_clip=False,
         )
         axes.grid(alpha=0.3)
     above.fill_between(epochs, panel.nll["val"], sums, color=COLOURS[1], alpha=0.25, linewidth=0)
     below.plot([], [], color="0.4", linewidth=1.3, linestyle="--", label="dashed: training")
     above.set_title("\n".join(map(visible, panel.title.split("\n"))), fontsize=11)
-    below.set(xlabel="epoch", ylim=(0, None))
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    below.set(xlabel="epoch")
+    first, last = epochs[0], epochs[-1]
+    below.set_xticks([tick for tick in MaxNLocator(8, integer=True).tick_values(first, last) if first <= tick <= last])
+    below.set_xlim(first - 0.3, last + 0.3 + 0.16 * (last - first))  # on the right is room for the last values
 
 
 @need(HasPosterior)
@@ -121,14 +123,17 @@ def draw_kl(kl: Sequence[float], used: Sequence[bool], title: str) -> "Figure":
     for k in off:
         bars[k].set_color(COLOURS[1])
     above = 0.02 * max(kl)
-    axes.plot(off, [kl[order[k]] + above for k in off], "x", color=COLOURS[1], label=f"not active: {len(off)}")
+    (crosses,) = axes.plot(
+        off, [kl[order[k]] + above for k in off], "x", color=COLOURS[1], label=f"not active: {len(off)}"
+    )
     axes.set_title(visible(title), fontsize=12)
     axes.set_ylabel("KL(q(z|x) ‖ N(0, 1)), nats", fontsize=11)
     axes.set_xlabel("dimension of the code, sorted", fontsize=11)
     if len(kl) <= NAMED:
         axes.set_xticks(range(len(kl)), [str(d + 1) for d in order], fontsize=9)
-    axes.set_xlim(-0.6, max(len(kl), FEW) - 0.4)  # no bar is wider than a tenth of the figure
-    axes.legend(fontsize=11, loc="upper right")
+    middle, half = (len(kl) - 1) / 2, max(len(kl), FEW) / 2 + 0.1  # no bar is wider than a tenth of the figure
+    axes.set_xlim(middle - half, middle + half)
+    axes.legend(handles=[bars, crosses], fontsize=11, loc="upper right")
     axes.grid(alpha=0.3, axis="y")
     axes.set_axisbelow(True)
     return figure
