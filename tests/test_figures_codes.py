@@ -85,11 +85,12 @@ class Trained:
     """A run of a recipe above. The classifier sees class 0 where the first pixel is below 1/2, else class 1."""
 
     conditional = False
+    image = IMAGE
 
     def __init__(self, recipe, classes=2, name="a-run", **metrics):
         self.recipe, self.classes, self.name = recipe, classes, name
         params = {"latent_dim": str(len(recipe.scales))}
-        self.info = SimpleNamespace(recipe="toy", params=params, metrics=metrics, tags={})
+        self.info = SimpleNamespace(recipe="toy", params=params, metrics=metrics, validation={}, tags={})
         self.config = SimpleNamespace(data="pixels")
         names = tuple(f"class {k}" for k in range(classes))
         self._data = SimpleNamespace(train=Pixels(40, classes), test=Pixels(30, classes), classes=names, image=IMAGE)

@@ -118,9 +118,12 @@ class Run:
 
         Raises UserError if the data have changed; with `force` that is a warning.
         """
-        data = open_configured(self.config, self.data_dir)
-        check_data(self.info, data, force)
-        return data.to(self.device)
+        check_data(self.info, self._opened, force)
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> Dataset:
+        return open_configured(self.config, self.data_dir).to(self.device)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) -> codes (N, D), the mean of a posterior. Raises UserError if the recipe has no encoder."""
