@@ -90,7 +90,7 @@ def points_figure(real: Tensor, drawn: Tensor, modes: Modes, title: str) -> "Fig
         f"equal shares, {100 / len(shares):.3g} %", (1, 100 / len(shares)), xycoords=("axes fraction", "data"),
         xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=9,
     )  # fmt: skip
-    right.set_xticks([k for k in numbers if len(shares) < 10 or k % 5 in (0, 1)])
+    right.set_xticks([k for k in numbers if len(shares) < 10 or k == 1 or k % 5 == 0])
     right.set(
         xlabel="mode",
         ylabel="samples within the circle, %",
