@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
 from matplotlib.quiver import Quiver
 
+import aelab
 from aelab import recipe_files
 from aelab.data import Modes, modes_of, open_data
 from aelab.data.points import RADIUS, SD
@@ -416,3 +417,27 @@ def test_the_taxonomy_says_what_is_known_of_each_model():
     assert cells["real images"][1::2] == ["-log p(x)", "", "Fréchet distance", "coverage", "64 samples in"]
     shown = [float(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes]
     assert shown == [1, 0, 0, 0, 0, 0]
+
+
+def test_a_run_on_points_is_loaded_and_read_back():
+    trained = aelab.train("gan", data="ring", epochs=1, max_steps=4, hidden=8, name="game")
+    loaded = aelab.load("game")  # its code of 16 is the default, and larger than an image
+    stored = loaded.pictures_by_epoch("samples")
+    assert list(stored) == [0, 1] and (stored[0] != stored[1]).any()
+    last = dict(pictures(trained.recipe, trained.data()))["samples"]
+    assert (stored[1] == last).all()
+    assert len(samples_over_training(loaded).axes) == 2
+    logits = loaded.discriminate(plane(3))
+    assert logits.shape == (9,) and torch.equal(
+        logits, loaded.discriminate(plane(3))
+    )  # the noise is the same each time
+    with pytest.raises(UserError, match="no pictures of others by epoch"):
+        loaded.pictures_by_epoch("others")
+    with pytest.raises(UserError, match="at least 4 x 4 pixels"):
+        loaded.verdicts(plane(3))
+
+
+def test_a_net_of_convolutions_refuses_points_in_a_line(cli):
+    answer = cli("train", "vae", "--data", "ring", "--max-steps", 4)
+    assert answer.code == 2 and "images of 1 x 2 pixels are too small for the convolutions of vae." in answer.err
+    assert "Traceback" not in answer.err and "--net mlp" in answer.err

@@ -32,7 +32,8 @@ Data = Annotated[
     str,
     typer.Option(
         metavar="NAME|FOLDER",
-        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, lfw (faces), digits, or a folder of pictures; "
+        help="Images to train on: mnist, mnist-5k, fashion-mnist, cifar10, lfw (faces), digits, a folder of pictures, or the "
+        "points of ring and grid; "
         "auto takes MNIST if it is on this disk or can be downloaded, else mnist-5k.",
         rich_help_panel=DATA,
     ),

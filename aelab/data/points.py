@@ -71,6 +71,6 @@ class Modes:
 def modes_of(train: Split) -> Modes:
     """The modes of labelled points: the mean of each class, and the standard deviation around these means."""
     x, y = train.batch(slice(None))
-    points, (classes, labels) = x.flatten(1).cpu(), y.cpu().unique(return_inverse=True)
+    points, (classes, labels) = x.flatten(1).cpu(), torch.unique(y.cpu(), return_inverse=True)
     centres = torch.stack([points[labels == k].mean(0) for k in range(len(classes))])
     return Modes(centres, float((points - centres[labels]).square().mean().sqrt()))

@@ -34,7 +34,7 @@ BAR = 56  # pixels above the pictures of an animation, for the epoch
 @need(metrics=tuple(f"train/{name}" for name in COURSE))
 def game(run: TrainedRun) -> "Figure":
     """The game of D and G over the epochs: what D says, both losses, both gradients, each with its equilibrium."""
-    course = {name: list(run.curve(f"train/{name}").items()) for name in COURSE}
+    course = {name: _curve(run, f"train/{name}") for name in COURSE}
     smooth, minimax = float(run.info.params.get("smooth", 0)), run.info.params.get("loss") == "minimax"
     return game_figure(course, smooth, minimax, described(run))
 
@@ -59,8 +59,13 @@ def minimax_and_non_saturating(*runs: TrainedRun) -> "Figure":
     return gradients_figure(norms, fakes, f"{runs[0].info.recipe} on {runs[0].config.data}")
 
 
+def _curve(run: TrainedRun, metric: str) -> Points:
+    values = run.curve(metric)
+    return list(zip(values.index.tolist(), values.tolist(), strict=True))
+
+
 def _early(run: TrainedRun, metric: str) -> Points:
-    points = [(step, value) for step, value in run.curve(metric).items() if step <= EARLY_STEPS]
+    points = [(step, value) for step, value in _curve(run, metric) if step <= EARLY_STEPS]
     if not points:
         raise UserError(f"{run.name} has no {metric} of the first {EARLY_STEPS} steps.", code=2)
     return points

@@ -39,7 +39,7 @@ def vector_field(run: TrainedRun, n: int = SHOWN // 2) -> "Figure":
     """The discriminator D over the plane, and the directions in which its gradient pushes samples."""
     data = run.data()
     real, drawn = data.test.batch(slice(0, n))[0].cpu(), run.sample(n)
-    logits = run.discriminate(torch.cat([plane(SIDE), real, drawn])).split([SIDE**2, len(real), len(drawn)])
+    logits = torch.split(run.discriminate(torch.cat([plane(SIDE), real, drawn])), [SIDE**2, len(real), len(drawn)])
     return field_figure(
         real.flatten(1),
         drawn.flatten(1),
@@ -90,7 +90,7 @@ def points_figure(real: Tensor, drawn: Tensor, modes: Modes, title: str) -> "Fig
         f"equal shares, {100 / len(shares):.3g} %", (1, 100 / len(shares)), xycoords=("axes fraction", "data"),
         xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=9,
     )  # fmt: skip
-    right.set_xticks([k for k in numbers if len(shares) < 10 or k % 5 in (0, 1)])
+    right.set_xticks([k for k in numbers if len(shares) < 10 or k == 1 or k % 5 == 0])
     right.set(
         xlabel="mode",
         ylabel="samples within the circle, %",
@@ -156,11 +156,11 @@ def arrows(logits: Tensor) -> tuple[NDArray[np.float64], ...]:
 
 def _scatter(axes: "Axes", real: Tensor, drawn: Tensor) -> None:
     """Real points and samples in the unit square, with a legend below it."""
+    (x, y), (drawn_x, drawn_y) = real.T.numpy(), drawn.T.numpy()
+    axes.scatter(x, y, s=5, color=REAL, alpha=0.5, linewidths=0, zorder=4, label=f"{len(real):,} real points")
     axes.scatter(
-        *real.T.numpy(), s=5, color=REAL, alpha=0.5, linewidths=0, zorder=4, label=f"{len(real):,} real points"
-    )
-    axes.scatter(
-        *drawn.T.numpy(),
+        drawn_x,
+        drawn_y,
         s=9,
         color=DRAWN,
         edgecolors="white",

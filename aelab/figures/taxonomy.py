@@ -28,7 +28,9 @@ def taxonomy(*runs: TrainedRun) -> "Figure":
     need_one_data_set(runs, "taxonomy")
     n = ROWS * COLUMNS
     ordered = sorted(runs, key=lambda run: list(DENSITIES).index(_density(run)) if _density(run) else len(DENSITIES))
-    baseline = next((run.info.metrics for run in runs if "test/real_fd_lenet" in run.info.metrics), {})
+    baseline: Mapping[str, float] = next(
+        (run.info.metrics for run in runs if "test/real_fd_lenet" in run.info.metrics), {}
+    )
     images = {"real images": runs[0].data().test.batch(slice(0, n))[0].cpu()}
     texts = {"real images": [NONE, "", *_distances(baseline, "real_"), NONE]}
     for run in ordered:

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 BLOCK = 250  # images at once
 SAMPLES = 64  # by default
 OF_EACH_CLASS = 10  # samples, by default
-DRAWS = 16  # of the noise that a discriminator may add to what it sees
+DRAWS = 64  # of the noise that a discriminator may add to what it sees
 MOST_NAMED = 20  # classes in a message
 
 
