@@ -17,6 +17,7 @@ from aelab.cli import (
     data,
     eval,
     interpolate,
+    lecture,
     recipes,
     resume,
     runs,
@@ -40,6 +41,7 @@ ORDER = (
     "sample",
     "interpolate",
     "compare",
+    "lecture",
     "runs",
     "recipes",
     "data",
@@ -77,7 +79,7 @@ app = typer.Typer(
 )
 
 
-for verb in (train, resume, compare_latent, eval, sample, interpolate, compare, recipes, data, ui, sync):
+for verb in (train, resume, compare_latent, eval, sample, interpolate, compare, lecture, recipes, data, ui, sync):
     app.add_typer(verb.verbs)
 app.add_typer(runs.group, name="runs")
 

@@ -23,9 +23,10 @@ from aelab.figures.grids import (
 )
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
 from aelab.figures.reconstruction import reconstructions, samples
-from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.style import CLASS_COLOURS, DRAWN, encoded, save
 
 __all__ = [
+    "CLASS_COLOURS",
     "DRAWN",
     "FIGURES",
     "PATHS",
