@@ -152,7 +152,7 @@ def row_of(entry: Number, runs: Sequence[Run]) -> Row | None:
     if not value:
         return None
     what = known.known_as if known else entry.metric
-    unit = f", {known.unit}" if known and known.unit else ""
+    unit = f", {known.unit}" if known and known.unit and known.unit not in what else ""
     better = f" ({known.better} is better)" if known and known.better else ""
     if entry.beside:
         of = against(entry.beside)[0]

@@ -127,7 +127,9 @@ TRAININGS = {
     "minimax": Training(
         "gan", {"noise": 0.0, "loss": "minimax"}, {"max_steps": 300}, {"max_steps": 500}, seconds=(6, 12)
     ),
-    "gan-ring": Training("gan", {}, {"max_steps": 1500}, {"max_steps": 5000}, seconds=(15, 50), data="ring"),
+    "gan-ring": Training(
+        "gan", {}, {"max_steps": 1500}, {"max_steps": 5000}, seconds=(15, 50), evaluation="all", data="ring"
+    ),
     "gan-conditional": Training("gan", {"conditional": True}, {"epochs": 12}, seconds=(25, 1400)),
     "vaegan": Training("vaegan", {}, {"epochs": 4}, seconds=(25, 2400), evaluation="all"),
     "rbm": Training("rbm", {}, {"epochs": 10}, seconds=(10, 900), evaluation="all"),
@@ -143,22 +145,25 @@ TOPICS = (
     Topic(
         slug="linear",
         title="A linear autoencoder is PCA",
-        says="An autoencoder squeezes an image through a few numbers, the code, and draws it again from them. Without an "
-        "activation it can learn no more than a plane through the images, and the best one is that of principal component analysis.",
-        equation=r"\min_{V, W, b} \; \mathbb{E} \, \lVert x - \hat{x} \rVert^2, \qquad z = W (x - b), \qquad \hat{x} = V z + b",
+        says="An autoencoder squeezes an image through a few numbers, the code, and draws it again from them. Without "
+        "an activation it can learn no more than a plane through the images, and the best one is that of "
+        "principal component analysis.",
+        equation=r"\min_{V, W, b} \; \mathbb{E} \, \lVert x - \hat{x} \rVert^2, \qquad z = W (x - b), \qquad \hat{x} = V z "
+        r"+ b",
         figures=(Shown("pca-plane", ("linear-2",)), Shown("toy-plane")),
         numbers=(Number("linear-2", "test/sse", "test/pca_sse"),),
-        notice="Both clouds have the same shape: one rotation and one scale lay the first on the second. The two planes are "
-        "almost the same, and so are the errors.",
-        question="Gradient descent finds the plane of PCA, but not its axes. What would you add to the loss to get the axes too?",
+        notice="Both clouds have the same shape: one rotation and one scale lay the first on the second. The two planes "
+        "are almost the same, and so are the errors.",
+        question="Gradient descent finds the plane of PCA, but not its axes. What would you add to the loss to get the "
+        "axes too?",
     ),
     Topic(
         slug="stacked",
         title="Depth: codes that are not linear",
-        says="With hidden layers the codes lie on a curved surface instead of a plane. So few numbers say more about an image, and "
-        "the error falls below that of PCA at every size of the code.",
-        equation=r"z = f_K(\cdots f_1(x)), \qquad \hat{x} = g_1(\cdots g_K(z)), \qquad "
-        r"\mathcal{L} = \mathbb{E} \, \lVert x - \hat{x} \rVert^2",
+        says="With hidden layers the codes lie on a curved surface instead of a plane. So few numbers say more about "
+        "an image, and the error falls below that of PCA at every size of the code.",
+        equation=r"z = f_K(\cdots f_1(x)), \qquad \hat{x} = g_1(\cdots g_K(z)), \qquad \mathcal{L} = \mathbb{E} \, \lVert x "
+        r"- \hat{x} \rVert^2",
         figures=(
             Shown("reconstructions", ("stacked-2", "stacked-5")),
             Shown("error-by-code-size", ("stacked-2", "stacked-5", "stacked-10", "stacked-30")),
@@ -169,31 +174,32 @@ TOPICS = (
             Number("stacked-30", "test/sse", "test/pca_sse"),
             Number("stacked-30", "test/sse", published="3.00", source=HINTON),
         ),
-        notice="With two numbers, digits that look alike share a place: a 4 comes back as a 9. With five, most of them come back "
-        "as themselves.",
+        notice="With two numbers, digits that look alike share a place: a 4 comes back as a 9. With five, most of them "
+        "come back as themselves.",
         question="Where would you stop to add numbers to the code, if the error always falls?",
     ),
     Topic(
         slug="architectures",
         title="Stacked, convolutional, recurrent",
-        says="The same size of the code can be reached by very different networks. Convolutions share their weights over the image, and "
-        "a recurrent network reads and writes it row by row.",
-        equation=r"\text{convolutional:} \; h = \sigma(K * x + b) \qquad \text{recurrent:} \; h_t = \tanh(W x_t + U h_{t-1} + b)",
+        says="The same size of the code can be reached by very different networks. Convolutions share their weights "
+        "over the image, and a recurrent network reads and writes it row by row.",
+        equation=r"\text{convolutional:} \; h = \sigma(K * x + b) \qquad \text{recurrent:} \; h_t = \tanh(W x_t + U h_{t-1} "
+        r"+ b)",
         figures=(Shown("reconstructions", ("stacked-30", "convolutional-30", "recurrent-30")),),
         numbers=tuple(
             Number(name, "test/sse", "test/pca_sse") for name in ("stacked-30", "convolutional-30", "recurrent-30")
         ),
-        notice="Look at the number of parameters beside each row, not only at the error. Training time does not follow the number "
-        "of parameters either.",
+        notice="Look at the number of parameters beside each row, not only at the error. Training time does not follow "
+        "the number of parameters either.",
         question="Which of the three would you take for photographs, and which for speech?",
     ),
     Topic(
         slug="denoising",
         title="Denoising",
-        says="A denoising autoencoder gets a corrupted image and has to draw the clean one. The least squared error is reached by the mean "
-        "of all clean images that fit, so it must know what images look like.",
-        equation=r"\tilde{x} \sim q(\tilde{x} \mid x), \qquad \mathcal{L} = \mathbb{E} \, \lVert x - g(f(\tilde{x})) \rVert^2, "
-        r"\qquad g(f(\tilde{x})) \to \mathbb{E}[x \mid \tilde{x}]",
+        says="A denoising autoencoder gets a corrupted image and has to draw the clean one. The least squared error is "
+        "reached by the mean of all clean images that fit, so it must know what images look like.",
+        equation=r"\tilde{x} \sim q(\tilde{x} \mid x), \qquad \mathcal{L} = \mathbb{E} \, \lVert x - g(f(\tilde{x})) "
+        r"\rVert^2, \qquad g(f(\tilde{x})) \to \mathbb{E}[x \mid \tilde{x}]",
         figures=(
             Shown("denoising", ("denoising",)),
             Shown("psnr-by-noise", ("denoising", "denoising-dropout")),
@@ -203,17 +209,17 @@ TOPICS = (
             Number("denoising", "test/denoised_psnr", "test/linear_denoised_psnr"),
             Number("denoising", "test/denoised_psnr", "test/nothing_denoised_psnr"),
         ),
-        notice="The line to beat is the Wiener filter, the best linear one. Where noise hides a stroke, the answer is blurred: it is a "
-        "mean of what might have been there.",
+        notice="The line to beat is the Wiener filter, the best linear one. Where noise hides a stroke, the answer is "
+        "blurred: it is a mean of what might have been there.",
         question="Why do filters become smoother and larger as the noise grows?",
     ),
     Topic(
         slug="pretraining",
         title="Pretraining with few labels",
-        says="Images are cheap and labels are not. An encoder that was trained without labels gives a classifier a better start than random "
-        "weights, above all where there are few labels.",
-        equation=r"\min_{f, g} \; \mathbb{E} \, \lVert x - g(f(x)) \rVert^2 \quad \text{then} \quad "
-        r"\min_{f, h} \; \mathbb{E} \, [ -\log p_h(y \mid f(x)) ]",
+        says="Images are cheap and labels are not. An encoder that was trained without labels gives a classifier a "
+        "better start than random weights, above all where there are few labels.",
+        equation=r"\min_{f, g} \; \mathbb{E} \, \lVert x - g(f(x)) \rVert^2 \quad \text{then} \quad \min_{f, h} \; "
+        r"\mathbb{E} \, [ -\log p_h(y \mid f(x)) ]",
         figures=(Shown("error-by-labels", ("pretrained-100", "scratch-100", "pretrained-600", "scratch-600")),),
         numbers=(
             Number("pretrained-100", "test/error", "test/neighbour_error"),
@@ -223,27 +229,27 @@ TOPICS = (
                 "pretrained-600", "test/error", published="5.72", source="Kingma et al. 2014, M1 + TSVM, 600 labels"
             ),
         ),
-        notice="Compare the two lines at the same number of labels. A difference that is smaller than the band over draws of the labels "
-        "says nothing.",
+        notice="Compare the two lines at the same number of labels. A difference that is smaller than the band over "
+        "draws of the labels says nothing.",
         question="With all labels the gain is gone. What does pretraining give then?",
     ),
     Topic(
         slug="codes",
         title="Latent spaces",
-        says="The codes of an autoencoder may lie anywhere, with gaps between them. A variational autoencoder is asked to keep them "
-        "near a normal distribution, so that one can draw a code and get an image.",
+        says="The codes of an autoencoder may lie anywhere, with gaps between them. A variational autoencoder is asked "
+        "to keep them near a normal distribution, so that one can draw a code and get an image.",
         equation=r"p(z) = \mathcal{N}(0, I), \qquad q(z \mid x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x))",
         figures=(Shown("latent-space", ("stacked-2", "vae-2")),),
         numbers=(Number("stacked-2", "test/sse", "test/pca_sse"), Number("vae-2", "test/sse", "test/pca_sse")),
-        notice="The scales of the axes differ. The codes of the VAE fill the circles of the prior without large gaps; those of the "
-        "autoencoder do not know where zero is.",
+        notice="The scales of the axes differ. The codes of the VAE fill the circles of the prior without large gaps; "
+        "those of the autoencoder do not know where zero is.",
         question="Take a code from a gap between two classes. What would each of the two models draw?",
     ),
     Topic(
         slug="vae",
         title="The variational autoencoder",
-        says="The evidence lower bound, ELBO, has two terms: how well images are reconstructed, and how far their codes are from the prior. "
-        "Each nat of KL has to pay for itself by a better reconstruction.",
+        says="The evidence lower bound, ELBO, has two terms: how well images are reconstructed, and how far their "
+        "codes are from the prior. Each nat of KL has to pay for itself by a better reconstruction.",
         equation=r"\log p(x) \ge \mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \,\Vert\, p(z)), "
         r"\qquad z = \mu + \sigma \odot \varepsilon",
         figures=(Shown("elbo", ("vae-2", "vae-20")), Shown("kl-per-dimension", ("vae-20",))),
@@ -253,41 +259,43 @@ TOPICS = (
             Number("vae-2", "test/elbo", "test/pixels_elbo"),
             Number("vae-20", "test/active_units"),
         ),
-        notice="KL grows while the reconstruction improves: the code is put to use. Dimensions that do not pay for themselves stay at a "
-        "KL of zero, and nothing passes through them.",
+        notice="KL grows while the reconstruction improves: the code is put to use. Dimensions that do not pay for "
+        "themselves stay at a KL of zero, and nothing passes through them.",
         question="What happens to the two terms if the KL is given the weight 20?",
     ),
     Topic(
         slug="vae-manifold",
         title="Moving through the latent space",
-        says="Every point of the plane stands for an image, and the images change smoothly from point to point. Along a single dimension of a "
-        "larger code something changes that may have a name: slant, width, thickness.",
+        says="Every point of the plane stands for an image, and the images change smoothly from point to point. Along "
+        "a single dimension of a larger code something changes that may have a name: slant, width, thickness.",
         equation=r"z = (\Phi^{-1}(u_1), \Phi^{-1}(u_2)), \quad u \in (0, 1)^2, \qquad \hat{x} = \mathbb{E}[x \mid z]",
         figures=(Shown("manifold", ("vae-2",)), Shown("traversals", ("vae-20",))),
         widgets=(Widget("plane", "vae-2"),),
-        notice="Between two digits there is a place where the image is neither. Far from the centre, where the prior has no mass, "
-        "the decoder was never asked.",
+        notice="Between two digits there is a place where the image is neither. Far from the centre, where the prior has "
+        "no mass, the decoder was never asked.",
         question="The digits take unequal shares of the plane. What decides how large they are?",
     ),
     Topic(
         slug="vae-interpolation",
         title="Interpolation and arithmetic with codes",
-        says="On the way from one code to another the decoder draws a film from one image to the other. Adding the difference of two "
-        "class means to a code changes the class and keeps the style.",
-        equation=r"z_t = (1 - t)\, z_0 + t\, z_1, \qquad "
-        r"z_t = \frac{\sin((1 - t)\,\theta)}{\sin\theta}\, z_0 + \frac{\sin(t\,\theta)}{\sin\theta}\, z_1",
+        says="On the way from one code to another the decoder draws a film from one image to the other. Adding the "
+        "difference of two class means to a code changes the class and keeps the style.",
+        equation=r"z_t = (1 - t)\, z_0 + t\, z_1, \qquad z_t = \frac{\sin((1 - t)\,\theta)}{\sin\theta}\, z_0 + "
+        r"\frac{\sin(t\,\theta)}{\sin\theta}\, z_1",
         figures=(Shown("interpolation", ("vae-20",)), Shown("class-arithmetic", ("vae-20",))),
         widgets=(Widget("walk", "vae-20"),),
-        notice="The ends are reconstructions, not the images themselves. The classifier below each image changes its mind within a few steps, "
-        "and passes through a third class at times.",
-        question="In many dimensions a straight line between two samples of the prior leaves the shell on which they lie. Does it matter here?",
+        notice="The ends are reconstructions, not the images themselves. The classifier below each image changes its "
+        "mind within a few steps, and passes through a third class at times.",
+        question="In many dimensions a straight line between two samples of the prior leaves the shell on which they lie. "
+        "Does it matter here?",
     ),
     Topic(
         slug="gan",
         title="The adversarial game",
-        says="A generator draws, and a discriminator says whether an image is real; each learns from the other. Neither has a likelihood, and "
-        "neither loss has to fall.",
-        equation=r"\min_G \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z))), \qquad D^*(x) = \frac{p(x)}{p(x) + q(x)}",
+        says="A generator draws, and a discriminator says whether an image is real; each learns from the other. "
+        "Neither has a likelihood, and neither loss has to fall.",
+        equation=r"\min_G \max_D \; \mathbb{E} \log D(x) + \mathbb{E} \log (1 - D(G(z))), \qquad D^*(x) = \frac{p(x)}{p(x) "
+        r"+ q(x)}",
         figures=(
             Shown("game", ("gan",)),
             Shown("samples-over-training", ("gan",)),
@@ -299,48 +307,59 @@ TOPICS = (
             Number("gan", "test/coverage_lenet", "test/real_coverage_lenet"),
         ),
         widgets=(Widget("epochs", "gan"),),
-        notice="D(x) and D(G(z)) approach 1/2, and the samples go on improving while both losses stand still. The value 1/2 alone proves "
-        "nothing: a discriminator that sees nothing has it too.",
+        notice="D(x) and D(G(z)) approach 1/2, and the samples go on improving while both losses stand still. The value "
+        "1/2 alone proves nothing: a discriminator that sees nothing has it too.",
         question="If the losses do not tell when to stop, what does?",
     ),
     Topic(
         slug="gan-losses",
         title="Minimax and non-saturating loss",
-        says="At the start the discriminator rejects every sample with confidence, and the minimax loss of the generator is flat there. "
-        "The non-saturating loss has the same equilibrium and a gradient from the first step on.",
-        equation=r"\text{minimax:} \; \min_G \mathbb{E} \log (1 - D(G(z))) \qquad \text{non-saturating:} \; \max_G \mathbb{E} \log D(G(z))",
+        says="At the start the discriminator rejects every sample with confidence, and the minimax loss of the "
+        "generator is flat there. The non-saturating loss has the same equilibrium and a gradient from the first "
+        "step on.",
+        equation=r"\text{minimax:} \; \min_G \mathbb{E} \log (1 - D(G(z))) \qquad \text{non-saturating:} \; \max_G "
+        r"\mathbb{E} \log D(G(z))",
         figures=(Shown("minimax-and-non-saturating", ("minimax", "non-saturating")),),
         numbers=(Number("minimax", "last/d_fake"), Number("non-saturating", "last/d_fake")),
-        notice="The axis is logarithmic. The minimax gradient is the other one times D/(1 − D), so it vanishes with D(G(z)).",
+        notice="The axis is logarithmic. The minimax gradient is the other one times D/(1 − D), so it vanishes with "
+        "D(G(z)).",
         question="Why does noise on all images that the discriminator sees help the minimax loss?",
     ),
     Topic(
         slug="gan-ring",
         title="Mode collapse in the plane",
-        says="On eight Gaussians around a ring one can see what the game does. The gradient of the discriminator pushes the samples, and nothing "
-        "in the loss asks them to spread over all eight.",
-        equation=r"x \sim \tfrac{1}{8} \sum_{k=1}^{8} \mathcal{N}(c_k, s^2 I), \qquad \dot{x} \propto \nabla_x \log \frac{D(x)}{1 - D(x)}",
+        says="On eight Gaussians around a ring one can see what the game does. The gradient of the discriminator "
+        "pushes the samples, and nothing in the loss asks them to spread over all eight.",
+        equation=r"x \sim \tfrac{1}{8} \sum_{k=1}^{8} \mathcal{N}(c_k, s^2 I), \qquad \dot{x} \propto \nabla_x \log "
+        r"\frac{D(x)}{1 - D(x)}",
         figures=(Shown("points", ("gan-ring",)), Shown("vector-field", ("gan-ring",))),
+        numbers=(
+            Number("gan-ring", "test/modes", published="8", source="Gaussians on the ring"),
+            Number("gan-ring", "test/near_mode", published="98.9", source="of points of the Gaussians themselves"),
+        ),
         notice="Count the Gaussians that have samples. The arrows show where the generator is told to move each of them.",
         question="A generator that draws one perfect point for every z: what would the discriminator learn next?",
     ),
     Topic(
         slug="gan-conditional",
         title="Drawing the class one asks for",
-        says="With the class as part of the code the generator draws what it is asked for. The discriminator sees the class too, and "
-        "rejects a good 3 that was to be a 7.",
+        says="With the class as part of the code the generator draws what it is asked for. The discriminator sees the "
+        "class too, and rejects a good 3 that was to be a 7.",
         equation=r"\operatorname{logit} D(x, y) = b + b_y + (w + w_y)^{\!\top} f(x), \qquad x = G(z, y)",
         figures=(Shown("samples", ("gan-conditional",)),),
         numbers=(Number("gan-conditional", "last/d_loss", published="1.386 = 2 log 2", source=GOODFELLOW),),
-        notice="A row has one class and one style in each column. Look for images that come again and again within a row.",
+        notice="A row has one class and one style in each column. Look for images that come again and again within a "
+        "row.",
         question="How would you measure whether the samples of a class are as varied as real ones?",
     ),
     Topic(
         slug="vaegan",
         title="VAE and GAN together",
-        says="A squared error of pixels punishes a stroke that is one pixel off as much as one that is missing. The VAE-GAN compares images by "
-        "the features of its discriminator instead, and its reconstructions are sharper.",
-        equation=r"\mathcal{L} = \mathrm{KL}(q(z \mid x) \,\Vert\, p(z)) - \mathbb{E}_q \log p(D_l(x) \mid z) + \mathcal{L}_{\mathrm{GAN}}",
+        says="A squared error of pixels punishes a stroke that is one pixel off as much as one that is missing. The "
+        "VAE-GAN compares images by the features of its discriminator instead, and its reconstructions are "
+        "sharper.",
+        equation=r"\mathcal{L} = \mathrm{KL}(q(z \mid x) \,\Vert\, p(z)) - \mathbb{E}_q \log p(D_l(x) \mid z) + "
+        r"\mathcal{L}_{\mathrm{GAN}}",
         figures=(Shown("reconstructions", ("vae-20", "vaegan")), Shown("samples", ("vaegan",))),
         numbers=(
             Number("vaegan", "test/recon_sharpness"),
@@ -353,8 +372,8 @@ TOPICS = (
     Topic(
         slug="taxonomy",
         title="What has a likelihood, and what draws well",
-        says="Generative models differ in what one can compute: an exact likelihood, a bound of it, an estimate, or none at all. The quality of "
-        "the samples and the time to draw them do not follow from it.",
+        says="Generative models differ in what one can compute: an exact likelihood, a bound of it, an estimate, or "
+        "none at all. The quality of the samples and the time to draw them do not follow from it.",
         equation=r"\text{exact:} \; p(x) = \prod_i p(x_i \mid x_{<i}) \quad \text{bound:} \; \mathrm{ELBO} \quad "
         r"\text{AIS:} \; p(x) = e^{-F(x)} / Z \quad \text{none:} \; x = G(z)",
         figures=(Shown("taxonomy", ("pixelcnn", "rbm", "vae-20", "gan", "vaegan")),),
@@ -364,15 +383,15 @@ TOPICS = (
             Number("rbm", "test/marginal_nll", "test/pixels_marginal_nll"),
             Number("vae-20", "test/marginal_nll", "test/pixels_marginal_nll"),
         ),
-        notice="The model with the best likelihood is not the one with the best samples. The GAN has no likelihood to show, and draws "
-        "in an instant.",
+        notice="The model with the best likelihood is not the one with the best samples. The GAN has no likelihood to "
+        "show, and draws in an instant.",
         question="Which column would you look at to detect images that are not digits?",
     ),
     Topic(
         slug="colour",
         title="Colours: photographs",
-        says="Nothing in the networks knew that images are grey. With three channels the same recipes reconstruct and draw photographs; "
-        "the code must be larger.",
+        says="Nothing in the networks knew that images are grey. With three channels the same recipes reconstruct and "
+        "draw photographs; the code must be larger.",
         equation=r"x \in [0, 1]^{3 \times 32 \times 32}, \qquad \mathcal{L} = \mathbb{E} \, \lVert x - \hat{x} \rVert^2",
         figures=(Shown("reconstructions", ("cifar10",)),),
         numbers=(Number("cifar10", "test/sse", "test/pca_sse"),),
@@ -383,12 +402,13 @@ TOPICS = (
     Topic(
         slug="faces",
         title="Colours: faces",
-        says="Faces are aligned, so a few numbers say much: light, pose, hair. A VAE with a Gaussian likelihood learns how much each pixel may "
-        "be off.",
+        says="Faces are aligned, so a few numbers say much: light, pose, hair. A VAE with a Gaussian likelihood learns "
+        "how much each pixel may be off.",
         equation=r"p(x \mid z) = \mathcal{N}(m(z), s^2 I), \qquad s^2 \to \text{mean squared error of a pixel}",
         figures=(Shown("reconstructions", ("faces", "faces-vae")), Shown("samples", ("faces-vae",))),
         numbers=(Number("faces", "test/sse", "test/pca_sse"),),
-        notice="Samples are the faces of nobody, and blurred: each is a mean over the faces that its code might stand for.",
+        notice="Samples are the faces of nobody, and blurred: each is a mean over the faces that its code might stand "
+        "for.",
         question="Whose faces does the model draw best, and why?",
         needs="lfw",
     ),
