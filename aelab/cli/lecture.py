@@ -49,8 +49,8 @@ def lecture(
     """Make the whole lecture: train its models, draw every figure, and write one page that works offline.
 
     Models that are there already are used as they are, so the same command continues where it was stopped, and a second time
-    trains nothing. It says beforehand how long it takes: with --quick minutes, else hours on a CPU. A model or figure that fails is said
-    on the page.
+    trains nothing. It says beforehand how long it takes: with --quick minutes, else hours on a CPU. What fails is said on the
+    page, and the rest is made.
     """
     console = console_for(quiet, verbose)
     import aelab

@@ -321,7 +321,7 @@ TOPICS = (
         r"\mathbb{E} \log D(G(z))",
         figures=(Shown("minimax-and-non-saturating", ("minimax", "non-saturating")),),
         numbers=(Number("minimax", "last/d_fake"), Number("non-saturating", "last/d_fake")),
-        notice="The axis is logarithmic. The minimax gradient is the other one times D/(1 − D), so it vanishes with "
+        notice="The axis is logarithmic. The minimax gradient is the other one times D/(1 - D), so it vanishes with "
         "D(G(z)).",
         question="Why does noise on all images that the discriminator sees help the minimax loss?",
     ),
