@@ -19,7 +19,7 @@ Folder = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pag
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="TOPIC,...",
+        metavar="TOPICS",
         help="Only these topics, such as vae,gan; a name also means those that begin with it and a dash.",
     ),
 ]
