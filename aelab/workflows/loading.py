@@ -75,7 +75,9 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
     Raises UserError if that file is not trusted (`recipe_files.of_run`): a configuration may come from anyone.
     """
     if info.tags.get("aelab.kind") != "run":
-        raise UserError(f"{info.name} is a sweep; name one of its runs: aelab runs", code=2)
+        raise UserError(
+            f"{info.name} is a {info.tags.get('aelab.kind', 'sweep')}; name one of its runs: aelab runs", code=2
+        )
     try:
         config = Config.from_json(json.loads(read_small_file(store.folder(info) / "config.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
