@@ -209,7 +209,7 @@ def walk(run: Run) -> dict[str, Any]:
 
 def epochs(run: Run) -> dict[str, Any]:
     """The samples of the same codes after several epochs, as pictures."""
-    pictures = run.pictures_by_epoch("samples")  # type: ignore[attr-defined]
+    pictures = run.pictures_by_epoch("samples")
     return {
         "epochs": list(pictures),
         "pictures": [data_address("png", _png(picture)) for picture in pictures.values()],
