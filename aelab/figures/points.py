@@ -108,8 +108,8 @@ def field_figure(
     """D over the unit square, from its `logits` (S, S) on `plane(S)`, with arrows along their gradient.
 
     Real points (N, 2) and samples (M, 2) lie on top. An arrow has the direction of the gradient; its length grows with the
-    gradient up to that of nine tenths of all arrows, or STEEP, so that the few steep places do not hide the others. To the right is the
-    histogram of D over the points and over the samples, from their logits `of_points`, (N,) and (M,).
+    gradient up to STEEP, or that of nine tenths of all arrows, so that few steep places do not hide the others. To the right is
+    the histogram of D over the points and over the samples, from their logits `of_points`, (N,) and (M,).
     """
     from matplotlib.colors import LinearSegmentedColormap
 
