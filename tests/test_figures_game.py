@@ -344,6 +344,8 @@ def test_arrows_point_up_the_logit():
     cosine /= np.linalg.norm(wanted, axis=0) * np.hypot(u, v)[inner] + 1e-12
     assert cosine[np.linalg.norm(wanted, axis=0) > 0.06].min() > 0.99
     assert np.hypot(u, v).max() == pytest.approx(0.045)
+    _, _, u, v = arrows(logits / 10)
+    assert np.hypot(u, v).max() == pytest.approx(0.045 * 0.2 * np.hypot(0.675, 0.725) / 1, rel=0.1)  # nearly flat
     flat = arrows(torch.zeros(5, 5))
     assert (flat[2] == 0).all() and (flat[3] == 0).all()
 

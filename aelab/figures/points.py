@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN = 1000  # points
 SIDE = 41  # of the grid on which a field is computed; every second of its points has an arrow
+STEEP = 1.0  # logits a side of the plane: the least gradient that has a whole arrow; below it D is nearly flat
 LONGEST = 0.045  # length of an arrow, in units of the plane
 REAL, DRAWN = COLOURS[0], COLOURS[1]  # colours of points: blue and vermilion
 TOWARDS = ("#E8A67C", "#FFFFFF", "#7FB3D5")  # of D from 0 to 1, in the manner of the points: 1 is real, so blue
@@ -107,8 +108,8 @@ def field_figure(
     """D over the unit square, from its `logits` (S, S) on `plane(S)`, with arrows along their gradient.
 
     Real points (N, 2) and samples (M, 2) lie on top. An arrow has the direction of the gradient; its length grows with the
-    gradient up to that of nine tenths of all arrows, so that the few steep places do not hide the others. To the right is the
-    histogram of D over the points and over the samples, from their logits `of_points`, (N,) and (M,).
+    gradient up to STEEP, or that of nine tenths of all arrows, so that few steep places do not hide the others. To the right is
+    the histogram of D over the points and over the samples, from their logits `of_points`, (N,) and (M,).
     """
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -149,7 +150,7 @@ def arrows(logits: Tensor) -> tuple[NDArray[np.float64], ...]:
     x, y = np.meshgrid(along, along)
     x, y, u, v = (part[1::2, 1::2] for part in (x, y, u, v))
     length = np.hypot(u, v)
-    most = np.quantile(length, 0.9) or 1.0
+    most = max(STEEP, float(np.quantile(length, 0.9)))
     scale = LONGEST * np.minimum(length, most) / most / np.maximum(length, np.finfo(float).tiny)
     return x, y, scale * u, scale * v
 

@@ -128,7 +128,13 @@ TRAININGS = {
         "gan", {"noise": 0.0, "loss": "minimax"}, {"max_steps": 300}, {"max_steps": 500}, seconds=(6, 12)
     ),
     "gan-ring": Training(
-        "gan", {}, {"max_steps": 1500}, {"max_steps": 5000}, seconds=(15, 50), evaluation="all", data="ring"
+        "gan",
+        {"noise": 0.02},
+        {"max_steps": 1500},
+        {"max_steps": 5000},
+        seconds=(15, 50),
+        evaluation="all",
+        data="ring",
     ),
     "gan-conditional": Training("gan", {"conditional": True}, {"epochs": 12}, seconds=(25, 1400)),
     "vaegan": Training("vaegan", {}, {"epochs": 4}, seconds=(25, 2400), evaluation="all"),
