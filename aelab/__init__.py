@@ -17,6 +17,7 @@ TYPE_CHECKING = (
     False  # without `typing`: under `python -m aelab` the working folder could still put its own in place of it
 )
 if TYPE_CHECKING:
+    from aelab import figures as figures
     from aelab.data import open_data as open_data
     from aelab.errors import UserError as UserError
     from aelab.lecture import make_lecture as make_lecture
@@ -78,6 +79,8 @@ def __getattr__(name: str) -> object:
         from importlib import metadata
 
         return metadata.version("aelab")
+    if name == "figures":
+        return importlib.import_module("aelab.figures")
     for room, names in _ROOMS.items():
         if name in names:
             return getattr(importlib.import_module(room), name)

@@ -34,7 +34,7 @@ from aelab.figures.labels import error_by_labels
 from aelab.figures.linear_plane import pca_plane, toy_plane
 from aelab.figures.modes import digit_histogram
 from aelab.figures.noise import denoising, first_layer_filters, psnr_by_noise
-from aelab.figures.plots import bars, contact_sheet, curve, curves, descending, picture_figure
+from aelab.figures.plots import bars, contact_sheet, curve, curves, descending
 from aelab.figures.points import plane, points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import CLASS_COLOURS, DRAWN, encoded, save
@@ -78,7 +78,6 @@ __all__ = [
     "minimax_and_non_saturating",
     "pairs",
     "pca_plane",
-    "picture_figure",
     "plane",
     "plane_picture",
     "points",

@@ -8,25 +8,13 @@ import numpy as np
 from torch import Tensor
 
 from aelab.errors import visible
-from aelab.figures.grids import Picture, grid
+from aelab.figures.grids import grid
 from aelab.figures.style import new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALL = 150  # pixels an inch, of figures beside a table
-
-
-@plain
-def picture_figure(picture: Picture, title: str) -> "Figure":
-    """A grid of images as a figure with a title."""
-    height, width = picture.shape[:2]
-    figure = new_figure(7, 7 * height / width + 0.4, SMALL)
-    axes = figure.subplots()
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_axis_off()
-    axes.set_title(visible(title), fontsize=9)
-    return figure
 
 
 @plain

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -14,14 +14,11 @@ from torch.nn.functional import one_hot
 
 from aelab.errors import UserError, checked
 from aelab.evaluation import eval_mode
-from aelab.figures import PATHS, Picture, grid, linear, pairs, picture_figure, write
+from aelab.figures import PATHS, Picture, grid, linear, pairs, write
 from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Generates
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 KINDS = ("linear", "spherical")  # paths from code to code
 
@@ -156,26 +153,6 @@ def reconstruct(
     inputs = opened.data().test.showcase(n).cpu()
     images = opened.reconstruct(inputs)
     return Drawing(images, _log(opened, f"reconstructions-{n}", pairs(inputs, images), out))
-
-
-def figures(run: Run) -> "dict[str, Figure]":
-    """The pictures that the recipe of a run can draw, as matplotlib figures whose titles name the run and the data."""
-    recipe, found = run.recipe, {}
-    of = f"{run.name}, {run.config.data}"
-    if isinstance(recipe, Autoencodes):
-        inputs = run.data().test.showcase(32).cpu()
-        picture = pairs(inputs, run.reconstruct(inputs))
-        found["reconstructions"] = picture_figure(picture, f"{of}: test images, each above its reconstruction")
-    if isinstance(recipe, Generates):
-        found["samples"] = picture_figure(grid(run.sample()), f"{of}: samples")
-        if run.conditional:
-            found["samples-of-classes"] = picture_figure(
-                grid(run.sample(label="all"), 10), f"{of}: samples of each class"
-            )
-    if isinstance(recipe, (Autoencodes, Generates)) and recipe.interpolates:
-        for kind, images in walk(run, KINDS, 6, 10, 0).items():
-            found[f"interpolation-{kind}"] = picture_figure(grid(images, 10), f"{of}: {kind} interpolation")
-    return found
 
 
 def _log(run: Run, name: str, picture: Picture, out: Path | None) -> Path:

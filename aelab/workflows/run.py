@@ -14,6 +14,7 @@ from torch import Tensor
 from aelab.data import Dataset
 from aelab.errors import UserError, checked, did_you_mean, similar
 from aelab.evaluation import eval_mode, fit_pca, verdicts
+from aelab.figures import FIGURES, available
 from aelab.recipe import (
     Autoencodes,
     Conditional,
@@ -271,10 +272,8 @@ class Run:
         return fitted.mean, fitted.components
 
     def figures(self) -> "dict[str, Figure]":
-        """matplotlib figures by name: reconstructions, samples and interpolations, as far as the recipe supports them."""
-        from aelab.workflows.drawing import figures
-
-        return figures(self)
+        """The figures that the run can make, as matplotlib figures by name; `aelab.figures` has each by itself."""
+        return {name: FIGURES[name](self) for name in available(self)}
 
     def _images(self, images: Tensor) -> Tensor:
         x = self._tensor(images)
