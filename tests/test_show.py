@@ -39,6 +39,17 @@ def test_a_figure_is_an_artifact_as_png_and_svg_and_wide_enough_for_a_slide(cli,
     assert (folder / "samples.svg").exists()
 
 
+def test_a_figure_that_moves_is_a_gif_too(cli, store):
+    answer = cli("show", "vae", "samples-over-training", "--out", "film.gif")
+    assert answer.code == 0, answer.err
+    assert (
+        opened(store / "film.gif").n_frames
+        == opened(aelab.load("vae").folder / "figures/samples-over-training.gif").n_frames
+        > 1
+    )
+    assert cli("show", "vae", "samples", "--out", "film.gif").code == 2, "one that stands still is not"
+
+
 def test_without_a_name_all_figures_are_made_that_the_run_can_make(cli, store):
     answer = cli("show", "stacked", "--out", "all")
     assert answer.code == 0, answer.err

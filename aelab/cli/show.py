@@ -47,8 +47,8 @@ def show(
 ) -> None:
     """Make the figures of a run, for a slide, and show them in the terminal.
 
-    Each is logged to the run as a PNG and an SVG under figures/. Terminals that can show images (kitty, iTerm2 and others with
-    Sixel) show them as they are, others with coloured blocks.
+    Each is logged to the run under figures/ as a PNG and an SVG, samples-over-training as an animated GIF too. Terminals that
+    can show images (kitty, iTerm2 and others with Sixel) show them as they are, others with coloured blocks.
     """
     console = console_for(quiet, verbose)
     from aelab.figures import FIGURES, available, summary
@@ -64,10 +64,10 @@ def show(
     if run is None:
         raise UserError("name a run.", "List the runs: aelab runs, and the figures: aelab show --list", code=2)
     import aelab
-    from aelab.figures import DRAWN
+    from aelab.figures import ANIMATIONS, DRAWN
 
     if figure:
-        out = destination(out, DRAWN)
+        out = destination(out, (*DRAWN, ".gif") if figure in ANIMATIONS else DRAWN)
     elif out and out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; without a FIGURE name a folder.", code=2)
     made = aelab.show(

@@ -8,7 +8,7 @@ Nothing here depends on the store or a terminal.
 """
 
 from aelab.figures.bounds import elbo, kl_per_dimension
-from aelab.figures.catalog import FIGURES, available, figure_function, summary
+from aelab.figures.catalog import ANIMATIONS, FIGURES, available, figure_function, summary
 from aelab.figures.code_size import error_by_code_size
 from aelab.figures.codes import latent_space
 from aelab.figures.decoding import manifold, traversals
@@ -42,6 +42,7 @@ from aelab.figures.taxonomy import taxonomy
 from aelab.figures.walks import class_arithmetic, interpolation
 
 __all__ = [
+    "ANIMATIONS",
     "CLASS_COLOURS",
     "DRAWN",
     "FIGURES",

@@ -8,7 +8,7 @@ from aelab.figures.bounds import elbo, kl_per_dimension
 from aelab.figures.code_size import error_by_code_size
 from aelab.figures.codes import latent_space
 from aelab.figures.decoding import manifold, traversals
-from aelab.figures.game import game, minimax_and_non_saturating, samples_over_training
+from aelab.figures.game import animate_samples, game, minimax_and_non_saturating, samples_over_training
 from aelab.figures.labels import error_by_labels
 from aelab.figures.linear_plane import pca_plane
 from aelab.figures.modes import digit_histogram
@@ -33,6 +33,7 @@ FIGURES: dict[str, Draw] = {  # in the order of the lecture; the first line of a
         *(digit_histogram, game, minimax_and_non_saturating, samples_over_training, points, vector_field, taxonomy),
     )
 }
+ANIMATIONS = {"samples-over-training": animate_samples}  # the figures that move, and what writes them as a GIF
 
 
 def figure_function(name: str) -> Draw:

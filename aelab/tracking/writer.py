@@ -132,18 +132,18 @@ class RunWriter:
 
             from aelab.figures import enlarged
 
-            return self._artifact(path, lambda target: PIL.Image.fromarray(enlarged(picture)).save(target))
-        return self._artifact(path, picture.savefig)
+            return self.file(path, lambda target: PIL.Image.fromarray(enlarged(picture)).save(target))
+        return self.file(path, picture.savefig)
 
     def text(self, path: str, text: str) -> Path:
         """Writes a text file as an artifact. Returns its path on this machine."""
-        return self._artifact(path, lambda target: target.write_text(text, encoding="utf-8"))
+        return self.file(path, lambda target: target.write_text(text, encoding="utf-8"))
 
     def json(self, path: str, value: Any) -> Path:
         return self.text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
-    def _artifact(self, path: str, write: Callable[[Path], Any]) -> Path:
-        """Writes a file atomically into the run's folder. If the artifacts are on a server, it is queued to be sent there."""
+    def file(self, path: str, write: Callable[[Path], Any]) -> Path:
+        """Writes an artifact atomically into the run's folder; if artifacts are on a server, it is queued to be sent there."""
         target = self.folder / path
         unfinished = target.with_name(f".{os.getpid()}-{target.name}")
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aelab.errors import UserError, checked
-from aelab.figures import available, figure_function, save
+from aelab.figures import ANIMATIONS, available, figure_function, save
 from aelab.progress_bar import progress_bar
 from aelab.workflows.loading import load
 from aelab.workflows.run import Run
@@ -59,15 +59,19 @@ def compares(name: str) -> bool:
 
 
 def _make(name: str, runs: Sequence[Run], out: Path | None, alone: bool) -> list[Path]:
-    drawn = figure_function(name)(*runs)
+    """Makes one figure. If it moves, there is a GIF beside the PNG and the SVG."""
+    drawn, moving = figure_function(name)(*runs), ANIMATIONS.get(name)
     writer = runs[0].store.annotate(runs[0].info)
     paths = [writer.picture(f"figures/{name}{suffix}", drawn) for suffix in (".png", ".svg")]
+    if moving:
+        paths.append(writer.file(f"figures/{name}.gif", lambda path: moving(runs[0], path)))
     writer.close()
-    if out and alone:
-        save(out, drawn)
-        paths.append(out)
-    elif out:
-        for suffix in (".png", ".svg"):
-            save(target := out / f"{name}{suffix}", drawn)
-            paths.append(target)
-    return paths
+    if out is None:
+        return paths
+    targets = [out] if alone else [out / path.name for path in paths]
+    for target in targets:
+        if moving and target.suffix.lower() == ".gif":
+            moving(runs[0], target)
+        else:
+            save(target, drawn)
+    return paths + targets
