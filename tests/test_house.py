@@ -87,7 +87,7 @@ def test_the_house_is_small():
     assert rooms == set().union(*FLOORS), "every room has a floor"
     assert len(FLOORS) <= 7
     assert len(rooms) <= 18
-    assert len(arrows()) <= 60
+    assert len(arrows()) <= 66
 
 
 def test_no_circles_on_a_floor():
