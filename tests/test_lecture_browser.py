@@ -200,7 +200,8 @@ def test_arrow_keys_turn_the_slides(made, opened):
 
 def test_keys_inside_a_widget_stay_there(made, opened):
     page = opened(made[0].slides)
-    page.goto(page.url + "#one")
+    page.goto(made[0].slides.as_uri() + "#one")
+    assert page.locator(".slide.shown").get_attribute("id") == "one"
     for _ in range(3):
         page.keyboard.press("ArrowDown")
     page.locator("#one .map").press("ArrowRight")

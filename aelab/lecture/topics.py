@@ -224,7 +224,7 @@ TOPICS = (
         title="Pretraining with few labels",
         says="Images are cheap and labels are not. An encoder that was trained without labels gives a classifier a "
         "better start than random weights, above all where there are few labels.",
-        equation=r"\min_{f, g} \; \mathbb{E} \, \lVert x - g(f(x)) \rVert^2 \quad \text{then} \quad \min_{f, h} \; "
+        equation=r"\min_{f, g} \; \mathbb{E} \, \lVert x - g(f(x)) \rVert^2 \qquad \text{then} \qquad \min_{f, h} \; "
         r"\mathbb{E} \, [ -\log p_h(y \mid f(x)) ]",
         figures=(Shown("error-by-labels", ("pretrained-100", "scratch-100", "pretrained-600", "scratch-600")),),
         numbers=(
@@ -256,8 +256,8 @@ TOPICS = (
         title="The variational autoencoder",
         says="The evidence lower bound, ELBO, has two terms: how well images are reconstructed, and how far their "
         "codes are from the prior. Each nat of KL has to pay for itself by a better reconstruction.",
-        equation=r"\log p(x) \ge \mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] - \mathrm{KL}(q(z \mid x) \,\Vert\, p(z)), "
-        r"\qquad z = \mu + \sigma \odot \varepsilon",
+        equation=r"\log p(x) \ge \mathbb{E}_{q(z \mid x)} [\log p(x \mid z)] \qquad "
+        r"- \, \mathrm{KL}(q(z \mid x) \,\Vert\, p(z)), \qquad z = \mu + \sigma \odot \varepsilon",
         figures=(Shown("elbo", ("vae-2", "vae-20")), Shown("kl-per-dimension", ("vae-20",))),
         numbers=(
             Number("vae-20", "test/elbo", "test/pixels_elbo"),
@@ -380,8 +380,8 @@ TOPICS = (
         title="What has a likelihood, and what draws well",
         says="Generative models differ in what one can compute: an exact likelihood, a bound of it, an estimate, or "
         "none at all. The quality of the samples and the time to draw them do not follow from it.",
-        equation=r"\text{exact:} \; p(x) = \prod_i p(x_i \mid x_{<i}) \quad \text{bound:} \; \mathrm{ELBO} \quad "
-        r"\text{AIS:} \; p(x) = e^{-F(x)} / Z \quad \text{none:} \; x = G(z)",
+        equation=r"\text{exact:} \; p(x) = \prod_i p(x_i \mid x_{<i}) \qquad \text{bound:} \; \mathrm{ELBO} \qquad "
+        r"\text{AIS:} \; p(x) = e^{-F(x)} / Z \qquad \text{none:} \; x = G(z)",
         figures=(Shown("taxonomy", ("pixelcnn", "rbm", "vae-20", "gan", "vaegan")),),
         numbers=(
             Number("pixelcnn", "test/marginal_nll", "test/pixels_marginal_nll"),
