@@ -64,6 +64,12 @@ Plain = Annotated[
         help="Measure only the terms of the loss, an exact likelihood and the reconstructions: quick, for many runs.",
     ),
 ]
+Figures = Annotated[
+    bool,
+    typer.Option(
+        "--figures/--no-figures", help="Make the figures of the run too, as `aelab show` does; not with --plain."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -85,6 +91,7 @@ def evaluate(
     batch_size: AtOnce = 250,
     inception: Inception = None,
     plain: Plain = False,
+    figures: Figures = True,
     set_: Set = None,
     data_dir: DataDir = None,
     device: Device = "auto",
@@ -119,6 +126,7 @@ def evaluate(
             batch_size=batch_size,
             inception_weights=inception,
             plain=plain,
+            figures=figures,
             options=assignments(configuration(info, store)[1], set_ or []),
             force=force,
             device=device,

@@ -110,7 +110,7 @@ class Model:
     def measured(self, run: Run) -> Run:
         """The run with all of its measurements."""
         for options in self.measurements(run.info):
-            evaluate(run, **options, **self.setting.places)
+            evaluate(run, figures=False, **options, **self.setting.places)
         info = run.store.get(run.info.id)
         return open_run(info, run.store, self.setting.device, self.setting.data_dir)
 

@@ -52,6 +52,7 @@ def evaluate(
     batch_size: Annotated[int, Ge(1)] = 250,
     inception_weights: Path | str | None = None,
     plain: bool = False,
+    figures: bool = True,
     options: Mapping[str, Any] | None = None,
     force: bool = False,
     device: str = "auto",
@@ -63,7 +64,7 @@ def evaluate(
     `samples` is the number of importance samples per image for a likelihood (default 500, or 0 with `plain`), and `images`
     the number of test images that it is computed for, evenly spaced (default all). `batch_size` is the number of images at
     once; no metric depends on it. `inception_weights` is a file of torchvision's inception_v3, which adds distances in its
-    features. `plain` leaves out what takes long, and the figures of the run, which `aelab.show` makes. `options` of the recipe
+    features. `plain` leaves out what takes long. `figures` are those that `aelab.show` makes; `plain` has none. `options` of the recipe
     may differ from those of the training, such as the noise level of a denoising autoencoder; this implies `plain`, and the
     metrics are named test/NAME-VALUE/... . Raises UserError if the data are not those of the training, unless `force` is set.
     """
@@ -88,8 +89,8 @@ def evaluate(
     pictures = log_report(report, opened)
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
-    figures = {} if quick else show(opened)
-    return Evaluation(opened, report, data.name, len(data.test), pictures, figures)
+    made = show(opened) if figures and not quick else {}
+    return Evaluation(opened, report, data.name, len(data.test), pictures, made)
 
 
 def log_report(report: Report, run: Run) -> list[Path]:
