@@ -64,9 +64,10 @@ def evaluate(
     `samples` is the number of importance samples per image for a likelihood (default 500, or 0 with `plain`), and `images`
     the number of test images that it is computed for, evenly spaced (default all). `batch_size` is the number of images at
     once; no metric depends on it. `inception_weights` is a file of torchvision's inception_v3, which adds distances in its
-    features. `plain` leaves out what takes long. `figures` are those that `aelab.show` makes; `plain` has none. `options` of the recipe
-    may differ from those of the training, such as the noise level of a denoising autoencoder; this implies `plain`, and the
-    metrics are named test/NAME-VALUE/... . Raises UserError if the data are not those of the training, unless `force` is set.
+    features. `plain` leaves out what takes long. `figures` are those that `aelab.show` makes; `plain` has none. `options` of
+    the recipe may differ from those of the training, such as the noise level of a denoising autoencoder; this implies
+    `plain`, and the metrics are named test/NAME-VALUE/... . Raises UserError if the data are not those of the training,
+    unless `force` is set.
     """
     extractor = inception(Path(inception_weights), pick_device(device)) if inception_weights else None
     changed = dict(options or {})
