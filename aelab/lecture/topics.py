@@ -120,8 +120,8 @@ TRAININGS = {
         for labels in (100, 600)
         for pretrain in (True, False)
     },
-    "vae-2": Training("vae", {"latent_dim": 2}, {"epochs": 12}, seconds=(20, 480)),
-    "vae-20": Training("vae", {"latent_dim": 20}, {"epochs": 10}, seconds=(18, 480), evaluation="all"),
+    "vae-2": Training("vae", {"latent_dim": 2}, {"epochs": 25}, seconds=(35, 480)),
+    "vae-20": Training("vae", {"latent_dim": 20}, {"epochs": 25}, seconds=(45, 480), evaluation="all"),
     "gan": Training("gan", {}, {"epochs": 20}, seconds=(40, 1400), evaluation="all"),
     "non-saturating": Training("gan", {"noise": 0.0}, {"max_steps": 300}, {"max_steps": 500}, seconds=(6, 12)),
     "minimax": Training(
@@ -137,7 +137,7 @@ TRAININGS = {
         data="ring",
     ),
     "gan-conditional": Training("gan", {"conditional": True}, {"epochs": 12}, seconds=(25, 1400)),
-    "vaegan": Training("vaegan", {}, {"epochs": 4}, seconds=(25, 2400), evaluation="all"),
+    "vaegan": Training("vaegan", {}, {"epochs": 6}, seconds=(35, 2400), evaluation="all"),
     "rbm": Training("rbm", {}, {"epochs": 10}, seconds=(10, 900), evaluation="all"),
     "pixelcnn": Training("pixelcnn", {}, {"max_steps": 250}, seconds=(20, 900), evaluation="all"),
     "faces": Training("convolutional", {"latent_dim": 64}, {"max_steps": 300}, seconds=(60, 900), data="lfw"),
