@@ -19,7 +19,7 @@ step.
 
 --variational replaces both nets: f is the encoder of a convolutional VAE,
 
-    1. pretrain, no labels:   q(z|x) = N(mu, sigma^2), (mu, log sigma^2) = f(x)
+    1. pretrain, no labels:   mu, log sigma^2 = f(x), q(z|x) = N(mu, sigma^2)
                               L = - ELBO   (see `vae`)
     2. and 3.:                the classifier sees z ~ q(z|x), not f(x + noise)
 

@@ -284,7 +284,7 @@ def two(cli, monkeypatch):
             f"v{seed}",
             "-q",
         )
-    assert cli("eval", "v0", "v1", "--samples", 2, "-q").code == 0
+    assert cli("eval", "v0", "v1", "--samples", 2, "--no-figures", "-q").code == 0
 
 
 def test_compare_in_all_its_forms(two, cli, here):

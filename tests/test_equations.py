@@ -148,7 +148,9 @@ def test_each_optimizer_of_a_gan_moves_its_own_network_only():
     owners = {
         name: {id(p) for group in adam.param_groups for p in group["params"]} for name, adam in phase.optimizers.items()
     }
-    assert owners["adam_d"] == {id(p) for net in (recipe.features, recipe.head) for p in net.parameters()}
+    assert owners["adam_d"] == {
+        id(p) for net in (recipe.features, recipe.head, recipe.patches) for p in net.parameters()
+    }
     assert owners["adam_g"] == {id(p) for p in recipe.generator.parameters()}
 
 

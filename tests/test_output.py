@@ -211,9 +211,9 @@ def test_a_training_says_what_was_found_and_how_to_go_on(cli, tmp_path):
     assert (
         "\ndiagnosis  " in answer.out and answer.out.startswith("of mine finished in ") and "last/d_loss" in answer.out
     )
-    commands = [line.removeprefix("next").strip() for line in answer.err.splitlines()[-4:]]
+    commands = [line.removeprefix("next").strip() for line in answer.err.splitlines()[-5:]]
     assert [shlex.split(line) for line in commands] == [
-        *(["aelab", verb, "of mine", "--tracking-uri", store] for verb in ("eval", "sample", "interpolate")),
+        *(["aelab", verb, "of mine", "--tracking-uri", store] for verb in ("eval", "sample", "interpolate", "show")),
         ["aelab", "ui", "--tracking-uri", store],
     ]
     assert {"loss", "d_loss"} <= {
@@ -225,9 +225,10 @@ def test_a_training_says_what_was_found_and_how_to_go_on(cli, tmp_path):
 def test_an_address_of_the_environment_is_not_repeated(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     answer = cli("train", "linear", "--data", "digits", "--max-steps", 2, "--name", "mine")
-    assert answer.code == 0 and answer.err.splitlines()[-3:-1] == [
+    assert answer.code == 0 and answer.err.splitlines()[-4:-1] == [
         "next     aelab eval mine",
         "         aelab interpolate mine",
+        "         aelab show mine",
     ]
     assert "--tracking-uri" not in answer.err
 

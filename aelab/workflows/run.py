@@ -213,14 +213,14 @@ class Run:
         hint = did_you_mean(similar(str(label), names))
         raise UserError(f"{self.config.data} has no class '{label!s:.60}'.{hint}", f"It has: {known}", code=2)
 
-    def evaluate(self, **options: Any) -> "pd.Series[float]":
+    def evaluate(self, *, figures: bool = False, **options: Any) -> "pd.Series[float]":
         """The metrics on the test images by name, which are also logged to the run. Options are those of aelab.evaluate.
 
-        Their units are on the page of the metrics. Raises UserError as aelab.evaluate does.
+        `figures` are made and logged too. The units of metrics are on their page. Raises UserError as aelab.evaluate does.
         """
         from aelab.workflows.evaluating import evaluate
 
-        return evaluate(self, **options).series()
+        return evaluate(self, figures=figures, **options).series()
 
     def curve(self, metric: str) -> "pd.Series[float]":
         """The values of a metric over the training: by epoch for train/NAME and val/NAME, by step for step/NAME.
