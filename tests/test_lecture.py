@@ -13,6 +13,7 @@ import pytest
 import aelab
 from aelab import figures, recipe_files
 from aelab.errors import UserError
+from aelab.evaluation import Report
 from aelab.lecture import TOPICS, TRAININGS, Number, Shown, Topic, Training, Widget, make_lecture, models, sections
 from aelab.lecture.making import choose
 from aelab.lecture.models import Model, Setting
@@ -255,3 +256,15 @@ def test_every_option_of_a_training_exists(name):
         assert every.keys() <= own | settings
         recipe_files.check(file, {key: value for key, value in every.items() if key in own})
     assert training.levels.keys() <= own
+
+
+@pytest.mark.parametrize("name", [name for name, training in TRAININGS.items() if training.levels])
+def test_what_was_measured_at_a_level_is_not_measured_again(name):
+    """A level of 1.0 is 1.0 in the name of its metrics, as `aelab eval --set level=1.0` writes it."""
+    model = Model(name, TRAININGS[name], Setting(True, 0, "cpu", None, None), 0)
+    metrics = {"test/loss": 1.0}
+    for option, values in model.training.levels.items():
+        for value in values:
+            metrics |= Report({"test/loss": 1.0}).under({option: value}).metrics
+    assert model.measurements(SimpleNamespace(metrics=metrics)) == []
+    assert len(model.measurements(None)) == len(metrics)

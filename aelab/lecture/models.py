@@ -104,7 +104,7 @@ class Model:
         if self.training.evaluation == "all" and "test/sample_seconds" not in metrics:
             missing.append({"samples": SAMPLES, "images": IMAGES} if self.setting.quick else {})
         for option, values in self.training.levels.items():
-            missing += [{"options": {option: v}} for v in values if f"test/{option}-{v:g}/loss" not in metrics]
+            missing += [{"options": {option: v}} for v in values if f"test/{option}-{v}/loss" not in metrics]
         return missing
 
     def measured(self, run: Run) -> Run:
