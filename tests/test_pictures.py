@@ -186,17 +186,6 @@ def test_codes_of_one_dimension_get_the_straight_line():
     torch.testing.assert_close(points.flatten(), torch.tensor([1.0, -1.0, -3.0]))
 
 
-@pytest.mark.parametrize("path", list(figures.PATHS))
-def test_walks_have_one_row_a_pair_from_start_to_end(path):
-    starts, ends = torch.rand(3, 784), torch.rand(3, 784)
-    sheet = figures.walks(Doubles(), starts, ends, 5, path).astype(int)
-    assert sheet.shape == (3 * 30 + 2, 5 * 30 + 2, 3)
-    for row in range(3):
-        for column, code in ((0, starts[row]), (4, ends[row])):
-            expected = ((1 - code) * 255).round().int().reshape(28, 28).numpy()
-            assert np.abs(tile(sheet, row, column)[..., 0] - expected).max() <= 1
-
-
 # figures
 
 

@@ -27,7 +27,6 @@ from aelab.figures.grids import (
     plane_picture,
     reconstruction_grid,
     tiles,
-    walks,
     write,
 )
 from aelab.figures.labels import error_by_labels
@@ -94,6 +93,5 @@ __all__ = [
     "toy_plane",
     "traversals",
     "vector_field",
-    "walks",
     "write",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aelab.errors import UserError
-from aelab.recipe import POINT, Autoencodes, Completes, Decodes, ImageShape
+from aelab.recipe import POINT, Autoencodes, Completes, ImageShape
 
 Picture = NDArray[np.uint8]
 TILE = 28  # pixels: smaller images are enlarged by a whole factor to at least this
@@ -159,10 +159,3 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 PATHS = {"linear": linear, "spherical": spherical}
-
-
-def walks(recipe: Decodes, starts: Tensor, ends: Tensor, steps: int, path: str) -> Picture:
-    """One row of `steps` images along the path between each pair of codes (N, D), both ends included."""
-    t = torch.linspace(0, 1, steps, device=starts.device)
-    codes = [PATHS[path](a, b, t) for a, b in zip(starts, ends, strict=True)]
-    return grid(recipe.decode(torch.cat(codes)), steps)
