@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aelab.workflows import Run as Run
     from aelab.workflows import Sweep as Sweep
     from aelab.workflows import compare as compare
+    from aelab.workflows import compare_latent as compare_latent
     from aelab.workflows import evaluate as evaluate
     from aelab.workflows import export as export
     from aelab.workflows import interpolate as interpolate
@@ -58,6 +59,7 @@ _ROOMS = {
         "Run",
         "Sweep",
         "compare",
+        "compare_latent",
         "evaluate",
         "export",
         "interpolate",

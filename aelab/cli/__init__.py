@@ -23,6 +23,7 @@ from aelab.cli import (
     runs,
     sample,
     show,
+    sweep,
     sync,
     train,
     ui,
@@ -37,6 +38,7 @@ SIGNALLED = (130, 143)  # exit codes of a command that a signal ended
 ORDER = (
     "train",
     "resume",
+    "sweep",
     "compare-latent",
     "eval",
     "sample",
@@ -81,7 +83,22 @@ app = typer.Typer(
 )
 
 
-for verb in (train, resume, compare_latent, eval, sample, interpolate, show, compare, lecture, recipes, data, ui, sync):
+for verb in (
+    train,
+    resume,
+    sweep,
+    compare_latent,
+    eval,
+    sample,
+    interpolate,
+    show,
+    compare,
+    lecture,
+    recipes,
+    data,
+    ui,
+    sync,
+):
     app.add_typer(verb.verbs)
 app.add_typer(runs.group, name="runs")
 

@@ -1,7 +1,7 @@
 """The verb `compare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +22,9 @@ from aelab.cli.options import (
 )
 from aelab.errors import UserError
 
+if TYPE_CHECKING:
+    from aelab.cli.console import Console
+
 verbs = typer.Typer()
 FORMATS = "Format"  # a panel of --help
 
@@ -29,8 +32,8 @@ Runs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[RUN...]",
-        help="Runs to compare, each by its id or the start of it, its name, its folder, or a recipe; a sweep of compare-latent "
-        "stands for all its runs.",
+        help="Runs to compare, each by its id or the start of it, its name, its folder, or a recipe; a sweep stands for "
+        "all its runs.",
         show_default="all finished runs",
     ),
 ]
@@ -67,7 +70,11 @@ Curve = Annotated[
 ]
 File = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="File for the picture of --curve.", show_default="compare-METRIC.png"),
+    typer.Option(
+        metavar="FILE",
+        help="File for the picture of --curve, or of a sweep.",
+        show_default="--curve: compare-METRIC.png",
+    ),
 ]
 Pictures = Annotated[
     Path | None,
@@ -82,6 +89,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the table as one JSO
 Csv = Annotated[bool, typer.Option("--csv", help="Print the table as CSV.", rich_help_panel=FORMATS)]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.", rich_help_panel=FORMATS)]
 Latex = Annotated[bool, typer.Option("--latex", help="Print the table in LaTeX (booktabs).", rich_help_panel=FORMATS)]
+
+
+def show_best(which: str, command: str, console: "Console", *more: str) -> None:
+    """Shows the best point of a sweep, the command that trains it again, and `more` commands to type next."""
+    if which:
+        console.result(f"best  {which}", prose=True)
+        more = (command, *more)
+    console.next(*more)
 
 
 @verbs.command(cls=Verb)
@@ -115,6 +130,9 @@ def compare(
     codes have the same size. A table that is too wide for the terminal is turned, with a column for each run, or printed in
     parts; a file or a pipe gets it whole.
 
+    A sweep alone is averaged over its seeds, with a row for each combination of its options. --out draws its metric against
+    one option, or over two; the best combination is printed as the command that trains it again.
+
     The tables of --table:
 
       latent    reconstruction error by latent dimension
@@ -125,21 +143,29 @@ def compare(
       taxonomy  generative models by their density: exact, bounded, estimated, none
     """
     console = console_for(quiet, verbose)
-    if out and not curve:
-        raise UserError("--out is for --curve.", code=2)
     if json + csv + markdown + latex > 1:
         raise UserError("give one of --json, --csv, --markdown, --latex.", code=2)
-    if curve:
+    if out:
         from aelab.figures import DRAWN
 
         out = destination(out, DRAWN)
     from aelab import results
-    from aelab.workflows import choose, compared
+    from aelab.workflows import choose, compared, sweep_named, swept
 
     store = store_for(tracking_uri)
     chosen = choose(store, run or [], recipe, filter_)
-    comparison = compared(chosen, store, metric or [], group_by or [], rows, columns, table)
+    sweep = None if group_by or rows or columns or table or curve else sweep_named(run or [], store)
+    if out and not (curve or sweep):
+        raise UserError("--out is for --curve, and for a sweep.", code=2)
+    if sweep:
+        comparison = swept(chosen, sweep, metric or [])
+    else:
+        comparison = compared(chosen, store, metric or [], group_by or [], rows, columns, table)
     written = []
+    if sweep and out:
+        from aelab.workflows import draw_sweep
+
+        written.append(draw_sweep(comparison, out))
     if curve:
         from aelab.workflows import draw_curve
 
@@ -164,3 +190,7 @@ def compare(
         )
         for path in written:
             console.result(f"picture  {short(path)}")
+        if sweep:
+            from aelab.workflows import best_of
+
+            show_best(*best_of(comparison, store), console)

@@ -134,7 +134,7 @@ def compare_latent(
         )
     import aelab
 
-    done = aelab.sweep(
+    done = aelab.compare_latent(
         recipe,
         latent_dim=latent_dims,
         seed=range(seed, seed + seeds),

@@ -37,6 +37,7 @@ from aelab.figures.plots import bars, contact_sheet, curve, curves, descending
 from aelab.figures.points import plane, points, vector_field
 from aelab.figures.reconstruction import reconstructions, samples
 from aelab.figures.style import CLASS_COLOURS, DRAWN, encoded, save
+from aelab.figures.sweeps import sweep_figure
 from aelab.figures.taxonomy import taxonomy
 from aelab.figures.walks import class_arithmetic, interpolation
 
@@ -88,6 +89,7 @@ __all__ = [
     "samples_over_training",
     "save",
     "summary",
+    "sweep_figure",
     "taxonomy",
     "tiles",
     "toy_plane",

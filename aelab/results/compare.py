@@ -1,11 +1,12 @@
 """Tables (pandas) of runs side by side: their rows and columns, and which values may be compared."""
 
+import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aelab.errors import UserError
-from aelab.metrics import EXTRACTORS, against, number
+from aelab.metrics import EXTRACTORS, against, definition, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +144,59 @@ def pivot(runs: "Sequence[RunInfo]", rows: str, columns: str, metric: str) -> "p
         if f"{metric} sd" in record:
             row[f"{name} sd"] = record[f"{metric} sd"]
     return pd.DataFrame(list(wide.values()))
+
+
+def sweep_metric(runs: "Sequence[RunInfo]", asked: str | None = None) -> str:
+    """The metric that a sweep is judged by: the one that was asked for, else the monitored one of the kept weights.
+
+    It is one of the validation images, as options are not chosen by test images.
+    """
+    if asked:
+        return asked
+    monitored = [f"best/{run.tags['aelab.monitor']}" for run in runs if run.tags.get("aelab.monitor")]
+    kept = [name for name in monitored if all(name in run.metrics for run in runs)]
+    last = [name for run in runs for name in run.metrics if name.startswith("last/")]
+    return next(iter([*kept, *last, *default_metrics(runs)[0]]), "")
+
+
+def sweep_table(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> "pd.DataFrame":
+    """The runs of a sweep, averaged over the seed: what varies, the metric that it is judged by, and the default ones."""
+    by = [name for name in varied if name != "seed"] or ["recipe"]
+    every = [metric, *default_metrics(runs)[0]] if metric else default_metrics(runs)[0]
+    return grouped(runs, by, [name for name in dict.fromkeys(every) if any(name in run.metrics for run in runs)])
+
+
+def sweep_values(
+    runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str
+) -> "list[tuple[dict[str, object], float]]":
+    """For each run that has the metric: the values of what varies, but for the seed, and the metric."""
+    names = [name for name in varied if name != "seed"]
+    return [
+        ({name: key_of(run, name) for name in names}, value)
+        for run in runs
+        if (value := metric_of(run, metric)) is not None
+    ]
+
+
+def direction(metric: str) -> str:
+    """Which values of a metric are better, "lower" or "higher"; empty if it is not defined. A loss is what training minimises."""
+    known = definition(metric)
+    return "lower" if metric.rpartition("/")[2] == "loss" else known.better if known else ""
+
+
+def best_runs(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> "list[RunInfo]":
+    """The runs of the combination of options with the best mean of a metric; none if the metric has no better direction."""
+    better = direction(metric)
+    if not better:
+        return []
+    groups: dict[tuple[object, ...], list[RunInfo]] = {}
+    for run in runs:
+        if metric_of(run, metric) is not None:
+            groups.setdefault(tuple(key_of(run, name) for name in varied if name != "seed"), []).append(run)
+    means = {key: statistics.fmean(metric_of(run, metric) or 0.0 for run in group) for key, group in groups.items()}
+    if not means:
+        return []
+    return groups[(min if better == "lower" else max)(means, key=lambda key: means[key])]
 
 
 def mixed(runs: "Sequence[RunInfo]", by: Sequence[str]) -> list[str]:

@@ -232,6 +232,11 @@ class Store:
         run.metrics({key: value for key, value in metrics.items() if info.metrics.get(key) != value}, 0)
         run.close()
 
+    def tag(self, info: RunInfo, tags: Mapping[str, str]) -> None:
+        """Sets tags of a run that has ended."""
+        with self.asking():
+            self.client.log_batch(info.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
     def get(self, run_id: str) -> RunInfo:
         with self.asking():
             return run_info(self.client.get_run(run_id))

@@ -4,7 +4,7 @@ from aelab.training.checkpoint import Checkpoint, finish, newest, present
 from aelab.training.device import device_name, pick_device
 from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
 from aelab.training.saving import Checkpoints, restore
-from aelab.training.settings import LARGEST_SEED, Settings, from_values
+from aelab.training.settings import LARGEST_SEED, Settings, from_values, parse
 from aelab.training.trainer import DivergedError, Trainer
 from aelab.training.weights import load as load_weights
 
@@ -25,6 +25,7 @@ __all__ = [
     "from_values",
     "load_weights",
     "newest",
+    "parse",
     "pick_device",
     "present",
     "restore",

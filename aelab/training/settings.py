@@ -111,6 +111,14 @@ def from_values(kind: type[T], values: object) -> T:
     return kind(**values)
 
 
+def parse(kind: type, name: str, value: object, *, strict: bool = False) -> Any:
+    """The value of a field of a dataclass, from a text unless `strict`. Raises ValueError if it is not of the field's type."""
+    try:
+        return _adapters(kind)[name].validate_python(value, strict=strict)
+    except ValidationError as error:
+        raise ValueError(reason(error)) from None
+
+
 def _check(kind: type, values: Mapping[str, Any]) -> None:
     """Raises ValueError for a value that is not of the type of its field; nothing is converted."""
     for name, value in values.items():

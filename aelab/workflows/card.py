@@ -4,7 +4,6 @@ import os
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -14,7 +13,7 @@ from aelab.data import Dataset
 from aelab.evaluation import Diagnosis
 from aelab.metrics import definition, number
 from aelab.training import device_name
-from aelab.workflows.planning import Plan, given
+from aelab.workflows.planning import Plan, command
 
 PACKAGES = ("torch", "torchvision", "mlflow", "numpy", "scikit-learn", "safetensors", "mlxtend")
 
@@ -35,7 +34,6 @@ def environment(device: torch.device) -> dict[str, Any]:
 def model_card(planned: Plan, name: str, data: Dataset, validation: Mapping[str, float], diagnosis: Diagnosis) -> str:
     """The model card in Markdown: what was trained, on which data, with which result, and how to use it."""
     config, recipe_file = planned.config, planned.recipe_file
-    words = [option(key, value) for key, value in given(_typed(planned)).items()]
     images = (
         f"Trained on {len(data.train):,} images of {data.name} ({'x'.join(map(str, data.image))}), "
         f"validated on {len(data.val):,}, with {len(data.test):,} more held out for the test. {data.note}"
@@ -56,7 +54,7 @@ def model_card(planned: Plan, name: str, data: Dataset, validation: Mapping[str,
         "",
         "Train it again:",
         "",
-        f"    aelab train {shlex.quote(config.recipe)} {' '.join(words)}",
+        f"    {command(config, recipe_file)}",
         "",
         "Use it:",
         "",
@@ -72,25 +70,3 @@ def unit(metric: str) -> str:
     """The unit of a metric; empty if it has none or is not known."""
     known = definition(metric)
     return known.unit if known else ""
-
-
-def _typed(planned: Plan) -> dict[str, Any]:
-    """The options of the command that trains this."""
-    config = planned.config
-    return {
-        **config.options,
-        "data": config.data,
-        "image_size": config.image_size,
-        "split_seed": config.split_seed,
-        "start": config.start,
-        "skip_bad": config.skip_bad or None,
-        **asdict(config.settings),
-    }
-
-
-def option(name: str, value: object) -> str:
-    """An option as it is typed on the command line."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {shlex.quote(','.join(map(str, value)) if isinstance(value, tuple) else str(value))}"

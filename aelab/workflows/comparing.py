@@ -1,21 +1,51 @@
-"""Pictures that compare runs: curves of a metric, and contact sheets."""
+"""What is said and drawn of several runs: curves of a metric, contact sheets, and the best point of a sweep."""
 
 import logging
+import statistics
 from pathlib import Path
 
 from aelab.errors import UserError
 from aelab.evaluation import eval_mode, reconstruct
-from aelab.figures import contact_sheet, curves, save
+from aelab.figures import contact_sheet, curves, save, sweep_figure
+from aelab.metrics import number
 from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Generates
-from aelab.results import comparison, labels
+from aelab.results import best_runs, comparison, labels, metric_of, sweep_values
 from aelab.tracking import Store
 from aelab.workflows.listing import Comparison, present_name, similar_metrics
-from aelab.workflows.loading import open_run
+from aelab.workflows.loading import configuration, open_run
+from aelab.workflows.planning import command
 
 log = logging.getLogger(__name__)
 
 SHEET_IMAGES = 20  # test images on a contact sheet
+
+
+def draw_sweep(comparison_: Comparison, out: Path) -> Path:
+    """Writes the figure of a sweep: its metric against one option, or over two. Raises UserError if more options vary."""
+    figure = sweep_figure(sweep_values(comparison_.runs, comparison_.varied, comparison_.metric), comparison_.metric)
+    if figure is None:
+        names = [name for name in comparison_.varied if name != "seed"]
+        raise UserError(
+            f"a figure shows one or two options; this sweep varies {', '.join(names) or 'the seed alone'}.",
+            "A table of two of them: aelab compare SWEEP --rows NAME --columns NAME --metric NAME",
+            code=2,
+        )
+    save(out, figure)
+    return out
+
+
+def best_of(comparison_: Comparison, store: Store) -> tuple[str, str]:
+    """The best combination of a sweep's options in words, and the command that trains it again; empty if none is best."""
+    best = best_runs(comparison_.runs, comparison_.varied, comparison_.metric)
+    if not best:
+        return "", ""
+    values = [value for run in best if (value := metric_of(run, comparison_.metric)) is not None]
+    config, recipe_file = configuration(best[0], store)
+    options = {name: best[0].params.get(name, "none") for name in comparison_.varied if name != "seed"}
+    which = ", ".join(f"{name} {value}" for name, value in options.items()) or best[0].recipe
+    spread = f" ± {statistics.stdev(values):.2g} over {len(values)} seeds" if len(values) > 1 else ""
+    return f"{which}: {comparison_.metric} {number(statistics.fmean(values))}{spread}", command(config, recipe_file)
 
 
 def draw_curve(comparison_: Comparison, metric: str, out: Path | None, store: Store) -> Path:

@@ -41,7 +41,7 @@ from aelab.training import (
 from aelab.workflows.card import model_card
 from aelab.workflows.planning import Plan
 from aelab.workflows.run import Run
-from aelab.workflows.signals import Interrupted
+from aelab.workflows.signals import Interrupted, Pruned
 from aelab.workflows.trying import check_names
 
 log = logging.getLogger(__name__)
@@ -58,15 +58,21 @@ COMPLETIONS = 3  # of each image
 OF_EACH_CLASS, MOST_ROWS = 10, 20  # where there is a row for each class
 FILTERS = 64  # in the picture of filters
 
+Watch = Callable[
+    [int, Mapping[str, float]], bool
+]  # told an epoch's number and its validation metrics; True stops the training
 
-def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]") -> dict[str, float]:
+
+def complete(
+    trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]", watch: Watch | None = None
+) -> dict[str, float]:
     """Trains to the end; then validates the kept weights, draws their pictures, diagnoses them and writes the model card.
 
-    Returns the validation metrics.
+    Returns the validation metrics. `watch` may stop it earlier, which raises Pruned.
     """
     data = trainer.data
     checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
-    follow(trainer, run, checkpoints, lambda: bool(caught))
+    follow(trainer, run, checkpoints, lambda: bool(caught), watch)
     trainer.keep_best()
     validation = evaluate_loss(trainer.recipe, data.val)
     for name, picture in pictures(trainer.recipe, data):
@@ -99,11 +105,17 @@ def finished(run: RunWriter, planned: Plan, trainer: Trainer, store: Store, vali
     )
 
 
-def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Callable[[], bool]) -> None:
+def follow(
+    trainer: Trainer,
+    run: RunWriter,
+    checkpoints: Checkpoints,
+    stop: Callable[[], bool],
+    watch: Watch | None = None,
+) -> None:
     """Iterates a trainer to its end: logs its metrics, draws its pictures, saves its state, and updates the progress bar.
 
-    Raises Interrupted, after saving, when `stop` returns true, and UserError if the training diverges or the last checkpoint
-    cannot be written.
+    Raises, after saving, Interrupted when `stop` returns true and Pruned when `watch` does after an epoch; and UserError if
+    the training diverges or the last checkpoint cannot be written.
     """
     at = trainer.progress
     names: list[str] = []
@@ -126,6 +138,9 @@ def follow(trainer: Trainer, run: RunWriter, checkpoints: Checkpoints, stop: Cal
                         continue
                     case EpochDone():
                         _end_epoch(event, trainer, run, bar)
+                        if watch and watch(event.epoch, event.val) and not event.last:
+                            checkpoints.save(trainer)
+                            raise Pruned(event.epoch)
                     case PhaseStopped(phase, patience, epoch):
                         of = f" of {phase}" if phase else ""
                         log.info(f"no better validation for {patience} epochs: epoch {epoch} is the last{of}")

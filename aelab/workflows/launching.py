@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,9 +22,9 @@ from aelab.data import Dataset
 from aelab.errors import UserError, shown
 from aelab.recipe_files import RecipeFile, in_a_line, recipe_error
 from aelab.tracking import RunInfo, Store
-from aelab.workflows.planning import Config, Plan, open_configured
+from aelab.workflows.planning import Config, Plan, opener
 from aelab.workflows.resuming import resume_run
-from aelab.workflows.signals import SIGNALS, Stopped, handled_by
+from aelab.workflows.signals import SIGNALS, Pruned, Stopped, handled_by
 from aelab.workflows.starting import start_run
 
 log = logging.getLogger(__name__)
@@ -31,57 +32,84 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """A training to run: its configuration, its names, and where it is tracked."""
+    """A training to run: its configuration, its names, and where it is tracked. It can be sent to another process."""
 
     config: Config
     recipe_file: RecipeFile
+    identity: str  # of its plan
     label: str  # unique, for messages
     name: str  # of its run
     experiment: str | None
     parent: str  # id of the parent run
 
 
-def run_all(jobs: Sequence[Job], at_once: int, store: Store, data: Dataset, data_dir: Path | None) -> list[str]:
-    """Trains the jobs that are not done yet, `at_once` at a time. Returns why each job failed, or an empty string.
+WatchJob = Callable[[Job, int, Mapping[str, float]], bool]  # told the metrics of an epoch; True stops the job
+
+
+def run_all(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Path | None) -> list[str]:
+    """Trains the jobs, `at_once` at a time. Returns why each job failed, or an empty string.
 
     A run that was stopped is resumed. Raises Stopped or UserError if a signal stops the whole.
     """
-    missing = []
-    for job in jobs:
-        done = find(job, data, store)
-        if done and done.status == "FINISHED":
-            log.info(f"{done.name}  is done already ({job.label})")
-        else:
-            missing.append(job)
-    if at_once > 1 and len(missing) > 1:
-        failures = _in_processes(missing, at_once, store, data_dir)
+    failures: dict[str, str] = {}
+
+    def ended(job: Job, why: str) -> None:
+        failures[job.label] = why
+
+    if at_once > 1 and len(jobs) > 1:
+        run_in_processes(iter(jobs), at_once, store, data_dir, ended)
     else:
-        failures = {}
-        for k, job in enumerate(missing, 1):
-            log.info(f"{k} of {len(missing)}: {job.label}")
-            failures[job.label] = _try(job, store, data, data_dir)
+        run_here(iter(jobs), len(jobs), store, data_dir, ended)
     for label, why in failures.items():
         if why:
             log.warning(UserError(*f"{label}: {why}".split("\n")))
     return [failures.get(job.label, "") for job in jobs]
 
 
-def find(job: Job, data: Dataset, store: Store) -> RunInfo | None:
+def run_here(
+    jobs: Iterator[Job],
+    count: int,
+    store: Store,
+    data_dir: Path | None,
+    ended: Callable[[Job, str], None],
+    watch: WatchJob | None = None,
+) -> None:
+    """Trains jobs in this process, one after the other, and calls `ended` after each: with why it failed, or an empty string.
+
+    `watch` is told of each job's epochs, and may stop it.
+    """
+    opened = opener(data_dir)
+    for k, job in enumerate(jobs, 1):
+        log.info(f"{k} of {count}: {job.label}")
+        ended(job, train_job(job, store, opened, data_dir, partial(watch, job) if watch else None))
+
+
+def find(job: Job, store: Store) -> RunInfo | None:
     """The newest run with this recipe source, these options and settings, and this data, of any status."""
-    return store.newest(kind="run", identity=Plan(job.config, job.recipe_file, data).identity)
+    return store.newest(kind="run", identity=job.identity)
 
 
-def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
-    """Trains one job. Returns why it failed, or an empty string."""
+def train_job(
+    job: Job,
+    store: Store,
+    opened: Callable[[Config], Dataset],
+    data_dir: Path | None,
+    watch: Callable[[int, Mapping[str, float]], bool] | None = None,
+) -> str:
+    """Trains one job, or resumes its stopped run. Returns why it failed, or an empty string."""
     try:
-        before = find(job, data, store)
+        before = find(job, store)
+        if before and before.status == "FINISHED":
+            return ""
         if before:
-            resume_run(before, store, data_dir=data_dir)
+            resume_run(before, store, data_dir=data_dir, watch=watch)
         else:
-            planned = Plan(job.config, job.recipe_file, data)
-            start_run(planned, store, experiment=job.experiment, name=job.name, parent=job.parent)
+            planned = Plan(job.config, job.recipe_file, opened(job.config))
+            start_run(planned, store, experiment=job.experiment, name=job.name, parent=job.parent, watch=watch)
     except Stopped:
         raise
+    except Pruned:
+        return ""
     except UserError as problem:
         return str(problem)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
@@ -89,57 +117,94 @@ def _try(job: Job, store: Store, data: Dataset, data_dir: Path | None) -> str:
     return ""
 
 
-def _in_processes(jobs: Sequence[Job], at_once: int, store: Store, data_dir: Path | None) -> dict[str, str]:
-    """Trains several jobs at a time, which share the cores. A signal is forwarded to them, so that each run is saved."""
+def run_in_processes(
+    jobs: Iterator[Job],
+    at_once: int,
+    store: Store,
+    data_dir: Path | None,
+    ended: Callable[[Job, str], None],
+    watch: WatchJob | None = None,
+) -> None:
+    """Trains jobs in processes that share the cores, `at_once` at a time; see `run_here`.
+
+    A signal is forwarded to them, so that each run is saved; then the whole raises UserError.
+    """
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # now, as its first start unblocks signals
     threads = max(1, torch.get_num_threads() // at_once)
-    waiting, failures = list(jobs), {}
-    running: dict[str, tuple[BaseProcess, Connection]] = {}
+    running: dict[str, tuple[Job, BaseProcess, Connection]] = {}
+    more = True
     with _forward_signals(running) as caught:
-        while running or (waiting and not caught):
-            while waiting and len(running) < at_once and not caught:
-                job = waiting.pop(0)
-                receiver, sender = context.Pipe(duplex=False)
+        while running or (more and not caught):
+            while more and len(running) < at_once and not caught:
+                job = next(jobs, None)
+                if job is None:
+                    more = False
+                    break
+                ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(
-                    target=_train_in_child, args=(job, store.uri, data_dir, threads, sender)
+                    target=_train_in_child, args=(job, store.uri, data_dir, threads, theirs, watch is not None)
                 )
                 mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the child until its run can be saved
                 process.start()
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                sender.close()
-                running[job.label] = (process, receiver)
+                theirs.close()
+                running[job.label] = (job, process, ours)
                 log.info(f"{job.label}  begins, {threads} thread{'s' * (threads > 1)}")
-            wait([process.sentinel for process, _ in running.values()], timeout=1)
-            for label in [label for label, (process, _) in running.items() if not process.is_alive()]:
-                process, receiver = running.pop(label)
-                try:
-                    failures[label] = receiver.recv()
-                except EOFError:
-                    failures[label] = f"its process ended with code {process.exitcode}"
-                if not failures[label]:
+            ready = wait(
+                [each for _, process, line in running.values() for each in (process.sentinel, line)], timeout=1
+            )
+            for label, (job, process, line) in list(running.items()):
+                why = None
+                if line in ready:
+                    why = _answer(line, job, watch)
+                if why is None and process.is_alive():
+                    continue
+                running.pop(label)
+                process.join()
+                why = f"its process ended with code {process.exitcode}" if why is None else why
+                ended(job, why)
+                if not why:
                     log.info(f"{label}  is done")
     if caught:
         problem = UserError("what was running is saved. Type the same command again to continue.")
         problem.code = 130 if caught[0] == signal.SIGINT else 143
         raise problem
-    return failures
 
 
-def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, answer: Connection) -> None:
+def _answer(line: Connection, job: Job, watch: WatchJob | None) -> str | None:
+    """Reads what a child says: how it ended, or, answered at once, the metrics of an epoch. None if it has not ended."""
+    try:
+        said = line.recv()
+        if isinstance(said, str):
+            return said
+        line.send(bool(watch and watch(job, *said)))
+    except (EOFError, OSError):  # the process is gone
+        pass
+    return None
+
+
+def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, line: Connection, watched: bool) -> None:
     """The main function of a child process. It has its own process group, so that Ctrl-C reaches it through its parent only."""
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even if the parent ignores it, as SIGTERM signals the parent's end
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _log_to_stderr(job.label)
+
+    def ask(epoch: int, metrics: Mapping[str, float]) -> bool:
+        try:
+            line.send((epoch, dict(metrics)))
+            return bool(line.recv())
+        except (EOFError, OSError):  # the parent is gone, and a signal comes
+            return False
+
     try:
-        store = Store(uri, warn=log.warning)
-        why = _try(job, store, open_configured(job.config, data_dir), data_dir)
+        why = train_job(job, Store(uri, warn=log.warning), opener(data_dir), data_dir, ask if watched else None)
     except UserError as problem:  # also Stopped
         why = str(problem)
     with suppress(OSError):  # the parent is gone
-        answer.send(why)
+        line.send(why)
 
 
 def _log_to_stderr(label: str) -> None:
@@ -168,13 +233,13 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _forward_signals(running: "dict[str, tuple[BaseProcess, Connection]]") -> Iterator[list[int]]:
+def _forward_signals(running: "dict[str, tuple[Job, BaseProcess, Connection]]") -> Iterator[list[int]]:
     """Collects the signals that ask for an end, and forwards them to the running processes. Ignored signals stay ignored."""
     caught: list[int] = []
 
     def catch(number: int, frame: FrameType | None) -> None:
         caught.append(number)
-        for process, _ in list(running.values()):
+        for _, process, _ in list(running.values()):
             if process.pid and process.is_alive():
                 os.kill(process.pid, number)
 

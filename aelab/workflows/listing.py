@@ -23,6 +23,8 @@ from aelab.results import (
     markable,
     mixed,
     pivot,
+    sweep_metric,
+    sweep_table,
 )
 from aelab.tracking import RunInfo, Store
 
@@ -35,11 +37,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side: the table, the columns in which a best value may be marked, and the runs."""
+    """Runs side by side: the table, the columns in which a best value may be marked, and the runs.
+
+    For a sweep also the options that vary, and the metric that it is judged by.
+    """
 
     frame: "pd.DataFrame"
     markable: list[str]
     runs: list[RunInfo]
+    varied: Sequence[str] = ()
+    metric: str = ""
 
 
 @checked
@@ -80,13 +87,18 @@ def compare(
 ) -> "pd.DataFrame":
     """Runs side by side; a sweep stands for all its runs, and no names for all finished runs.
 
-    There is one row per run, with the options in which the runs differ and their metrics: `metrics`, else those of the test
-    images if all runs have been evaluated, else those of the validation images. `group_by` averages the runs that agree in
+    A sweep alone is averaged over its seeds, with a row for each combination of the options that it varies.
+
+    Else there is one row per run, with the options in which the runs differ and their metrics: `metrics`, else those of the
+    test images if all runs have been evaluated, else those of the validation images. `group_by` averages the runs that agree in
     these options, into columns NAME and NAME sd. `rows` and `columns` are options that span a table of one metric. `table` is
     one of the lecture's: latent, labels, noise, losses, models. Raises UserError if no run fits.
     """
     store = Store(tracking_uri, create=False, warn=log.warning)
     chosen = choose(store, runs, recipe, filter)
+    sweep = sweep_named(runs, store)
+    if sweep and not (group_by or rows or columns or table):
+        return swept(chosen, sweep, metrics).frame
     return compared(chosen, store, metrics, group_by, rows, columns, table).frame
 
 
@@ -101,8 +113,7 @@ def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter
     else:
         named: list[RunInfo] = []
         for info in map(store.find, names):
-            is_sweep = info.tags.get("aelab.kind") == "sweep"
-            named += [each for each in reversed(store.runs()) if each.parent == info.id] if is_sweep else [info]
+            named += sweep_runs(info, store) if info.tags.get("aelab.kind") == "sweep" else [info]
         fitting = {info.id for info in store.runs(filter_string)} if filter_string else None
         found = [
             info
@@ -114,6 +125,33 @@ def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter
             recipe_files.find(recipe)  # raises where there is none of that name
         raise UserError("there is no such finished run.", "List the runs: aelab runs")
     return found
+
+
+def sweep_runs(parent: RunInfo, store: Store) -> list[RunInfo]:
+    """The runs of a sweep, oldest first: those that it trained, and those that were done when it found them."""
+    if not parent.tags.get("aelab.varies"):  # of an older version
+        return [each for each in reversed(store.runs()) if each.parent == parent.id]
+    own = store.runs(f"tags.`mlflow.parentRunId` = '{parent.id}'")
+    others = store.runs(f"tags.`{_member_tag(parent)}` = 'yes'")
+    found = {each.id: each for each in [*own, *others]}
+    return sorted(found.values(), key=lambda each: each.started or 0)
+
+
+def mark_members(runs: Sequence[RunInfo], parent: RunInfo, store: Store) -> None:
+    """Marks the runs that a sweep found done, as parts of other sweeps or alone, as its own too."""
+    for info in runs:
+        if info.parent != parent.id and _member_tag(parent) not in info.tags:
+            store.tag(info, {_member_tag(parent): "yes"})
+
+
+def _member_tag(parent: RunInfo) -> str:
+    return f"aelab.sweep.{parent.tags['aelab.identity'][:16]}"
+
+
+def sweep_named(names: Sequence[str], store: Store) -> RunInfo | None:
+    """The sweep that is named, if nothing else is."""
+    found = store.find(names[0]) if len(names) == 1 else None
+    return found if found and found.tags.get("aelab.varies") else None
 
 
 def compared(
@@ -143,6 +181,27 @@ def compared(
         left = "runs on other data than the newest evaluated one are left out" if table else "no best is marked"
         log.warning(f"these runs were trained on different data: {left}")
     return Comparison(frame, marked, chosen)
+
+
+def swept(chosen: list[RunInfo], sweep: RunInfo, metrics: Sequence[str] = ()) -> Comparison:
+    """The table of a sweep: its finished runs, averaged over the seed. Raises UserError if none has finished."""
+    done = [info for info in chosen if info.status == "FINISHED"]
+    if not done:
+        raise UserError(f"no point of {sweep.name} has finished.", "See why: aelab runs", code=1)
+    pruned = sum(info.tags.get("aelab.reason", "").startswith("pruned") for info in chosen)
+    if pruned:
+        log.info(f"{pruned} pruned trial{'s' * (pruned > 1)} left out")
+    if left := len(chosen) - len(done) - pruned:
+        log.warning(f"{left} run{'s' * (left > 1)} of the sweep that did not finish left out")
+    asked = [present_name(name, done) for name in metrics]
+    for name in asked:
+        if not any(name in info.metrics for info in done):
+            raise UserError(f"none of these runs has a metric '{name}'.", similar_metrics(done, name), code=2)
+    varied = sweep.tags["aelab.varies"].split()
+    metric = sweep_metric(done, asked[0] if asked else sweep.tags.get("aelab.metric"))
+    frame = grouped(done, [name for name in varied if name != "seed"] or ["recipe"], asked) if asked else None
+    frame = sweep_table(done, varied, metric) if frame is None else frame
+    return Comparison(frame, markable(done, list(map(str, frame))), done, varied, metric)
 
 
 def _lecture_table(

@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -160,11 +161,14 @@ def plan(
     skip_nonfinite: int = 0,
     augment: str | None = None,
     start: str | None = None,
+    opened: Callable[[Config], Dataset] | None = None,
     **options: Any,
 ) -> Plan:
     """The plan for these options of `train`. All defaults are decided here.
 
     A recipe has defaults of its own. If `epochs` is not given, a small data set gets more of them (`Settings.long_enough`).
+    `opened` opens the data, by default `open_configured`.
+
     Raises UserError for an option that is unknown, of another type or out of range.
     """
     recipe_file = recipe_files.trust(recipe)
@@ -200,10 +204,10 @@ def plan(
     except ValueError as error:
         raise UserError(f"{error}.", code=2) from error
     recipe_files.check(recipe_file, plain)
-    opened = open_configured(config, data_dir)
+    images = opened(config) if opened else open_configured(config, data_dir)
     if epochs is None:
-        config = replace(config, settings=config.settings.long_enough(len(opened.train)))
-    return Plan(replace(config, data=opened.name), recipe_file, opened)
+        config = replace(config, settings=config.settings.long_enough(len(images.train)))
+    return Plan(replace(config, data=images.name), recipe_file, images)
 
 
 def _plain(value: Any) -> Any:
@@ -233,6 +237,59 @@ def open_configured(config: Config, data_dir: Path | str | None) -> Dataset:
     sizes = f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.test):,} to test"
     log.debug(f"data {data.name} from {data.place}: {sizes}; SHA-256 {data.fingerprint[:16]}")
     return data
+
+
+def opener(data_dir: Path | str | None) -> Callable[[Config], Dataset]:
+    """Opens the data of configurations, and once only where the next one has the same, as in most sweeps."""
+    last: dict[tuple[object, ...], Dataset] = {}
+
+    def opened(config: Config) -> Dataset:
+        key = config.data, config.image_size, config.split_seed, config.skip_bad
+        if key not in last:
+            last.clear()
+            last[key] = open_configured(config, data_dir)
+            last[last[key].name, *key[1:]] = last[key]  # auto has chosen one
+        return last[key]
+
+    return opened
+
+
+def command(config: Config, recipe_file: RecipeFile) -> str:
+    """The command that trains this configuration: its options that are not the defaults, its epochs and its data."""
+    signature = recipe_files.signature(recipe_file)
+    defaults = {option.name: option.default for option in signature.options}
+    defaults |= {each.name: each.default for each in (*fields(Settings), *fields(Config))}
+    defaults |= {name: value for name, value in signature.settings.items() if name in RECIPE_DEFAULTS}
+    named = {
+        name: value
+        for name, value in arguments(config).items()
+        if name in ("data", "epochs") or value != defaults[name]
+    }
+    del named["recipe"]
+    words = [typed(name, value) for name, value in named.items()]
+    return " ".join(["aelab train", shlex.quote(config.recipe), *words])
+
+
+def typed(name: str, value: object) -> str:
+    """An option as it is typed on the command line."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {shlex.quote(','.join(map(str, value)) if isinstance(value, tuple) else str(value))}"
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """The arguments of `train` that train this configuration."""
+    return {
+        **config.options,
+        "recipe": config.recipe,
+        "data": config.data,
+        "image_size": config.image_size,
+        "split_seed": config.split_seed,
+        "start": config.start,
+        "skip_bad": config.skip_bad,
+        **asdict(config.settings),
+    }
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:

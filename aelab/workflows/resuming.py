@@ -12,7 +12,7 @@ from aelab.errors import UserError, checked
 from aelab.files import read_small_file
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Trainer, newest, present, restore
-from aelab.workflows.following import complete, finished
+from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import configuration, start_weights
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
 from aelab.workflows.run import Run
@@ -55,6 +55,7 @@ def resume_run(
     data_dir: Path | str | None = None,
     epochs: int | None = None,
     force: bool = False,
+    watch: Watch | None = None,
 ) -> Run:
     """Continues the run that the store knows as `found`; see `resume`."""
     with signals() as caught, store.held(found, force) as info:
@@ -94,7 +95,7 @@ def resume_run(
             raise
         with run_status(run, caught):
             log.info(f"{run.name}  continues at step {trainer.progress.step:,} of {trainer.steps:,}")
-            validation = complete(trainer, planned, run, caught)
+            validation = complete(trainer, planned, run, caught, watch)
     return finished(run, planned, trainer, store, validation)
 
 

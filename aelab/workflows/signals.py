@@ -24,6 +24,13 @@ class Interrupted(Exception):
         self.step = step
 
 
+class Pruned(Exception):
+    """A search stopped the training after an epoch, as it is worse than others were then; its state is saved."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"pruned after epoch {epoch}: worse than the median of the other trials")
+
+
 class Stopped(UserError):
     """A signal stopped a run, which can be resumed. The exit code is 130 for Ctrl-C, else 143."""
 
@@ -55,6 +62,9 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
     except Interrupted as interrupted:
         close("KILLED", f"stopped by {caught[0].name}")
         raise Stopped(caught[0], run, interrupted.step) from None
+    except Pruned as pruned:
+        close("KILLED", str(pruned))
+        raise
     except KeyboardInterrupt:
         close("KILLED", "stopped by SIGINT, twice")
         raise KeyboardInterrupt(f"{run.name} keeps what it saved last. {_how_to_continue(run)}") from None

@@ -15,7 +15,7 @@ from aelab.recipe import Autoencodes, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
 from aelab.workflows.card import environment
-from aelab.workflows.following import complete, finished
+from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import start_weights, warn_of_shadowing
 from aelab.workflows.planning import Plan, given, plan
 from aelab.workflows.resuming import resume_run, stopped_run
@@ -113,7 +113,13 @@ def with_start(planned: Plan, store: Store) -> Plan:
 
 
 def start_run(
-    planned: Plan, store: Store, *, experiment: str | None = None, name: str | None = None, parent: str | None = None
+    planned: Plan,
+    store: Store,
+    *,
+    experiment: str | None = None,
+    name: str | None = None,
+    parent: str | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Trains a new run as planned, under the `parent` run of a sweep if there is one; see `train`."""
     config, recipe_file, data = planned.config, planned.recipe_file, planned.data
@@ -164,7 +170,7 @@ def start_run(
                 f"{run.name}  {len(data.train):,} images of {data.name}, {trainer.steps:,} "
                 f"step{'s' * (trainer.steps > 1)}, {device_name(device)}"
             )
-            validation = complete(trainer, planned, run, caught)
+            validation = complete(trainer, planned, run, caught, watch)
     return finished(run, planned, trainer, store, validation)
 
 

@@ -1,268 +1,253 @@
-"""Sweeps over latent dimension and seed, under a parent run that holds the table, the curve and the contact sheet."""
+"""Sweeps over any options: all combinations of their values, or a search, under a parent run that holds the table."""
 
-import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
-from torch import Tensor
 
 from aelab import recipe_files
 from aelab.errors import UserError, checked
-from aelab.evaluation import reconstruct
-from aelab.figures import contact_sheet, curve
-from aelab.recipe import Autoencodes
-from aelab.results import csv, latex, markdown, records
+from aelab.figures import sweep_figure
+from aelab.metrics import duration
+from aelab.results import csv, latex, markable, markdown, records, sweep_metric, sweep_table, sweep_values
 from aelab.tracking import RunInfo, RunWriter, Store
-from aelab.training import LARGEST_SEED
-from aelab.workflows import launching
-from aelab.workflows.evaluating import measure_plainly
-from aelab.workflows.launching import Job
-from aelab.workflows.loading import open_run
-from aelab.workflows.planning import Config, Plan, given, plan
+from aelab.workflows import launching, ray_cluster, searching, slurm_array
+from aelab.workflows.listing import Comparison, mark_members, sweep_runs
+from aelab.workflows.planning import opener
+from aelab.workflows.points import Point, grid, parent_run, parent_status, runs_by_identity, seconds_of, shown
+from aelab.workflows.space import Range, lists, space
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aelab.recipe_files import RecipeFile
+
 log = logging.getLogger(__name__)
 
-SHEET_IMAGES = 20  # test images on the contact sheet
-ERRORS = ("mse", "sse", "psnr")
+Launcher = Literal["local", "slurm", "ray"]
 
 
 @dataclass(frozen=True)
 class Sweep:
     """The result of `aelab.sweep`.
 
-    `info` is the parent run, `rows` has a row for each run, `pictures` the files of the curve and of the contact sheets, and
-    `failed` says of each point that failed why.
+    `info` is the parent run, `runs` are the finished runs, `varied` the options that vary, `pictures` the files of the
+    figures, and `failed` says of each point that failed why.
     """
 
     info: RunInfo
-    rows: list[dict[str, object]]
+    runs: list[RunInfo]
+    varied: list[str]
+    metric: str
     pictures: list[Path] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    store: Store = field(kw_only=True, repr=False)
+
+    @property
+    def comparison(self) -> Comparison:
+        """The sweep as `aelab compare` shows it. Raises UserError if no run has finished."""
+        frame = self.table()
+        return Comparison(frame, markable(self.runs, list(map(str, frame))), self.runs, self.varied, self.metric)
 
     def table(self) -> "pd.DataFrame":
-        """One row per latent dimension: mean and standard deviation of each error over seeds, and the error of PCA.
+        """One row for each combination of the options that vary, but for the seed: mean and standard deviation of metrics.
 
-        The errors are of the test images: mse per pixel, sse per image, psnr in dB. With one seed there are no standard
-        deviations. Raises UserError if no run succeeded.
+        They are those of the validation images, unless all runs were evaluated on the test images. Raises UserError if no run
+        has finished.
         """
-        if not self.rows:
-            raise UserError("no point of the sweep succeeded, so there is no table.", *self.failed[:2])
-        return by_dimension(self.rows)
+        if not self.runs:
+            raise UserError("no point of the sweep has finished, so there is no table.", *self.failed[:2])
+        return sweep_table(self.runs, self.varied, self.metric)
 
 
 @dataclass(frozen=True)
-class Point:
-    """One run of a sweep."""
+class Planned:
+    """What a sweep would train: its points, which of them are done, and about how many seconds the others take."""
 
-    dimension: int
-    seed: int
-    config: Config
-
-    def __str__(self) -> str:
-        return f"latent_dim {self.dimension}, seed {self.seed}"
+    points: list[Point]
+    done: list[bool]
+    seconds: float | None
 
 
 @checked
 def sweep(
-    recipe: str | Path = "stacked",
+    recipe: str | Path,
     *,
-    latent_dim: int | Iterable[int],
-    seed: int | Iterable[int] = 0,
+    trials: Annotated[int, Ge(1)] | None = None,
+    metric: str | None = None,
     jobs: Annotated[int, Ge(1)] = 1,
+    launcher: Launcher = "local",
+    slurm: Mapping[str, str] | None = None,
+    ray_address: str | None = None,
     experiment: str | None = None,
     tracking_uri: str | None = None,
     offline: bool = False,
     data_dir: Path | str | None = None,
     **options: Any,
 ) -> Sweep:
-    """Trains one run per latent dimension and seed, and evaluates each on the test images beside the PCA of equal size.
+    """Trains a recipe with all combinations of options, as tracked runs under a parent run.
 
-    `options` are those of `train` and of the recipe. A point that is done already, with the same recipe source, options,
-    settings and data, is not trained again; a stopped one is resumed. Repeating a sweep continues it in its parent run. If a
-    point fails, the others continue. `jobs` of them run at once. Raises UserError if the recipe has no latent_dim or does not
-    reconstruct.
+    `options` are those of `train` and of the recipe. One that varies is a list of values, or a text as on the command line:
+    "2,5,10", "1e-4..1e-2:log:5", "2..10". `seed=range(3)` repeats each combination.
+
+    With `trials` a search tries so many combinations instead, by the tree-structured Parzen estimator of Optuna (Bergstra et
+    al. 2011), which minimises or maximises `metric` on the validation images; a range then needs no number of values. A trial
+    that is worse than the median of the others at an epoch is stopped.
+
+    A point that is done already, with the same recipe source, options, settings and data, is not trained again; a stopped one
+    is resumed. If a point fails, the others continue. `jobs` of them run at once: on this machine, in a job array of Slurm with
+    the options `slurm`, or as tasks of the Ray cluster at `ray_address`. Raises UserError, before anything is trained,
+    if a point is impossible.
     """
-    dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
-    if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
-        raise UserError(f"seeds lie between 0 and {LARGEST_SEED}, not at {min(seeds)} and {max(seeds)}.", code=2)
-    planned = plan(str(recipe), seed=seeds[0], data_dir=data_dir, **options)
-    points = _points(planned, dimensions, seeds)
+    recipe_file = recipe_files.trust(str(recipe))
+    directory = Path(data_dir) if data_dir else None
+    match launcher:
+        case "slurm":
+            slurm_array.check(slurm or {})
+        case "ray":
+            ray_cluster.check(ray_address)
+    if trials is not None:
+        if launcher != "local":
+            raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
+        searched = space(recipe_file, options, search=True)
+        store = Store(tracking_uri, offline, warn=log.warning)
+        return _searched(recipe_file, searched, varied_in(searched), trials, metric, jobs, store, experiment, directory)
+    values = lists(recipe_file, options)
+    varied = varied_in(values)
     store = Store(tracking_uri, offline, warn=log.warning)
-    parent = _parent(points, planned, store, experiment)
-    several = len(seeds) > 1
-    todo = [
-        Job(
-            point.config,
-            planned.recipe_file,
-            str(point),
-            f"{planned.recipe_file.name}-{point.dimension}d-" + f"seed{point.seed}-" * several,
-            experiment,
-            parent.id,
-        )
-        for point in points
-    ]
-    try:
-        reasons = launching.run_all(todo, jobs, store, planned.data, Path(data_dir) if data_dir else None)
-        rows, pictures = _measured(todo, points, reasons, planned, parent, store)
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "code", 0) > 128
-        parent.tags({"aelab.reason": str(error) or type(error).__name__})
-        parent.close("KILLED" if stopped else "FAILED")
-        raise
-    failed = [f"{point}: {reason}".replace("\n", " ") for point, reason in zip(points, reasons, strict=True) if reason]
-    parent.close("FAILED" if failed else "FINISHED")
-    return Sweep(store.get(parent.id), rows, pictures, failed)
-
-
-def _numbers(name: str, values: int | Iterable[int]) -> list[int]:
-    """A list of one or several whole numbers, without duplicates. Raises UserError for anything else."""
-    try:
-        numbers = list(dict.fromkeys([values] if isinstance(values, int) else values))
-    except ValueError:  # pydantic looks at the items of an iterable only when they are asked for
-        numbers = []
-    if not numbers:
-        raise UserError(f"{name} of a sweep is a whole number or several.", code=2)
-    return numbers
-
-
-def _points(planned: Plan, dimensions: Sequence[int], seeds: Sequence[int]) -> list[Point]:
-    """All points, dimension by dimension. Raises UserError for an impossible one, before anything is trained."""
-    config, recipe_file, data = planned.config, planned.recipe_file, planned.data
-    points = []
-    for dimension in dimensions:
-        options = {**config.options, "latent_dim": dimension}
-        recipe = recipe_files.build(recipe_file, data.image, options, len(data.classes))
-        if not isinstance(recipe, Autoencodes):
-            raise UserError(f"{recipe_file.name} does not reconstruct images, so there is no error to compare.", code=2)
-        for seed in seeds:
-            settings = replace(config.settings, seed=seed)
-            points.append(Point(dimension, seed, replace(config, options=options, settings=settings)))
-    return points
-
-
-def _parent(points: Sequence[Point], planned: Plan, store: Store, experiment: str | None) -> RunWriter:
-    """The parent run of a sweep: that of the same sweep before, if there is one, else a new one."""
-    identities = [replace(planned, config=point.config).identity for point in points]
-    identity = hashlib.sha256(" ".join(identities).encode()).hexdigest()
-    if before := store.newest(kind="sweep", identity=identity):
-        return store.reopen(before)
-    config, recipe_file, data = planned.config, planned.recipe_file, planned.data
-    return store.create(
+    planned = _planned(recipe, values, store, directory)
+    points = planned.points
+    first = points[0].plan
+    if metric:
+        metric = searching.checked_metric(first, metric)
+    parent = parent_run(
+        recipe_file,
+        [each.plan.identity for each in points],
+        {name: _listed(each) for name, each in values.items()},
+        varied,
+        first.data,
+        store,
         experiment,
-        f"{recipe_file.name}-latent-",
-        params={
-            "recipe": recipe_file.name,
-            "latent_dim": " ".join(str(d) for d in dict.fromkeys(p.dimension for p in points)),
-            **config.options,
-            "data": data.name,
-            **given(asdict(config.settings)),
-            "seed": " ".join(str(s) for s in dict.fromkeys(p.seed for p in points)),
-        },
-        tags={
-            "aelab.kind": "sweep",
-            "aelab.identity": identity,
-            "aelab.recipe": recipe_file.name,
-            "aelab.recipe_sha256": recipe_file.sha256,
-            "aelab.version": metadata.version("aelab"),
-            "aelab.data": data.name,
-            "aelab.data_fingerprint": data.fingerprint,
-        },
+        f"{recipe_file.name}-sweep-",
     )
+    log.info(announced(planned))
+    todo = [each.job(parent.id, experiment) for each, done in zip(points, planned.done, strict=True) if not done]
+    with parent_status(parent):
+        match launcher:
+            case "slurm":
+                why = slurm_array.run_all(todo, jobs, store, directory, slurm or {})
+            case "ray":
+                why = ray_cluster.run_all(todo, jobs, store, directory, ray_address)
+            case _:
+                why = launching.run_all(todo, jobs, store, directory)
+        reasons = dict(zip((job.label for job in todo), why, strict=True))
+        known = runs_by_identity(recipe_file, store)
+        found = [known.get(each.plan.identity) for each in points]
+        runs = [info for info in found if info and info.status == "FINISHED"]
+        mark_members(runs, parent.info, store)
+        judged = sweep_metric(runs, metric) if runs else metric or ""
+        pictures = summarise(parent, runs, varied, judged) if runs else []
+        failed = [f"{each}: {reasons[str(each)]}".replace("\n", " ") for each in points if reasons.get(str(each))]
+    parent.close("FAILED" if failed else "FINISHED")
+    return Sweep(store.get(parent.id), runs, varied, judged, pictures, failed, store=store)
 
 
-def _measured(
-    jobs: Sequence[Job],
-    points: Sequence[Point],
-    reasons: Sequence[str],
-    planned: Plan,
-    parent: RunWriter,
+def _planned(recipe: str | Path, values: Mapping[str, Sequence[Any]], store: Store, data_dir: Path | None) -> Planned:
+    """The points of a grid, each checked, and what is known of them in the store."""
+    points = grid(recipe, values, opener(data_dir), varied_in(values))
+    known = runs_by_identity(points[0].plan.recipe_file, store)
+    done = [each.plan.identity in known and known[each.plan.identity].status == "FINISHED" for each in points]
+    missing = [each for each, has in zip(points, done, strict=True) if not has]
+    return Planned(points, done, seconds_of(missing, list(known.values())))
+
+
+def plan_sweep(
+    recipe: str | Path, *, data_dir: Path | None = None, tracking_uri: str | None = None, **options: Any
+) -> Planned:
+    """What `sweep` would train. Nothing is written; a store that does not exist yet has no runs."""
+    recipe_file = recipe_files.trust(str(recipe))
+    values = lists(recipe_file, options)
+    points = grid(recipe, values, opener(data_dir), varied_in(values))
+    try:
+        store = Store(tracking_uri, create=False, warn=log.warning)
+    except UserError:
+        return Planned(points, [False] * len(points), None)
+    return _planned(recipe, values, store, data_dir)
+
+
+def varied_in(values: Mapping[str, Any]) -> list[str]:
+    """The options that vary. Raises UserError if none does."""
+    varied = [name for name, each in values.items() if isinstance(each, Range) or len(each) > 1]
+    if not varied:
+        raise UserError(
+            "nothing varies: give an option several values, such as latent_dim=2,5,10, or --seeds 3.",
+            "One training is: aelab train",
+            code=2,
+        )
+    return varied
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return " ".join(map(shown, values))
+
+
+def announced(planned: Planned) -> str:
+    """How many points there are, how many are done, and about how long the others take."""
+    count, done = len(planned.points), sum(planned.done)
+    parts = [f"{count} point{'s' * (count > 1)}"]
+    if done:
+        parts.append(f"{done} done already")
+    if done < count:
+        known = planned.seconds
+        parts.append(f"about {duration(known)} of training for the rest" if known else "no run yet to tell the time by")
+    return ", ".join(parts)
+
+
+def _searched(
+    recipe_file: "RecipeFile",
+    values: dict[str, Any],
+    varied: list[str],
+    trials: int,
+    metric: str | None,
+    jobs: int,
     store: Store,
-) -> tuple[list[dict[str, object]], list[Path]]:
-    """A row for each run that succeeded, and the pictures, which are logged to the parent run."""
-    truth = planned.data.test.showcase(SHEET_IMAGES)
-    rows: list[dict[str, object]] = []
-    columns: dict[str, Tensor] = {}
-    for job, point, reason in zip(jobs, points, reasons, strict=True):
-        info = None if reason else launching.find(job, planned.data, store)
-        if info is None:
-            continue
-        run = open_run(info, store, point.config.settings.device)
-        report = measure_plainly(run, planned.data)
-        errors = {f"test/{of}{name}": report.metrics[f"test/{of}{name}"] for of in ("", "pca_") for name in ERRORS}
-        components = int(report.tags["aelab.pca_components"])
-        rows.append(
-            {
-                "latent_dim": point.dimension,
-                "seed": point.seed,
-                "run": info.name,
-                **errors,
-                "pca_components": components,
-                "seconds": info.seconds,
-            }
-        )
-        columns.setdefault(f"{point.dimension}-D", reconstruct(run.recipe, truth))
-    return rows, _summary(parent, planned.recipe_file.name, rows, columns, truth) if rows else []
-
-
-def by_dimension(rows: Sequence[dict[str, object]]) -> "pd.DataFrame":
-    """One row per dimension: the mean of each error over seeds and, with several seeds, its standard deviation.
-
-    If a PCA has fewer components than the code has dimensions, a column shows their number.
-    """
-    import pandas as pd
-
-    frame = pd.DataFrame(rows)
-    groups = frame.groupby("latent_dim")
-    table = pd.DataFrame({"runs": groups.size()})
-    for name in ERRORS:
-        table[name] = groups[f"test/{name}"].mean()
-        if groups.size().max() > 1:
-            table[f"{name} sd"] = groups[f"test/{name}"].std()
-        table[f"PCA {name}"] = groups[f"test/pca_{name}"].mean()
-    if (frame["pca_components"] != frame["latent_dim"]).any():
-        table["PCA components"] = groups["pca_components"].max()
-    table["seconds"] = groups["seconds"].mean()
-    return table.reset_index()
-
-
-def _summary(
-    parent: RunWriter, name: str, rows: list[dict[str, object]], columns: dict[str, Tensor], truth: Tensor
-) -> list[Path]:
-    """Logs the table, the curve and the contact sheet of a sweep to its parent run."""
-    import pandas as pd
-
-    table, frame = by_dimension(rows), pd.DataFrame(rows)
-    for row in records(table):
-        parent.metrics(
-            {
-                "test/" + key.replace("PCA ", "pca_").replace(" ", "_"): value
-                for key, value in row.items()
-                if isinstance(value, float) and key != "seconds"
-            },
-            int(str(row["latent_dim"])),
-        )
-    parent.json("latent.json", records(frame))
-    parent.text("latent.csv", csv(frame))
-    parent.text("latent.md", markdown(table))
-    parent.tags({"mlflow.note.content": markdown(table)})  # the description in MLflow's pages
-    parent.text("latent.tex", latex(table))
-    deviations = {name: list(table["sse sd"].fillna(0))} if "sse sd" in table else {}
-    lines = curve(
-        list(table["latent_dim"]),
-        {name: list(table["sse"]), "PCA": list(table["PCA sse"])},
-        "latent dimension",
-        "squared error per image",
-        "Test reconstruction error against code size",
-        deviations,
+    experiment: str | None,
+    data_dir: Path | None,
+) -> Sweep:
+    """A search; see `sweep`."""
+    if "seed" in varied:
+        raise UserError("a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2)
+    opened = opener(data_dir)
+    search = searching.Search(recipe_file, values, varied, metric, opened)
+    parent = parent_run(
+        recipe_file,
+        search.facts,
+        {**{name: search.described(name) for name in values}, "metric": search.metric},
+        varied,
+        search.data,
+        store,
+        experiment,
+        f"{recipe_file.name}-search-",
     )
-    ordered = {name: columns[name] for name in sorted(columns, key=lambda name: int(name.removesuffix("-D")))}
-    sheet = contact_sheet({**ordered, "ground truth": truth}, f"{name}: the same test images through each code")
-    return [parent.picture("pictures/latent-curve.png", lines), parent.picture("pictures/latent-sheet.png", sheet)]
+    with parent_status(parent):
+        failed = search.run(trials, jobs, parent, store, experiment, data_dir)
+        runs = [info for info in sweep_runs(parent.info, store) if info.status == "FINISHED"]
+        pictures = summarise(parent, runs, varied, search.metric) if runs else []
+    parent.close("FAILED" if failed else "FINISHED")
+    return Sweep(store.get(parent.id), runs, varied, search.metric, pictures, failed, store=store)
+
+
+def summarise(parent: RunWriter, runs: Sequence[RunInfo], varied: Sequence[str], metric: str) -> list[Path]:
+    """Logs the table and the figure of a sweep to its parent run."""
+    table = sweep_table(runs, varied, metric)
+    mark = markable(runs, list(map(str, table)))
+    parent.text("sweep.csv", csv(table))
+    parent.text("sweep.md", markdown(table, mark))
+    parent.text("sweep.tex", latex(table, mark))
+    parent.json("sweep.json", records(table))
+    parent.tags({"mlflow.note.content": markdown(table, mark), "aelab.metric": metric, "aelab.reason": ""})
+    figure = sweep_figure(sweep_values(runs, varied, metric), metric)
+    return [parent.picture(f"figures/sweep.{form}", figure) for form in ("png", "svg")] if figure else []

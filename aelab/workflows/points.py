@@ -1,0 +1,159 @@
+"""The points of a sweep: the trainings that it is made of, each with the values of what varies."""
+
+import hashlib
+import itertools
+import logging
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from aelab import recipe_files
+from aelab.data import Dataset
+from aelab.errors import UserError
+from aelab.metrics import number
+from aelab.progress_bar import progress_bar
+from aelab.recipe_files import RecipeFile
+from aelab.tracking import RunInfo, RunWriter, Store
+from aelab.workflows.launching import Job
+from aelab.workflows.planning import Config, Plan, plan
+
+log = logging.getLogger(__name__)
+
+MOST_POINTS = 10_000
+LONGEST_NAME = 80  # characters of what the names of runs begin with
+
+
+@dataclass(frozen=True)
+class Point:
+    """A training of a sweep: the values of the options that vary, and its plan."""
+
+    values: Mapping[str, Any]
+    plan: Plan
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {shown(value)}" for name, value in self.values.items()) or self.plan.recipe_file.name
+
+    @property
+    def name(self) -> str:
+        """What the name of its run begins with, such as vae-latent_dim5-seed0."""
+        parts = [self.plan.recipe_file.name, *(f"{name}{shown(value)}" for name, value in self.values.items())]
+        long = "-".join(parts).replace("/", "-").replace(" ", "")
+        return long if len(long) <= LONGEST_NAME else self.plan.recipe_file.name
+
+    def job(self, parent: str, experiment: str | None) -> Job:
+        """The training, as a job of the sweep with this parent run."""
+        return Job(
+            self.plan.config, self.plan.recipe_file, self.plan.identity, str(self), f"{self.name}-", experiment, parent
+        )
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else number(value) if value is not None else "none"
+
+
+def grid(
+    recipe: str | Path,
+    values: Mapping[str, Sequence[Any]],
+    opened: Callable[[Config], Dataset],
+    varied: Sequence[str],
+) -> list[Point]:
+    """The points of all combinations of the values; the seed changes fastest. They are named by what is `varied`.
+
+    Raises UserError, which names the point, if one of them cannot be trained as it is typed.
+    """
+    count = math.prod(map(len, values.values()))
+    if count > MOST_POINTS:
+        raise UserError(f"these are {count:,} points; a sweep has {MOST_POINTS:,} at most.", code=2)
+    names = sorted(values, key=lambda name: name == "seed")
+    points = []
+    with progress_bar("points to check", count) as bar:
+        for combination in itertools.product(*(values[name] for name in names)):
+            chosen = dict(zip(names, combination, strict=True))
+            points.append(point(recipe, chosen, [name for name in names if name in varied], opened))
+            bar.advance(1)
+    return points
+
+
+def point(
+    recipe: str | Path, chosen: Mapping[str, Any], varied: Sequence[str], opened: Callable[[Config], Dataset]
+) -> Point:
+    """The point with these values. Raises UserError if it cannot be trained."""
+    try:
+        planned = plan(str(recipe), **chosen, opened=opened)
+        recipe_files.build(planned.recipe_file, planned.data.image, planned.config.options, len(planned.data.classes))
+    except UserError as problem:
+        which = ", ".join(f"{name} {shown(chosen[name])}" for name in varied if name != "seed")
+        raise UserError(*f"{which}: {problem}".removeprefix(": ").split("\n")[:3], code=2) from problem
+    return Point({name: chosen[name] for name in varied}, planned)
+
+
+def parent_run(
+    recipe_file: RecipeFile, facts: Sequence[str], params: Mapping[str, Any], varied: Sequence[str], data: Dataset,
+    store: Store, experiment: str | None, name: str,
+) -> RunWriter:  # fmt: skip
+    """The parent run of a sweep: that of the same sweep before, if there is one, else a new one.
+
+    Sweeps are the same if their `facts` are: the identities of the points, or what a search is told.
+    """
+    identity = hashlib.sha256(" ".join(facts).encode()).hexdigest()
+    if before := store.newest(kind="sweep", identity=identity):
+        return store.reopen(before)
+    return store.create(
+        experiment,
+        name,
+        params={"recipe": recipe_file.name, **params},
+        tags={
+            "aelab.kind": "sweep",
+            "aelab.identity": identity,
+            "aelab.varies": " ".join(varied),
+            "aelab.recipe": recipe_file.name,
+            "aelab.recipe_sha256": recipe_file.sha256,
+            "aelab.version": metadata.version("aelab"),
+            "aelab.data": data.name,
+            "aelab.data_fingerprint": data.fingerprint,
+        },
+    )
+
+
+@contextmanager
+def parent_status(parent: RunWriter) -> Iterator[None]:
+    """Closes the parent run as killed or failed, with the reason, if the block raises."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "code", 0) > 128
+        parent.tags({"aelab.reason": str(error) or type(error).__name__})
+        parent.close("KILLED" if stopped else "FAILED")
+        raise
+
+
+def say_done(points: Sequence[Point], known: Mapping[str, RunInfo]) -> None:
+    """Says of each point that is done already by which run."""
+    for each in points:
+        info = known.get(each.plan.identity)
+        if info and info.status == "FINISHED":
+            log.info(f"{info.name}  is done already ({each})")
+
+
+def runs_by_identity(recipe_file: RecipeFile, store: Store) -> dict[str, RunInfo]:
+    """The newest run of each identity among those of this recipe file, of any status."""
+    runs = store.runs(f"tags.`aelab.kind` = 'run' and tags.`aelab.recipe_sha256` = '{recipe_file.sha256}'")
+    return {info.tags.get("aelab.identity", ""): info for info in reversed(runs)}
+
+
+def seconds_of(points: Sequence[Point], runs: Sequence[RunInfo]) -> float | None:
+    """About how long the points train, by what an epoch took finished runs of the recipe on the same data; None without such."""
+    if not points:
+        return 0.0
+    fingerprint = points[0].plan.data.fingerprint
+    alike = [run for run in runs if run.status == "FINISHED" and run.tags.get("aelab.data_fingerprint") == fingerprint]
+    epochs = [run.seconds / int(run.params["epochs"]) for run in alike if run.seconds and run.params.get("epochs")]
+    if not epochs:
+        return None
+    return statistics.median(epochs) * sum(each.plan.config.settings.epochs for each in points)
