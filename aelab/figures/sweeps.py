@@ -11,6 +11,7 @@ from aelab.figures.bands import draw_line, repetitions
 from aelab.figures.style import COLOURS, WIDTH, new_figure, plain
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Values = Sequence[tuple[Mapping[str, object], float]]  # for each run: the options that vary, and the metric
@@ -53,7 +54,7 @@ def metric_curve(points: Sequence[tuple[object, float]], name: str, metric: str)
     axes = figure.subplots()
     draw_line(axes, lines, metric, COLOURS[0], "o-" if numeric else "o")
     if numeric and min(place.values()) > 0 and max(place.values()) > WIDE * min(place.values()):
-        axes.set_xscale("log")
+        _make_logarithmic(axes.xaxis)
     if not numeric or len(x) <= 12:
         axes.set_xticks([place[value] for value in x], [_text(value) for value in x])
         axes.minorticks_off()
@@ -106,17 +107,25 @@ def dots(cells: Sequence[tuple[object, object, float]], names: tuple[str, str], 
     figure = new_figure()
     axes = figure.subplots()
     shown = axes.scatter(x, y, c=values, cmap="cividis", s=120, edgecolors="black", linewidths=0.5)
-    for name, along, scale, label in (
-        (names[0], x, axes.set_xscale, axes.set_xlabel),
-        (names[1], y, axes.set_yscale, axes.set_ylabel),
-    ):
+    for name, along, axis in ((names[0], x, axes.xaxis), (names[1], y, axes.yaxis)):
         if along.min() > 0 and along.max() > WIDE * along.min():
-            scale("log")
-        label(visible(name), fontsize=11)
+            _make_logarithmic(axis)
+        axis.set_label_text(visible(name), fontsize=11)
     axes.set_title(visible(f"{metric} over {names[0]} and {names[1]} ({len(cells)} runs)"), fontsize=12)
     axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
     figure.colorbar(shown, label=visible(metric))
     return figure
+
+
+def _make_logarithmic(axis: "Axis") -> None:
+    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _in_order(values: Sequence[object]) -> list[object]:
