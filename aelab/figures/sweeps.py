@@ -54,7 +54,8 @@ def metric_curve(points: Sequence[tuple[object, float]], name: str, metric: str)
     axes = figure.subplots()
     draw_line(axes, lines, metric, COLOURS[0], "o-" if numeric else "o")
     if numeric and min(place.values()) > 0 and max(place.values()) > WIDE * min(place.values()):
-        _make_logarithmic(axes.xaxis)
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
     if not numeric or len(x) <= 12:
         axes.set_xticks([place[value] for value in x], [_text(value) for value in x])
         axes.minorticks_off()
@@ -107,9 +108,13 @@ def dots(cells: Sequence[tuple[object, object, float]], names: tuple[str, str], 
     figure = new_figure()
     axes = figure.subplots()
     shown = axes.scatter(x, y, c=values, cmap="cividis", s=120, edgecolors="black", linewidths=0.5)
-    for name, along, axis in ((names[0], x, axes.xaxis), (names[1], y, axes.yaxis)):
+    for name, along, axis, scale in (
+        (names[0], x, axes.xaxis, axes.set_xscale),
+        (names[1], y, axes.yaxis, axes.set_yscale),
+    ):
         if along.min() > 0 and along.max() > WIDE * along.min():
-            _make_logarithmic(axis)
+            scale("log")
+            _plain_numbers(axis)
         axis.set_label_text(visible(name), fontsize=11)
     axes.set_title(visible(f"{metric} over {names[0]} and {names[1]} ({len(cells)} runs)"), fontsize=12)
     axes.grid(alpha=0.3)
@@ -118,11 +123,10 @@ def dots(cells: Sequence[tuple[object, object, float]], names: tuple[str, str], 
     return figure
 
 
-def _make_logarithmic(axis: "Axis") -> None:
-    """Makes an axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
+def _plain_numbers(axis: "Axis") -> None:
+    """Plain numbers on a logarithmic axis, at 1, 2 and 5 times each power of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
