@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aelab.workflows import show as show
     from aelab.workflows import sweep as sweep
     from aelab.workflows import train as train
+    from aelab.workflows import train_like as train_like
 
     __version__: str
 
@@ -71,6 +72,7 @@ _ROOMS = {
         "show",
         "sweep",
         "train",
+        "train_like",
     ],
 }
 __all__ = [name for names in _ROOMS.values() for name in names]

@@ -126,7 +126,7 @@ def test_compare_latent_trains_a_run_a_dimension_under_one_parent(cli):
     assert curve == {p["latent_dim"]: p["test/mse"] for p in points}
     files = listed(store.folder(parent))
     assert {"latent.csv", "latent.json", "pictures/latent-curve.png", "pictures/latent-sheet.png"} <= files
-    assert "linear-2d" in cli("compare", *[run.name for run in children]).out
+    assert "linear-latent_dim2-seed0" in cli("compare", *[run.name for run in children]).out
 
 
 def test_a_sweep_up_to_a_code_as_long_as_the_image(cli):

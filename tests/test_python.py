@@ -84,10 +84,10 @@ def test_runs_and_comparisons_are_data_frames(run):
 
 def test_a_sweep_gives_a_table_and_is_not_trained_twice(here, caplog):
     how = {"data": "digits", "epochs": 1, "hidden": [8], "latent_dim": [2, 3], "seed": range(2)}
-    table = aelab.sweep("stacked", **how).table()
+    table = aelab.compare_latent("stacked", **how).table()
     assert list(table["latent_dim"]) == [2, 3] and list(table["runs"]) == [2, 2] and (table["mse sd"] > 0).all()
     caplog.set_level(logging.INFO, "aelab")
-    again = aelab.sweep("stacked", **how)
+    again = aelab.compare_latent("stacked", **how)
     assert caplog.text.count("is done already") == 4 and again.table()["mse"].equals(table["mse"])
     assert len(aelab.runs()) == 5
 
@@ -121,18 +121,18 @@ BAD = {
     "no run": (lambda: aelab.load("nothing"), "no run"),
     "no table": (lambda: aelab.compare(table="none"), "no table"),
     "no path": (lambda: aelab.interpolate("one", path="zigzag"), "path: 'zigzag' should be"),
-    "no dimension": (lambda: aelab.sweep("vae", latent_dim=[]), "whole number"),
+    "no dimension": (lambda: aelab.compare_latent("vae", latent_dim=[]), "whole number"),
     "a name of another type": (lambda: aelab.train("vae", name=3), "name: 3 should be a valid string"),
     "a recipe that is no name": (lambda: aelab.train(3), "recipe: 3 should be"),
     "a text for several": (lambda: aelab.compare(metrics="test/mse"), "metrics: 'test/mse'"),
-    "nothing to sweep": (lambda: aelab.sweep("vae"), "latent_dim is missing"),
+    "nothing to sweep": (lambda: aelab.compare_latent("vae"), "latent_dim is missing"),
     "no such argument": (lambda: aelab.compare(metric=["test/mse"]), "it has runs, recipe"),
-    "no job": (lambda: aelab.sweep("vae", latent_dim=2, jobs=0), "jobs: 0 should be"),
+    "no job": (lambda: aelab.compare_latent("vae", latent_dim=2, jobs=0), "jobs: 0 should be"),
     "no sample": (lambda: aelab.sample("one", 0), "n: 0 should be"),
     "no step": (lambda: aelab.interpolate("one", steps=1), "steps: 1 should be"),
     "no recipe of that name": (lambda: aelab.runs(recipe="vea"), "Did you mean vae"),
-    "seeds that are none": (lambda: aelab.sweep("vae", latent_dim=2, seed="ab"), "whole number"),
-    "what it cannot do": (lambda: aelab.sweep("gan", latent_dim=2, data="digits"), "does not reconstruct"),
+    "seeds that are none": (lambda: aelab.compare_latent("vae", latent_dim=2, seed="ab"), "whole number"),
+    "what it cannot do": (lambda: aelab.compare_latent("gan", latent_dim=2, data="digits"), "does not reconstruct"),
 }
 
 

@@ -14,6 +14,7 @@ from aelab.cli.help import Group, Verb
 from aelab.cli.options import (
     EPOCHS,
     TRACKING,
+    TRAINING,
     Augment,
     BatchSize,
     Data,
@@ -55,8 +56,15 @@ def train(recipe: str, name: str, values: dict[str, Any], typed: set[str]) -> No
     console = console_for(values.pop("quiet"), values.pop("verbose"))
     import aelab
 
-    resumed = values.pop("resume")
-    if resumed:
+    resumed, like = values.pop("resume"), values.pop("like")
+    ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+    if like:
+        if resumed:
+            raise UserError("--like starts a new run, --resume continues one: give one of them.", code=2)
+        changes = {option: values[option] for option in typed & values.keys()}
+        where = {option: values[option] for option in ("data_dir", "tracking_uri")}  # which the environment may name
+        run = aelab.train_like(like, recipe=recipe, **{**where, **changes}, resume_stopped=ask)
+    elif resumed:
         given = {option: values[option] for option in typed & values.keys()} | {"recipe": name}
         run = aelab.resume(
             resumed,
@@ -67,7 +75,6 @@ def train(recipe: str, name: str, values: dict[str, Any], typed: set[str]) -> No
             given=given,
         )
     else:
-        ask = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
         run = aelab.train(recipe, **values, resume_stopped=ask)
     show_trained(run, console)
 
@@ -117,6 +124,17 @@ RunName = Annotated[
 ]
 
 
+Like = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Train with the options of this run, except for those that are typed.",
+        show_default=False,
+        rich_help_panel=TRAINING,
+    ),
+]
+
+
 def _common(
     *,
     epochs: Epochs = None,
@@ -137,6 +155,7 @@ def _common(
     skip_nonfinite: SkipNonfinite = 0,
     augment: Augment = None,
     start: Start = None,
+    like: Like = None,
     resume: Resume = None,
     name: RunName = None,
     experiment: Experiment = None,
@@ -215,16 +234,36 @@ class Recipes(Group):
         return typer.main.get_command(stub)
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        resumed = args and args[0].partition("=")[0] == "--resume"
-        return super().parse_args(ctx, ["--", *args] if resumed else args)
+        of_a_run = args and args[0].partition("=")[0] in ("--resume", "--like")
+        return super().parse_args(ctx, ["--", *args] if of_a_run else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0].partition("=")[0] == "--resume":  # the run knows its recipe
-            _, equals, name = args[0].partition("=")
+        option, equals, name = args[0].partition("=")
+        if option == "--like":  # the run knows its recipe
+            words = [*(["--like", name] if equals else args[:2]), *args[1 if equals else 2 :]]
+            recipe = _recipe_of(words)
+            return recipe, _train_command(recipe_files.trust(recipe), recipe), words
+        if option == "--resume":
             return "resume", typer.main.get_command(_single(resume)), [name, *args[1:]] if equals else args[1:]
         if args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         return args[0], _train_command(recipe_files.trust(args[0]), args[0]), args[1:]
+
+
+def _recipe_of(words: list[str]) -> str:
+    """The recipe of the run that follows --like. The store is looked for where the words behind it say."""
+    from aelab.cli.options import store_for
+    from aelab.workflows import configuration
+
+    if len(words) < 2:
+        raise UserError("--like needs a run: aelab train --like RUN --lr 3e-4", code=2)
+    uri = None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if name == "--tracking-uri":
+            uri = value if equals else following
+    store = store_for(uri, "--offline" in words)
+    return configuration(store.find(words[1]), store)[0].recipe
 
 
 verbs.add_typer(
@@ -233,7 +272,7 @@ verbs.add_typer(
         help="Train a recipe, by its name or by a path such as ./mine.py.\n\n"
         "`aelab train RECIPE --help` shows its equations and its options.",
         no_args_is_help=True,
-        subcommand_metavar="RECIPE [OPTIONS]\naelab train --resume RUN",
+        subcommand_metavar="RECIPE [OPTIONS]\naelab train --like RUN [OPTIONS]\naelab train --resume RUN",
     ),
     name="train",
 )

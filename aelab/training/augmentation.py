@@ -42,6 +42,11 @@ def kinds(names: str) -> tuple[str, ...]:
     return tuple(name for name in KINDS if name in typed)
 
 
+def in_order(names: str) -> str:
+    """The same list in the order in which the kinds are applied. Raises ValueError for others."""
+    return ",".join(kinds(names))
+
+
 def augment(x: Tensor, names: Iterable[str]) -> Tensor:
     """Images x (B, C, H, W) after the augmentations of these names."""
     for name in names:

@@ -10,7 +10,7 @@ from annotated_types import Interval
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from aelab.errors import reason
-from aelab.training.augmentation import kinds
+from aelab.training.augmentation import in_order
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Settings:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: Count = 0
     skip_nonfinite: Count = 0
-    augment: Annotated[str, AfterValidator(kinds)] | None = None  # names with commas between them
+    augment: Annotated[str, AfterValidator(in_order)] | None = None  # names with commas between them
 
     def __post_init__(self) -> None:
         _check(type(self), vars(self))

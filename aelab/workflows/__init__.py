@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aelab.workflows.showing import show as show
     from aelab.workflows.signals import Stopped as Stopped
     from aelab.workflows.starting import train as train
+    from aelab.workflows.starting import train_like as train_like
     from aelab.workflows.sweeping import Planned as Planned
     from aelab.workflows.sweeping import Sweep as Sweep
     from aelab.workflows.sweeping import announced as announced
@@ -83,6 +84,7 @@ _MODULES = {
     "sweep_named": "listing",
     "swept": "listing",
     "train": "starting",
+    "train_like": "starting",
 }
 __all__ = list(_MODULES)
 

@@ -153,7 +153,9 @@ def seconds_of(points: Sequence[Point], runs: Sequence[RunInfo]) -> float | None
         return 0.0
     fingerprint = points[0].plan.data.fingerprint
     alike = [run for run in runs if run.status == "FINISHED" and run.tags.get("aelab.data_fingerprint") == fingerprint]
-    epochs = [run.seconds / int(run.params["epochs"]) for run in alike if run.seconds and run.params.get("epochs")]
+    epochs = [
+        run.seconds / int(run.params["epochs"]) for run in alike if run.seconds is not None and "epochs" in run.params
+    ]
     if not epochs:
         return None
     return statistics.median(epochs) * sum(each.plan.config.settings.epochs for each in points)

@@ -17,7 +17,7 @@ from aelab.results import direction, metric_of
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.workflows import launching
 from aelab.workflows.launching import Job
-from aelab.workflows.listing import sweep_runs
+from aelab.workflows.listing import mark_members, sweep_runs
 from aelab.workflows.planning import Config, Plan
 from aelab.workflows.points import Point, point, shown
 from aelab.workflows.space import Range
@@ -208,6 +208,7 @@ class _Runner:
             log.info(f"{job.label}: {info.tags['aelab.reason']}")
         elif value is not None and math.isfinite(value) and not why:
             self.study.tell(trial, value)
+            mark_members([info] if info else [], self.parent.info, self.store)
             log.info(f"{job.label}: {self.search.metric} {number(value)}; {self.standing()}")
         else:
             self.study.tell(trial, state=TrialState.FAIL)

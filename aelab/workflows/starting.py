@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
+from aelab import recipe_files
 from aelab.errors import UserError, checked
 from aelab.recipe import Autoencodes, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Trainer, device_name
 from aelab.workflows.card import environment
 from aelab.workflows.following import Watch, complete, finished
-from aelab.workflows.loading import start_weights, warn_of_shadowing
-from aelab.workflows.planning import Plan, given, plan
+from aelab.workflows.loading import configuration, start_weights, warn_of_shadowing
+from aelab.workflows.planning import Plan, arguments, given, plan
 from aelab.workflows.resuming import resume_run, stopped_run
 from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
@@ -104,6 +105,40 @@ def train(
             same = f"{stopped.name} of the same command was stopped; this is a new run."
             log.warning(f"{same} Continue that one: aelab resume {stopped.id[:8]}{store.typed}")
     return start_run(planned, store, experiment=experiment, name=name)
+
+
+@checked
+def train_like(
+    run: str,
+    *,
+    recipe: str | None = None,
+    data_dir: Path | str | None = None,
+    name: str | None = None,
+    experiment: str | None = None,
+    tracking_uri: str | None = None,
+    offline: bool = False,
+    resume_stopped: Callable[[RunInfo], bool] | None = None,
+    **changes: Any,
+) -> Run:
+    """Trains what a run was trained with, except for the options in `changes`, which are those of `train`.
+
+    The run is named as in `load`. Raises UserError if there is none, if it is of another recipe than `recipe`, and as `train`
+    does.
+    """
+    store = Store(tracking_uri, offline, create=False, warn=log.warning)
+    info = store.find(run)
+    config, recipe_file = configuration(info, store)
+    if recipe and recipe_file.name != recipe_files.find(recipe).name:
+        raise UserError(f"{info.name} is a run of {recipe_file.name}, not of {recipe}.", code=2)
+    return train(
+        **{**arguments(config), **changes},
+        data_dir=data_dir,
+        name=name,
+        experiment=experiment,
+        tracking_uri=tracking_uri,
+        offline=offline,
+        resume_stopped=resume_stopped,
+    )
 
 
 def with_start(planned: Plan, store: Store) -> Plan:

@@ -13,7 +13,7 @@ from aelab.errors import UserError, checked
 from aelab.figures import sweep_figure
 from aelab.metrics import duration
 from aelab.results import csv, latex, markable, markdown, records, sweep_metric, sweep_table, sweep_values
-from aelab.tracking import RunInfo, RunWriter, Store
+from aelab.tracking import NoStoreError, RunInfo, RunWriter, Store
 from aelab.workflows import launching, ray_cluster, searching, slurm_array
 from aelab.workflows.listing import Comparison, mark_members, sweep_runs
 from aelab.workflows.planning import opener
@@ -23,7 +23,6 @@ from aelab.workflows.space import Range, lists, space
 if TYPE_CHECKING:
     import pandas as pd
 
-    from aelab.recipe_files import RecipeFile
 
 log = logging.getLogger(__name__)
 
@@ -113,16 +112,21 @@ def sweep(
         if launcher != "local":
             raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
         searched = space(recipe_file, options, search=True)
-        store = Store(tracking_uri, offline, warn=log.warning)
-        return _searched(recipe_file, searched, varied_in(searched), trials, metric, jobs, store, experiment, directory)
+        varied = varied_in(searched)
+        if "seed" in varied:
+            raise UserError(
+                "a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2
+            )
+        search = searching.Search(recipe_file, searched, varied, metric, opener(directory))
+        return _searched(search, trials, jobs, Store(tracking_uri, offline, warn=log.warning), experiment, directory)
     values = lists(recipe_file, options)
     varied = varied_in(values)
-    store = Store(tracking_uri, offline, warn=log.warning)
-    planned = _planned(recipe, values, store, directory)
-    points = planned.points
+    points = grid(recipe, values, opener(directory), varied)
     first = points[0].plan
     if metric:
         metric = searching.checked_metric(first, metric)
+    store = Store(tracking_uri, offline, warn=log.warning)
+    planned = _in_store(points, store)
     parent = parent_run(
         recipe_file,
         [each.plan.identity for each in points],
@@ -155,27 +159,24 @@ def sweep(
     return Sweep(store.get(parent.id), runs, varied, judged, pictures, failed, store=store)
 
 
-def _planned(recipe: str | Path, values: Mapping[str, Sequence[Any]], store: Store, data_dir: Path | None) -> Planned:
-    """The points of a grid, each checked, and what is known of them in the store."""
-    points = grid(recipe, values, opener(data_dir), varied_in(values))
-    known = runs_by_identity(points[0].plan.recipe_file, store)
-    done = [each.plan.identity in known and known[each.plan.identity].status == "FINISHED" for each in points]
-    missing = [each for each, has in zip(points, done, strict=True) if not has]
-    return Planned(points, done, seconds_of(missing, list(known.values())))
-
-
 def plan_sweep(
     recipe: str | Path, *, data_dir: Path | None = None, tracking_uri: str | None = None, **options: Any
 ) -> Planned:
     """What `sweep` would train. Nothing is written; a store that does not exist yet has no runs."""
-    recipe_file = recipe_files.trust(str(recipe))
-    values = lists(recipe_file, options)
+    values = lists(recipe_files.trust(str(recipe)), options)
     points = grid(recipe, values, opener(data_dir), varied_in(values))
     try:
-        store = Store(tracking_uri, create=False, warn=log.warning)
-    except UserError:
+        return _in_store(points, Store(tracking_uri, create=False, warn=log.warning))
+    except NoStoreError:
         return Planned(points, [False] * len(points), None)
-    return _planned(recipe, values, store, data_dir)
+
+
+def _in_store(points: list[Point], store: Store) -> Planned:
+    """The points, with what is known of them in the store."""
+    known = runs_by_identity(points[0].plan.recipe_file, store)
+    done = [each.plan.identity in known and known[each.plan.identity].status == "FINISHED" for each in points]
+    missing = [each for each, has in zip(points, done, strict=True) if not has]
+    return Planned(points, done, seconds_of(missing, list(known.values())))
 
 
 def varied_in(values: Mapping[str, Any]) -> list[str]:
@@ -207,30 +208,19 @@ def announced(planned: Planned) -> str:
 
 
 def _searched(
-    recipe_file: "RecipeFile",
-    values: dict[str, Any],
-    varied: list[str],
-    trials: int,
-    metric: str | None,
-    jobs: int,
-    store: Store,
-    experiment: str | None,
-    data_dir: Path | None,
+    search: searching.Search, trials: int, jobs: int, store: Store, experiment: str | None, data_dir: Path | None
 ) -> Sweep:
     """A search; see `sweep`."""
-    if "seed" in varied:
-        raise UserError("a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2)
-    opened = opener(data_dir)
-    search = searching.Search(recipe_file, values, varied, metric, opened)
+    varied = search.varied
     parent = parent_run(
-        recipe_file,
+        search.recipe_file,
         search.facts,
-        {**{name: search.described(name) for name in values}, "metric": search.metric},
+        {**{name: search.described(name) for name in search.values}, "metric": search.metric},
         varied,
         search.data,
         store,
         experiment,
-        f"{recipe_file.name}-search-",
+        f"{search.recipe_file.name}-search-",
     )
     with parent_status(parent):
         failed = search.run(trials, jobs, parent, store, experiment, data_dir)
