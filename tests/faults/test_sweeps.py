@@ -1,6 +1,7 @@
 """A sweep that is stopped goes on with what is missing, also where its points are trained by processes of their own."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,13 +15,17 @@ from aelab.tracking import Store
 from aelab.training import checkpoint
 
 pytestmark = pytest.mark.faults
+GRID = [
+    *("sweep", "linear", "latent_dim=2,3,4", "lr=0.01,0.1", "--seeds", "4", "--data", "digits", "--epochs", "40"),
+    *("--max-steps", "400", "--jobs", "2", "-q"),
+]  # 24 points
 WORDS = ["compare-latent", "2", "3", "--recipe", "stacked", "--data", "digits", "--epochs", "400", "--jobs", "2", "-q"]
 
 
-def sweep(*before):
+def sweep(*before, words=WORDS):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "AELAB_DATA": ""}
     return subprocess.Popen(
-        [*before, sys.executable, "-m", "aelab", *WORDS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [*before, sys.executable, "-m", "aelab", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
 
@@ -95,3 +100,31 @@ def test_a_sweep_that_is_killed_before_its_points_have_begun_leaves_no_process(h
     until(lambda: not any(map(lives, started)), 60)
     Store().mark_dead()
     assert {info.status for info in points()} <= {"KILLED", "FAILED"}
+
+
+def test_a_sweep_of_24_points_that_is_killed_three_times_trains_none_twice(here):
+    """Killed with SIGKILL at random moments; each time when more points are done than before."""
+    chance, done = random.Random(24), 0
+    for _ in range(3):
+        process = sweep(words=GRID)
+        wanted = done + chance.randrange(2, 6)
+        end = time.monotonic() + 300
+        while done < wanted:
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.5)
+            if (here / "mlflow.db").exists():
+                done = sum(info.status == "FINISHED" for info in points())
+        time.sleep(chance.uniform(0, 2))
+        started = children(process.pid)
+        process.kill()
+        process.communicate(timeout=60)
+        until(lambda: not any(map(lives, started)), 60)  # noqa: B023  # called at once
+    finished = {info.id for info in points() if info.status == "FINISHED"}
+    process = sweep(words=GRID)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    after = points()
+    assert len(after) == 24 and {info.status for info in after} == {"FINISHED"}, "none twice, none missing"
+    assert len({info.tags["aelab.identity"] for info in after}) == 24
+    assert finished <= {info.id for info in after}
+    assert len([info for info in Store().runs() if info.tags["aelab.kind"] == "sweep"]) == 1
