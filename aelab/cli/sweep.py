@@ -100,8 +100,8 @@ Launcher = Annotated[
 Slurm = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=VALUE,...",
-        help="Options of the Slurm job, such as partition=gpu,gpus=1,time=60 (minutes).",
+        metavar="NAME=VALUE",
+        help="Options of the Slurm job, with commas between them, such as partition=gpu,gpus=1,time=60 (minutes).",
         rich_help_panel=CLUSTER,
     ),
 ]
