@@ -193,6 +193,8 @@ def register(
 
     Every verb then takes models:/NAME@ALIAS for the run.
     """
+    from aelab.workflows import register as registered
+
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
     info = store.find(run)
@@ -200,6 +202,6 @@ def register(
         raise UserError(
             f"{info.name} is a {info.tags.get('aelab.kind', 'sweep')}; name one of its runs: aelab runs", code=2
         )
-    version = store.register(info, name, alias)
+    version = registered(info, store, name, alias)
     console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
     console.next(f"aelab eval {shlex.quote(f'models:/{name}@{alias}')}{store.typed}")

@@ -12,14 +12,18 @@ from aelab.tracking.info import RunInfo
 
 
 def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
-    """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
+    """Registers a run's LoggedModel as a new version of a model, and points the alias to it. Returns the version.
 
-    Raises UserError for a name or an alias that MLflow does not accept.
+    A run without one, in a store that has no such models, is registered by its files. Raises UserError for a name or an alias
+    that MLflow does not accept.
     """
+    model = info.tags.get("aelab.model") or None
     try:
         with suppress(MlflowException):  # it may exist already
             client.create_registered_model(name, tags={"aelab.recipe": info.recipe})
-        version = client.create_model_version(name, info.artifacts, info.id).version
+        version = client.create_model_version(
+            name, f"models:/{model}" if model else info.artifacts, info.id, model_id=model
+        ).version
         client.set_registered_model_alias(name, alias, version)
     except MlflowException as error:
         raise UserError(

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
-from aelab.tracking import copies, opening, registry
+from aelab.tracking import copies, models, opening, registry
 from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.naming import find_run
@@ -178,7 +178,7 @@ class Store:
         """Marks a reopened run as RUNNING in this process."""
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
-            tags = {"aelab.process": this_process(), "aelab.reason": "", **offline}
+            tags = {"aelab.process": this_process(), "aelab.reason": "", "aelab.model": "", **offline}
             self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
             self.client.update_run(run.id, status="RUNNING")
 
@@ -226,10 +226,17 @@ class Store:
         """Opens a run to add metrics and pictures; its status does not change."""
         return RunWriter(self.client, info, training=False, warn=self.warn)
 
-    def add_metrics(self, info: RunInfo, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a finished run at step 0, except those that it already has with this value."""
+    def add_metrics(self, info: RunInfo, metrics: Mapping[str, float], dataset: tuple[str, str]) -> None:
+        """Logs metrics of a finished run at step 0, except those that it already has with this value.
+
+        They are also those of its LoggedModel, if it has one, on a `dataset`: its name and its digest.
+        """
+        with self.asking():
+            model = models.current(self.client, info)
+        logged = {each.key: each.value for each in model.metrics or []} if model else info.metrics
+        of = (model.model_id, *dataset) if model else ()
         run = self.annotate(info)
-        run.metrics({key: value for key, value in metrics.items() if info.metrics.get(key) != value}, 0)
+        run.metrics({key: value for key, value in metrics.items() if logged.get(key) != value}, 0, of)
         run.close()
 
     def get(self, run_id: str) -> RunInfo:
@@ -292,8 +299,13 @@ class Store:
         with self.asking():
             return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
 
+    def has_model(self, info: RunInfo) -> bool:
+        """Whether MLflow has the kept weights of a run as a LoggedModel."""
+        with self.asking():
+            return models.current(self.client, info) is not None
+
     def register(self, info: RunInfo, name: str, alias: str) -> str:
-        """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
+        """Registers a run's LoggedModel as a new version of a model, and points the alias to it. Returns the version.
 
         Raises UserError for a name or an alias that MLflow does not accept.
         """

@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo, local_path, run_folder
 from aelab.tracking.owner import hold
 from aelab.tracking.sender import Sender, stored_pictures
@@ -81,14 +83,14 @@ class RunWriter:
         end: list[Entry] = []
         for entry in self._spool.entries():
             match entry:
-                case ["metric", str(key), float() | int(), int(), int(step)]:
+                case ["metric", str(key), float() | int(), int(), int(step), *_]:
                     if not self._held or self._is_new(key, step):
                         self._sender.put(entry)
                 case ["picture", str(key), int(step), str()]:
                     if (key, step) not in self._drawn:
                         self._drawn.add((key, step))
                         self._sender.put(entry)
-                case ["tags", dict()] | ["file", str()]:
+                case ["tags", dict()] | ["file", str()] | ["model", str()]:
                     self._sender.put(entry)
                 case ["end", str(), int()] if ended:
                     end = [entry]
@@ -108,12 +110,12 @@ class RunWriter:
         self._spool.write(list(entry))
         self._sender.put(list(entry))
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Queues one point of each metric."""
+    def metrics(self, values: Mapping[str, float], step: int, of: Sequence[str] = ()) -> None:
+        """Queues one point of each metric. `of` are the LoggedModel, the data set and its digest that they belong to, if any."""
         stamp = int(time.time() * 1000)
         for key, value in values.items():
             if self._is_new(key, step):
-                self._put("metric", key, value, stamp, step)
+                self._put("metric", key, value, stamp, step, *of)
 
     def stepwise_image(self, key: str, picture: "Picture", step: int) -> None:
         """Queues a picture (H, W, 3) that MLflow shows with a step slider. The slider needs a picture at step 0."""
@@ -157,6 +159,30 @@ class RunWriter:
         if not self.local:
             self._put("file", path)
         return target
+
+    def model(
+        self,
+        step: int,
+        write_data: Callable[[Path], Any],
+        loader: str,
+        signature: models.Signature,
+        example: Any,
+        packages: Sequence[str],
+    ) -> None:
+        """Writes the kept weights, those after `step` steps, as a model, and queues it to become a LoggedModel.
+
+        `write_data` writes into a folder what the module `loader` loads from it. The rest is as in `models.write`.
+        """
+        folder = self.folder / f"model-{step:08d}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "data").mkdir(parents=True)
+            write_data(folder / "data")
+            models.write(folder, self.name, step, loader, signature, example, packages)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        self._put("model", folder.name)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Queues tags, without passwords. Bytes that are not text, as in the name of a file, become question marks."""
