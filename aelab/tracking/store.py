@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
-from aelab.tracking import copies, models, opening, registry
+from aelab.tracking import copies, models, opening, registry, system
 from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.naming import find_run
@@ -132,6 +132,7 @@ class Store:
         parent: str | None = None,
     ) -> RunWriter:
         """Starts a run. If `name` ends in a dash, the first six digits of the run's id are appended."""
+        watch = system.wanted()
         every = {**tags, **origin(), "aelab.process": this_process()}
         if parent:
             every["mlflow.parentRunId"] = parent
@@ -147,7 +148,7 @@ class Store:
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
                     self._log_dataset(run_id, DatasetInput(Dataset(**dataset), []))
-                return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed)
+                return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed, system_metrics=watch)
             except BaseException as error:
                 if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
                     with suppress(Exception):
@@ -169,7 +170,9 @@ class Store:
         Raises UserError if another process is writing it.
         """
         with self.asking():
-            run = RunWriter(self.client, info, reopened=True, warn=self.warn, typed=self.typed)
+            run = RunWriter(
+                self.client, info, reopened=True, warn=self.warn, typed=self.typed, system_metrics=system.wanted()
+            )
             if begin:
                 self.begin(run)
             return run
