@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 
 import aelab  # before torch: it sets how OpenMP waits
 from aelab.cli import main
+from aelab.tracking import Store
 
 assert aelab.__version__
 torch.set_warn_always(True)  # not only the first time, which would be in one test or another
@@ -41,6 +43,20 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A store without runs, to be copied: making one takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Store(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def in_a_store(empty_store, here):
+    """The test works where somebody has made a store."""
+    shutil.copy(empty_store, "mlflow.db")
 
 
 @pytest.fixture

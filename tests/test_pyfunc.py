@@ -51,17 +51,8 @@ def loaded(address, uri=None):
     return mlflow.pyfunc.load_model(address)
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory):
-    """A store without runs: making one takes seconds."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    Store(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture(autouse=True)
-def with_a_store(empty, here):
-    shutil.copy(empty, "mlflow.db")
+def afterwards(in_a_store):
     yield
     mlflow.set_tracking_uri(None)
 
@@ -203,12 +194,12 @@ def test_a_server_without_models_is_named_and_the_run_finishes(monkeypatch, capl
     assert run.info.status == "FINISHED" and "a server of MLflow 3 is needed" in caplog.text
 
 
-def test_a_run_that_was_trained_offline_takes_its_model_along(cli, here, empty):
+def test_a_run_that_was_trained_offline_takes_its_model_along(cli, here, empty_store):
     run = trained(offline=True)
     aelab.evaluate("one", plain=True, figures=False)
     (local,) = models_in(Store())
     (here / "lab").mkdir()
-    shutil.copy(empty, "lab/mlflow.db")
+    shutil.copy(empty_store, "lab/mlflow.db")
     uri = f"sqlite:///{here}/lab/mlflow.db"
     assert cli("sync", "--tracking-uri", uri).code == 0
     there = Store(uri)
@@ -274,8 +265,8 @@ def test_a_damaged_model_is_refused_in_a_line():
         pyfunc._load_pyfunc(str(data))
 
 
-def test_a_model_of_another_place_or_with_a_link_is_not_sent(cli, here, empty):
-    shutil.copy(empty, "lab.db")
+def test_a_model_of_another_place_or_with_a_link_is_not_sent(cli, here, empty_store):
+    shutil.copy(empty_store, "lab.db")
     run = trained(offline=True)
     (folder_of(run) / "data/secret").symlink_to("/etc/hostname")
     answer = cli("sync", "--tracking-uri", f"sqlite:///{here}/lab.db")
