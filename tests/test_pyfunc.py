@@ -123,6 +123,7 @@ def test_a_model_has_what_the_pages_of_mlflow_show():
         (model.model_id, 2)
     ]
     best = {each.key: (each.value, each.dataset_name, each.dataset_digest) for each in model.metrics}
+    assert len(client().get_metric_history(run.id, "best/loss")) == 1, "the run has its point once"
     assert best["best/loss"] == (run.metrics["best/loss"], "digits", run.data().digest)
     pinned = (folder_of(run) / "requirements.txt").read_text().splitlines()
     assert f"aelab=={aelab.__version__}" in pinned and all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in pinned)
@@ -271,6 +272,15 @@ def test_a_model_of_another_place_or_with_a_link_is_not_sent(cli, here, empty_st
     (folder_of(run) / "data/secret").symlink_to("/etc/hostname")
     answer = cli("sync", "--tracking-uri", f"sqlite:///{here}/lab.db")
     assert answer.code == 1 and "links are refused" in answer.err
+
+
+def test_a_removed_run_leaves_no_model_and_a_restored_one_gets_it_again(cli):
+    run = trained()
+    assert cli("runs", "rm", "one").code == 0
+    assert not models.models_of(client(), run.info)
+    client().restore_run(run.id)
+    assert cli("runs", "register", "one", "digits").code == 0
+    assert loaded("models:/digits@best").predict(np.zeros((1, 1, 8, 8), np.float32)).shape == (1, 1, 8, 8)
 
 
 @pytest.mark.slow

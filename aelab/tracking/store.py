@@ -291,10 +291,16 @@ class Store:
         return find_run(name, self.runs(), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
-        """Deletes a run and its registrations. MLflow hides the run, and keeps its files until `mlflow gc`."""
+        """Deletes a run, its registrations and its LoggedModels. MLflow hides the run, and keeps its files until `mlflow gc`.
+
+        MLflow restores runs but no models; `aelab runs register` makes the model of a restored run anew.
+        """
         with self.asking():
             for name, version in registry.versions_of(self.client, info):
                 self.client.delete_model_version(name, version)
+            with suppress(MlflowException):  # a server may have no such models
+                for model in models.models_of(self.client, info):
+                    self.client.delete_logged_model(model.model_id)
             self.client.delete_run(info.id)
 
     def models(self, info: RunInfo) -> list[str]:
