@@ -91,6 +91,12 @@ def trained_once(monkeypatch):
 
 
 @pytest.fixture
+def in_a_store(empty_store, here):
+    """The test works where somebody has made a store."""
+    shutil.copy(empty_store, "mlflow.db")
+
+
+@pytest.fixture
 def cli(monkeypatch, capfd):
     """Types a command line and returns its exit code and what it printed."""
 

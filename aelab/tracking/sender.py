@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.errors import UserError, redacted
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo
 from aelab.tracking.spool import Entry, Spool, open_to_append
 from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
@@ -27,7 +29,14 @@ RETRY_SECONDS = 0.5  # between two attempts at the end of a run
 HURRY_SECONDS = 5.0  # to wait at the end, once the process was told to stop
 SLOWEST_UPLOAD = 250_000.0  # bytes per second: a large file gets as much time as this needs
 METRICS_PER_REQUEST = 1000  # the limit of MLflow's log_batch
-KIND_NAMES = {"metric": "metric", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}  # of entries
+KIND_NAMES = {
+    "metric": "metric",
+    "tags": "tag",
+    "picture": "picture",
+    "file": "file",
+    "model": "model",
+    "end": "status",
+}  # of entries
 
 
 class Sender:
@@ -50,7 +59,7 @@ class Sender:
         self.trouble = ""  # why the last attempt to send failed
         self.deleted = ""  # if the run was deleted in MLflow: what the user can do
         self.sent = False  # whether everything was sent, after the end
-        self._client, self._id, self._name, self._folder = client, info.id, info.name, folder
+        self._client, self._id, self._name, self._folder, self._info = client, info.id, info.name, folder, info
         self._spool, self._upload, self._warn = spool, upload, warn
         self._queue: list[Entry] = []
         self._lock, self._wake = threading.Lock(), threading.Event()
@@ -192,6 +201,12 @@ class Sender:
                 if (source := self._inside(path)).exists():
                     self._patience = END_SECONDS + source.stat().st_size / SLOWEST_UPLOAD
                     self._client.log_artifact(self._id, str(source), path.rpartition("/")[0] or None)
+            case ["model", path]:
+                if (source := self._inside(path)).is_dir():
+                    size = sum(file.stat().st_size for file in source.rglob("*"))
+                    self._patience = END_SECONDS + size / SLOWEST_UPLOAD
+                    models.send(self._client, self._info, source)
+                    shutil.rmtree(source, ignore_errors=True)  # the store has its own
             case ["picture", key, step, kept]:
                 if self.trouble and (key, step) in stored_pictures(self._client, self._id):
                     return  # it arrived, though the answer did not

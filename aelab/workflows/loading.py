@@ -48,10 +48,7 @@ def open_run(
 ) -> Run:
     """The run that the store knows as `info`, with its weights; see `load`."""
     config, recipe_file = configuration(info, store)
-    folder = store.folder(info) / "checkpoints"
-    found = newest(folder, "best") or newest(folder, "last")
-    if found is None:
-        raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    found = _kept(info, store)
     if recipe_file.sha256 != info.tags.get("aelab.recipe_sha256"):
         log.warning(f"{recipe_file.path.name} has changed since {info.name} was trained.")
     log.debug(f"weights of {info.name} from {found.path}")
@@ -67,6 +64,20 @@ def open_run(
             f"the weights of {info.name} do not fit {recipe_file.path.name} as it is now: {error}."
         ) from error
     return Run(info, config, recipe_file, recipe.eval(), image, classes, store, data_dir, info.validation)
+
+
+def _kept(info: RunInfo, store: Store) -> Checkpoint:
+    """The checkpoint with the kept weights of a run. Raises UserError if there is none."""
+    folder = store.folder(info) / "checkpoints"
+    found = newest(folder, "best") or newest(folder, "last")
+    if found is None:
+        raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    return found
+
+
+def kept_step(info: RunInfo, store: Store) -> int:
+    """The number of steps after which the kept weights of a run were taken. Raises UserError if there are none."""
+    return int(_kept(info, store).manifest["step"])
 
 
 def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:

@@ -188,7 +188,7 @@ def start_run(
             },
             dataset={
                 "name": data.name,
-                "digest": data.fingerprint[:16],
+                "digest": data.digest,
                 "source_type": "local",
                 "source": json.dumps({"place": data.place}),
             },
