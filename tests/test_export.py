@@ -106,8 +106,8 @@ def test_what_cannot_be_exported_says_so_in_a_line(cli, here):
     (here / "recipes/mine.py").write_text(MINE)
     aelab.train("mine", data="digits", max_steps=1, name="one")
     answer = cli("runs", "export", "one", "out", "--format", "onnx")
-    lines = [line for line in answer.err.splitlines() if ".onnx" in line]
-    assert answer.code == 0 and len(lines) == 2, answer.err
+    lines = [line for line in answer.err.splitlines() if line.startswith("warning")]
+    assert answer.code == 0 and len(lines) == 2 and "def forward" not in answer.err
     assert "no encoder.onnx: onnxruntime and PyTorch differ by" in lines[0] and "no decoder.onnx: " in lines[1]
     assert (here / "out/model.safetensors").exists() and not list((here / "out").glob("*.onnx*"))
 

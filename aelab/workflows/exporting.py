@@ -1,9 +1,13 @@
 """Exports a model into a folder from which it is loaded without aelab, and which the Hugging Face hub takes as it is."""
 
 import importlib.util
+import io
 import json
 import logging
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -151,15 +155,33 @@ def _programs(run: Run, folder: Path, kind: Format) -> list[str]:
             file = f"{name}.{kind}"
             with progress_bar(file, 1):
                 try:
-                    _program(_Part(recipe, method).eval(), example, ends, folder / file)
+                    with _quiet():
+                        _program(_Part(recipe, method).eval(), example, ends, folder / file)
                 except OSError:
                     raise
                 except Exception as error:  # noqa: BLE001  # torch's have no common base, and a recipe may raise anything
                     (folder / file).unlink(missing_ok=True)
-                    log.warning(f"no {file}: {(str(error).strip() or type(error).__name__).splitlines()[0]:.200}")
+                    log.warning(f"no {file}: {_first_line(error):.200}")
                 else:
                     written.append(file)
     return written
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps from the screen what torch logs and prints of a program that it cannot make; the error says it."""
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first, without the colours of a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _program(part: nn.Module, example: Tensor, ends: tuple[str, str], path: Path) -> None:
