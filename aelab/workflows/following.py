@@ -42,6 +42,7 @@ from aelab.workflows.card import model_card
 from aelab.workflows.planning import Plan
 from aelab.workflows.run import Run
 from aelab.workflows.signals import Interrupted
+from aelab.workflows.together import any_caught, begin
 from aelab.workflows.trying import check_names
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,12 @@ def complete(trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[sign
     """
     data = trainer.data
     checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
-    follow(trainer, run, checkpoints, lambda: bool(caught))
+    group = trainer.group
+    if group:
+        begin(trainer, group)
+    follow(trainer, run, checkpoints, lambda: any_caught(caught, group))
+    if group:
+        group.leave()
     trainer.keep_best()
     validation = evaluate_loss(trainer.recipe, data.val)
     for name, picture in pictures(trainer.recipe, data):

@@ -24,6 +24,7 @@ from aelab.workflows.evaluating import measure_plainly
 from aelab.workflows.launching import Job
 from aelab.workflows.loading import open_run
 from aelab.workflows.planning import Config, Plan, given, plan
+from aelab.workflows.together import refuse_torchrun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +91,7 @@ def sweep(
     point fails, the others continue. `jobs` of them run at once. Raises UserError if the recipe has no latent_dim or does not
     reconstruct.
     """
+    refuse_torchrun("a sweep")
     dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
     if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
         raise UserError(f"seeds lie between 0 and {LARGEST_SEED}, not at {min(seeds)} and {max(seeds)}.", code=2)
