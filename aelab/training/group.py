@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from aelab.errors import UserError
 
@@ -79,11 +81,15 @@ class Group:
         self.enough_gpus = torch.cuda.device_count() >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if self.enough_gpus:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        self._join()
+        self._join(launched)
 
     @_together
-    def _join(self) -> None:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if self.enough_gpus else "gloo", timeout=PATIENCE)
+    def _join(self, launched: Torchrun) -> None:
+        """The store of torchrun outlives a restart, and with it the addresses of processes that have ended."""
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        own = PrefixStore(f"start {launched.restarts}", store)
+        backend = "cpu:gloo,cuda:nccl" if self.enough_gpus else "gloo"
+        dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
 
     def leave(self) -> None:
         """Ends the group, after the last exchange."""
