@@ -43,6 +43,7 @@ from aelab.workflows.planning import Plan
 from aelab.workflows.pyfunc import Served, publish
 from aelab.workflows.run import Run
 from aelab.workflows.signals import Interrupted, Pruned
+from aelab.workflows.together import any_caught, begin
 from aelab.workflows.trying import check_names
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,12 @@ def complete(
     """
     data = trainer.data
     checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
-    follow(trainer, run, checkpoints, lambda: bool(caught), watch)
+    group = trainer.group
+    if group:
+        begin(trainer, group)
+    follow(trainer, run, checkpoints, lambda: any_caught(caught, group), watch)
+    if group:
+        group.leave()
     trainer.keep_best()
     validation = evaluate_loss(trainer.recipe, data.val)
     for name, picture in pictures(trainer.recipe, data):

@@ -19,6 +19,7 @@ from aelab.workflows.listing import Comparison, mark_members, sweep_runs
 from aelab.workflows.planning import opener
 from aelab.workflows.points import Point, grid, parent_run, parent_status, runs_by_identity, seconds_of, shown
 from aelab.workflows.space import Range, lists, space
+from aelab.workflows.together import refuse_torchrun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,7 @@ def sweep(
     the options `slurm`, or as tasks of the Ray cluster at `ray_address`. Raises UserError, before anything is trained,
     if a point is impossible.
     """
+    refuse_torchrun("a sweep")
     recipe_file = recipe_files.trust(str(recipe))
     directory = Path(data_dir) if data_dir else None
     match launcher:
