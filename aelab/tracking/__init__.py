@@ -4,7 +4,7 @@ from aelab.tracking import start_up  # noqa: F401  # first: how MLflow is import
 from aelab.tracking.info import RunInfo, cache_folder
 from aelab.tracking.models import Signature, invalid_input
 from aelab.tracking.opening import NoStoreError
-from aelab.tracking.owner import PROCESS_DIED
+from aelab.tracking.owner import PROCESS_DIED, HeldError, slurm_job
 from aelab.tracking.server import served
 from aelab.tracking.store import Store
 from aelab.tracking.sync import push, replay
@@ -13,6 +13,7 @@ from aelab.tracking.writer import RunWriter, Status
 
 __all__ = [
     "PROCESS_DIED",
+    "HeldError",
     "NoStoreError",
     "RunInfo",
     "RunWriter",
@@ -24,5 +25,6 @@ __all__ = [
     "push",
     "replay",
     "served",
+    "slurm_job",
     "valid_metric_name",
 ]

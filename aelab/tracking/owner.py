@@ -45,6 +45,12 @@ def this_process() -> str:
     return f"{platform.node()} {os.getpid()} {_started(os.getpid())}"
 
 
+def slurm_job() -> str:
+    """The job of Slurm that this process belongs to, such as 123 or, in a job array, 123_4; empty outside of Slurm."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
+
+
 def is_gone(process: str, folder: Path) -> bool:
     """Whether the process of a run has died: it ran on this host, no longer exists, and no process holds the run's lock."""
     host, _, rest = process.partition(" ")

@@ -20,7 +20,7 @@ from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.naming import find_run
 from aelab.tracking.opening import NoStoreError
-from aelab.tracking.owner import PROCESS_DIED, hold, is_gone, origin, this_process
+from aelab.tracking.owner import PROCESS_DIED, HeldError, hold, is_gone, origin, slurm_job, this_process
 from aelab.tracking.pictures import read_pictures
 from aelab.tracking.sender import restore_command
 from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting
@@ -136,6 +136,8 @@ class Store:
         every = {**tags, **origin(), "aelab.process": this_process()}
         if parent:
             every["mlflow.parentRunId"] = parent
+        if job := slurm_job():
+            every["aelab.slurm_job"] = job
         if self.offline:
             every["aelab.offline"] = "yes"
         with self.asking():
@@ -181,7 +183,8 @@ class Store:
         """Marks a reopened run as RUNNING in this process."""
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
-            tags = {"aelab.process": this_process(), "aelab.reason": "", "aelab.model": "", **offline}
+            job = {"aelab.slurm_job": slurm_job()} if slurm_job() or run.info.tags.get("aelab.slurm_job") else {}
+            tags = {"aelab.process": this_process(), "aelab.reason": "", "aelab.model": "", **job, **offline}
             self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
             self.client.update_run(run.id, status="RUNNING")
 
@@ -217,13 +220,27 @@ class Store:
                 continue
             if not is_gone(info.tags.get("aelab.process", ""), folder):
                 continue
-            if self.get(info.id).status == "RUNNING":  # it may have ended since it was listed
-                reason = f"{PROCESS_DIED}: killed, out of memory, or the machine went down"
-                with suppress(MlflowException):  # the store may be read-only
-                    self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
-                    self.client.set_terminated(info.id, "FAILED")
-                    dead.append(info)
+            if self._mark_died(info, "killed, out of memory, or the machine went down"):
+                dead.append(info)
         return dead
+
+    def mark_lost(self, info: RunInfo, why: str) -> None:
+        """Marks a run as FAILED whose process has ended on another machine, as its scheduler says; not if it holds the lock."""
+        with suppress(HeldError):
+            held = hold(run_folder(info), info.name)
+            try:
+                self._mark_died(info, why)
+            finally:
+                held.release()
+
+    def _mark_died(self, info: RunInfo, why: str) -> bool:
+        if self.get(info.id).status != "RUNNING":  # it may have ended since it was listed
+            return False
+        with suppress(MlflowException):  # the store may be read-only
+            self.client.log_batch(info.id, tags=[RunTag("aelab.reason", f"{PROCESS_DIED}: {why}")])
+            self.client.set_terminated(info.id, "FAILED")
+            return True
+        return False
 
     def annotate(self, info: RunInfo) -> RunWriter:
         """Opens a run to add metrics and pictures; its status does not change."""

@@ -37,6 +37,7 @@ class Stopped(UserError):
 
     def __init__(self, number: signal.Signals, run: RunWriter, step: int) -> None:
         super().__init__(f"{run.name} is saved at step {step:,}. {_how_to_continue(run)}")
+        self.number = number
         self.code = 130 if number == signal.SIGINT else 143
 
 

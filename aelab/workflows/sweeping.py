@@ -105,6 +105,8 @@ def sweep(
     refuse_torchrun("a sweep")
     recipe_file = recipe_files.trust(str(recipe))
     directory = Path(data_dir) if data_dir else None
+    if slurm and launcher != "slurm":
+        raise UserError("--slurm has options for --launcher slurm, which is not given.", code=2)
     match launcher:
         case "slurm":
             slurm_array.check(slurm or {})
