@@ -13,7 +13,7 @@ from aelab.data.catalog import Raw
 from aelab.data.dataset import split
 from aelab.training import EpochDone, Settings, Trainer
 
-PICTURES = 6000
+PICTURES = 5000
 SAMPLES = 256
 
 
