@@ -1,4 +1,4 @@
-"""200 steps of some recipes, run by torchrun or alone: losses of all steps and last weights go to a file for each recipe.
+"""200 steps of some recipes, run by torchrun or alone. Losses and last weights go to a file for each recipe.
 
 torchrun --nproc-per-node 2 group_steps.py FOLDER float64 gan "vae net=mlp" ...
 """
@@ -33,10 +33,13 @@ for name in names:
     word, *typed = name.split()
     recipe_file = recipe_files.find(word)
     known = {option.name: option for option in recipe_files.signature(recipe_file).options}
-    options = {key: known[key].parse(text) for key, text in (each.split("=") for each in typed)}
+    given = dict(each.split("=") for each in typed)
+    epochs = int(given.pop("epochs", 20))
+    options = {key: known[key].parse(text) for key, text in given.items()}
     own = recipe_files.signature(recipe_file).settings
-    given = {key: own[key] for key in ("batch_size", "ema", "schedule", "warmup")}
-    settings = Settings(epochs=10, max_steps=200, augment="flip,shift,crop" if word == "stacked" else None, **given)
+    defaults = {key: own[key] for key in ("batch_size", "ema", "schedule", "warmup")}
+    augment = "flip,shift,crop" if word == "stacked" else None
+    settings = Settings(epochs=epochs, max_steps=200, augment=augment, **defaults)
     recipe = Plan(Config(word, settings, options), recipe_file, data).build()
     losses, differing = [], differences(recipe, data, settings, group) if group else ""
     if not differing:

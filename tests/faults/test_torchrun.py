@@ -20,9 +20,10 @@ LONG = ("train", "vae", "--data", "digits", "--max-steps", STEPS_OF_THE_RUN, "--
 
 CALM = ["vae", "vae net=mlp conditional=yes", "vae likelihood=gaussian", "vae samples=5", "denoising", "recurrent",
         "stacked", "pixelcnn", "pixelcnn likelihood=logistic"]  # fmt: skip
-WILD = ["gan", "gan net=conv", "gan conditional=yes", "vaegan", "stacked greedy=yes", "denoising noise=dropout",
-        "convolutional", "linear", "linear variational=yes", "pretrained labels=100 finetune=2 pseudo_label=2",
-        "pretrained variational=yes finetune=2"]  # fmt: skip
+WILD = ["gan", "gan net=conv", "gan conditional=yes", "vaegan", "stacked greedy=yes hidden=100,50",
+        "denoising noise=dropout hidden=100", "convolutional", "linear", "linear variational=yes",
+        "pretrained epochs=8 labels=100 hidden=100 finetune=6 pseudo_label=6",
+        "pretrained epochs=10 variational=yes finetune=10"]  # fmt: skip
 
 
 class Several:
