@@ -85,7 +85,7 @@ Metric = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Metric of the validation images by which points are judged, such as best/loss.",
+        help="Metric of the validation images by which points are ranked, such as best/loss.",
         show_default="the one that the recipe monitors",
     ),
 ]

@@ -156,11 +156,11 @@ def sweep(
         found = [known.get(each.plan.identity) for each in points]
         runs = [info for info in found if info and info.status == "FINISHED"]
         mark_members(runs, parent.info, store)
-        judged = sweep_metric(runs, metric) if runs else metric or ""
-        pictures = summarise(parent, runs, varied, judged) if runs else []
+        ranked_by = sweep_metric(runs, metric) if runs else metric or ""
+        pictures = summarise(parent, runs, varied, ranked_by) if runs else []
         failed = [f"{each}: {reasons[str(each)]}".replace("\n", " ") for each in points if reasons.get(str(each))]
     parent.close("FAILED" if failed else "FINISHED")
-    return Sweep(store.get(parent.id), runs, varied, judged, pictures, failed, store=store)
+    return Sweep(store.get(parent.id), runs, varied, ranked_by, pictures, failed, store=store)
 
 
 def plan_sweep(
