@@ -347,7 +347,7 @@ def train_point(job: Job, address: str, offline: bool, data_dir: Path | None) ->
         asked = _ask("scontrol", "requeue", slurm_job())
         if asked.returncode:
             return f"{str(stopped).rstrip('.')}; Slurm does not start it again: {_complaint(asked.stderr)}."
-        log.info(f"{stopped} Slurm will.")
+        log.info("saved ahead of the time limit; Slurm starts this job again")
         return ""
     except UserError as problem:
         return str(problem)

@@ -33,8 +33,6 @@ from aelab.recipe import Recipe
 
 
 class Slow(Recipe):
-    epochs = 60
-
     def __init__(self, image, *, latent_dim: Annotated[int, Ge(1), "dimension D of the code"] = 2) -> None:
         super().__init__()
         pixels = image[0] * image[1] * image[2]
@@ -94,7 +92,7 @@ def sweep(slurm, here):
 
 def points():
     """The runs of points, by the size of their code; no two have the same."""
-    found = [info for info in Store().runs() if info.tags["aelab.kind"] == "run"]
+    found = [info for info in Store().runs() if info.tags["aelab.kind"] == "run" and "latent_dim" in info.params]
     by_size = {int(info.params["latent_dim"]): info for info in found}
     assert len(by_size) == len(found), "a point twice"
     return by_size
@@ -125,7 +123,7 @@ def in_time(slurm, job, seconds):
 
 
 def test_of_six_points_none_is_lost_and_none_trained_twice(slurm, sweep):
-    words = ("latent_dim=2..7", "--jobs", 6)
+    words = ("latent_dim=2..7", "--epochs", 150, "--jobs", 6)
     first = sweep(*words)
     until(lambda: len(training()) == 6 or first.poll() is not None, 300)
     assert first.poll() is None, first.said()
@@ -137,7 +135,7 @@ def test_of_six_points_none_is_lost_and_none_trained_twice(slurm, sweep):
     slurm.kill_node(node)
     until(lambda: slurm.state(job[4])[0] == "PENDING", 120)
     slurm.tell("scontrol", "update", f"JobId={job[4]}", "TimeLimit=10")
-    until(lambda: node in slurm.ask("sinfo", "--noheader", "--states=down", "--format=%n").split(), 120)
+    until(lambda: node in slurm.ask("sinfo", "--noheader", "--Node", "--states=down", "--format=%N").split(), 120)
     slurm.start_node(node)
     assert first.wait(timeout=600) == 1, first.said()
     assert "latent_dim 2: it was cancelled in Slurm" in first.said() and "1 of 6 points failed" in first.said()
@@ -171,7 +169,7 @@ def test_the_command_leaves_and_collects(slurm, sweep):
 
 def test_a_node_that_loses_its_power(slurm, sweep):
     """Its daemon and all that runs on it are killed at once."""
-    process = sweep("latent_dim=2,3", "--jobs", 2)
+    process = sweep("latent_dim=2,3", "--epochs", 80, "--jobs", 2)
     until(lambda: len(training()) == 2 or process.poll() is not None, 120)
     info = points()[2]
     until((Store().folder(info) / "checkpoints").exists, 60)
