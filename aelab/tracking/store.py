@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from aelab.figures import Picture
 
 RUNS_PER_REQUEST = 1000
+LOST_SECONDS = 30.0  # to wait for the end of a process whose launcher says that it is lost
 NEWEST_FIRST = ["attributes.start_time DESC"]
 
 
@@ -215,12 +217,33 @@ class Store:
             if not is_gone(info.tags.get("aelab.process", ""), folder):
                 continue
             if self.get(info.id).status == "RUNNING":  # it may have ended since it was listed
-                reason = f"{PROCESS_DIED}: killed, out of memory, or the machine went down"
                 with suppress(MlflowException):  # the store may be read-only
-                    self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
-                    self.client.set_terminated(info.id, "FAILED")
+                    self._fail(info)
                     dead.append(info)
         return dead
+
+    def mark_lost(self, info: RunInfo | None) -> None:
+        """Marks a run as FAILED, if it is RUNNING, of which a launcher knows that its process is lost, on whatever machine.
+
+        On this machine the process may take a moment to end, which is waited for.
+        """
+        if info is None or info.status != "RUNNING":
+            return
+        process = info.tags.get("aelab.process", "")
+        end = time.monotonic() + LOST_SECONDS
+        while process.partition(" ")[0] == platform.node() and not is_gone(
+            process, local_path(info) or cache_folder(info.id)
+        ):
+            if time.monotonic() > end:
+                return
+            time.sleep(0.2)
+        with self.asking():
+            self._fail(info)
+
+    def _fail(self, info: RunInfo) -> None:
+        reason = f"{PROCESS_DIED}: killed, out of memory, or the machine went down"
+        self.client.log_batch(info.id, tags=[RunTag("aelab.reason", reason)])
+        self.client.set_terminated(info.id, "FAILED")
 
     def annotate(self, info: RunInfo) -> RunWriter:
         """Opens a run to add metrics and pictures; its status does not change."""
