@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -224,8 +225,15 @@ class Store:
                 dead.append(info)
         return dead
 
-    def mark_lost(self, info: RunInfo, why: str) -> None:
-        """Marks a run as FAILED whose process has ended on another machine, as its scheduler says; not if it holds the lock."""
+    def mark_lost(self, info: RunInfo, why: str, wait: float = 0.0) -> None:
+        """Marks a run as FAILED whose process has ended on whatever machine, as its launcher says; not if it holds the lock.
+
+        On this machine a process may take a moment to end: `wait` says how many seconds to wait for it.
+        """
+        process, end = info.tags.get("aelab.process", ""), time.monotonic() + wait
+        here = process.partition(" ")[0] == platform.node()
+        while here and time.monotonic() < end and not is_gone(process, local_path(info) or cache_folder(info.id)):
+            time.sleep(0.2)
         with suppress(HeldError):
             held = hold(run_folder(info), info.name)
             try:

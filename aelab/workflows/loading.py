@@ -80,8 +80,8 @@ def kept_step(info: RunInfo, store: Store) -> int:
     return int(_kept(info, store).manifest["step"])
 
 
-def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
-    """The configuration of a run, and its recipe file as it is on this machine now.
+def configuration(info: RunInfo, store: Store, typed: RecipeFile | None = None) -> tuple[Config, RecipeFile]:
+    """The configuration of a run, and its recipe file: the one that the user `typed`, or as it is on this machine now.
 
     Raises UserError if that file is not trusted (`recipe_files.of_run`): a configuration may come from anyone.
     """
@@ -93,7 +93,7 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
         config = Config.from_json(json.loads(read_small_file(store.folder(info) / "config.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"the configuration of run {info.name} cannot be read: {error}") from error
-    recipe_file = recipe_files.of_run(config.recipe, info.recipe)
+    recipe_file = typed or recipe_files.of_run(config.recipe, info.recipe)
     warn_of_shadowing(recipe_file)
     return config, recipe_file
 

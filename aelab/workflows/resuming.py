@@ -10,6 +10,7 @@ from typing import Any
 
 from aelab.errors import UserError, checked
 from aelab.files import read_small_file
+from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Group, Torchrun, Trainer, newest, present, restore
 from aelab.workflows.following import Watch, complete, finished
@@ -59,10 +60,14 @@ def resume_run(
     force: bool = False,
     watch: Watch | None = None,
     group: Group | None = None,
+    recipe_file: RecipeFile | None = None,
 ) -> Run:
-    """Continues the run that the store knows as `found`, in the processes of `group` if there is one; see `resume`."""
+    """Continues the run that the store knows as `found`, in the processes of `group` if there is one; see `resume`.
+
+    `recipe_file` is its recipe's, if the user typed it.
+    """
     with signals() as caught, store.held(found, force) as info:
-        config, recipe_file = configuration(info, store)
+        config, recipe_file = configuration(info, store, recipe_file)
         longer = _longer(info, config, epochs, store.typed)
         if epochs is not None:
             config = replace(config, settings=replace(config.settings, epochs=epochs))

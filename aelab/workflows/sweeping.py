@@ -78,9 +78,10 @@ def sweep(
     *,
     trials: Annotated[int, Ge(1)] | None = None,
     metric: str | None = None,
-    jobs: Annotated[int, Ge(1)] = 1,
+    jobs: Annotated[int, Ge(1)] | None = None,
     launcher: Launcher = "local",
     slurm: Mapping[str, str] | None = None,
+    ray: Mapping[str, str | float] | None = None,
     ray_address: str | None = None,
     experiment: str | None = None,
     tracking_uri: str | None = None,
@@ -98,9 +99,10 @@ def sweep(
     that is worse than the median of the others at an epoch is stopped.
 
     A point that is done already, with the same recipe source, options, settings and data, is not trained again; a stopped one
-    is resumed. If a point fails, the others continue. `jobs` of them run at once: on this machine, in a job array of Slurm with
-    the options `slurm`, or as tasks of the Ray cluster at `ray_address`. Raises UserError, before anything is trained,
-    if a point is impossible.
+    is resumed. If a point fails, the others continue. `jobs` of them run at once: on this machine, by default one; in a job
+    array of Slurm with the options `slurm`; or as tasks of the Ray cluster at `ray_address`, by default as many as it has room
+    for. `ray` is what a task takes of its machine, {"cpus": 1, "gpus": 0} unless it says otherwise. Raises UserError, before
+    anything is trained, if a point is impossible.
     """
     refuse_torchrun("a sweep")
     recipe_file = recipe_files.trust(str(recipe))
@@ -111,7 +113,7 @@ def sweep(
         case "slurm":
             slurm_array.check(slurm or {})
         case "ray":
-            ray_cluster.check(ray_address)
+            ray_cluster.check(ray_address, ray or {})
     if trials is not None:
         if launcher != "local":
             raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
@@ -122,7 +124,9 @@ def sweep(
                 "a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2
             )
         search = searching.Search(recipe_file, searched, varied, metric, opener(directory))
-        return _searched(search, trials, jobs, Store(tracking_uri, offline, warn=log.warning), experiment, directory)
+        return _searched(
+            search, trials, jobs or 1, Store(tracking_uri, offline, warn=log.warning), experiment, directory
+        )
     values = lists(recipe_file, options)
     varied = varied_in(values)
     points = grid(recipe, values, opener(directory), varied)
@@ -146,11 +150,11 @@ def sweep(
     with parent_status(parent):
         match launcher:
             case "slurm":
-                why = slurm_array.run_all(todo, jobs, store, directory, slurm or {})
+                why = slurm_array.run_all(todo, jobs or 1, store, directory, slurm or {})
             case "ray":
-                why = ray_cluster.run_all(todo, jobs, store, directory, ray_address)
+                why = ray_cluster.run_all(todo, jobs, store, directory, ray_address, ray or {})
             case _:
-                why = launching.run_all(todo, jobs, store, directory)
+                why = launching.run_all(todo, jobs or 1, store, directory)
         reasons = dict(zip((job.label for job in todo), why, strict=True))
         known = runs_by_identity(recipe_file, store)
         found = [known.get(each.plan.identity) for each in points]
