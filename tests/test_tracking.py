@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 from filelock import FileLock
-from mlflow.entities import RunTag
+from mlflow.entities import RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import _validate_metric_name
 
@@ -25,6 +25,7 @@ from aelab.tracking.spool import Spool
 
 TAGS = {"aelab.recipe": "linear", "aelab.kind": "run"}
 DEAD = f"{platform.node()} 4194304 1"  # no process has this number
+DATASET = {"name": "digits", "digest": "1", "source_type": "local", "source": "{}"}
 BAD = "train/KL(q||p)"
 
 
@@ -524,17 +525,24 @@ def test_a_list_of_no_runs_creates_no_store(cli, here):
     assert cli("runs", "--tracking-uri", "sqlite:///x.db").code == 2 and not list(here.iterdir())
 
 
-def newer(database):
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
-        connection.commit()
+def revised(version):
+    """Makes the database one of another MLflow, which has another schema: here, a table less."""
+
+    def change(database):
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(f"UPDATE alembic_version SET version_num = '{version}'")
+            connection.execute("DROP TABLE assessments")
+            connection.commit()
+
+    return change
 
 
 BROKEN = {
     "a folder": (lambda path: (path.unlink(), path.mkdir()), 2, "is a folder"),
     "garbage": (lambda path: path.write_bytes(b"garbage" * 500), 1, "damaged, or not a database"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:5000]), 1, "damaged"),
-    "of another MLflow": (newer, 1, "another version of MLflow"),
+    "of a newer MLflow": (revised("ffffffffffff"), 1, "a newer MLflow has written it; update MLflow"),
+    "of an older MLflow": (revised("bd07f7e963c5"), 1, "then: mlflow db upgrade sqlite:///"),
     "empty": (lambda path: path.write_bytes(b""), 2, "there is no store"),
 }
 
@@ -544,9 +552,52 @@ def test_a_database_that_cannot_be_opened(kind, store, cli, here):
     corrupt, code, words = BROKEN[kind]
     shutil.copy(here / "mlflow.db", here / "other.db")  # MLflow keeps the other one open
     corrupt(here / "other.db")
+    before = (here / "other.db").read_bytes() if (here / "other.db").is_file() else b""
     answer = cli("runs", "--tracking-uri", f"sqlite:///{here}/other.db")
     assert answer.code == code and words in answer.err and "Traceback" not in answer.err, answer.err
+    assert not before or (here / "other.db").read_bytes() == before, "it has been migrated"
     assert len(answer.err.splitlines()) <= 3 and "sqlite3" not in answer.err
+
+
+def test_clients_that_send_the_same_run_at_the_same_moment_leave_one_copy(store, here, monkeypatch):
+    """Two copies of a folder, on two machines: both find no copy in the group's store, and both create one."""
+    offline = Store(offline=True)
+    run = offline.create(None, "sent", params={"a": 1}, tags=TAGS, dataset=DATASET)
+    for step in range(3):
+        run.metrics({"train/loss": step / 2}, step)
+    run.text("note.txt", "kept")
+    run.close("FINISHED")
+    shutil.copytree(here / "mlruns", here / "second" / "mlruns")
+    shutil.copy(here / "mlflow.db", here / "second" / "mlflow.db")
+    uri = f"sqlite:///{here}/group.db"
+    Store(uri)
+    both, newest = threading.Barrier(2), Store.newest
+
+    def together(self, **tags):
+        found = newest(self, **tags)
+        if "offline_id" in tags and not found:
+            both.wait(30)
+        return found
+
+    monkeypatch.setattr(Store, "newest", together)
+
+    def send(folder, sent):
+        local = Store(f"sqlite:///{folder}/mlflow.db")
+        sent.append(push(local, Store(uri), lambda text: None))
+
+    sent = []
+    clients = [threading.Thread(target=send, args=(folder, sent)) for folder in (here, here / "second")]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert sent == [1, 1]
+    there = Store(uri)
+    (copy,) = there.runs()
+    assert copy.status == "FINISHED" and steps(there, "train/loss", "sent") == [0, 1, 2]
+    assert len(there.client.get_run(copy.id).inputs.dataset_inputs) == 1
+    assert (there.folder(copy) / "note.txt").read_text() == "kept"
+    assert len(there.runs(view=ViewType.DELETED_ONLY)) == 1
 
 
 def test_a_locked_database_is_said_to_be_locked(store, cli, here, monkeypatch):

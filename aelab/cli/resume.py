@@ -66,7 +66,7 @@ def show_trained(run: "Run", console: "Console") -> None:
     from aelab.metrics import duration, in_a_line
     from aelab.results import short_diagnosis
 
-    alone = len(run.name) <= MAX_NAME and sum(other.name == run.name for other in run.store.runs()) == 1
+    alone = len(run.name) <= MAX_NAME and len(run.store.named(run.name)) == 1
     known_as = shlex.quote(run.name) if alone else run.id[:8]
     of_the_recipe = [key.removeprefix("train/") for key in run.metrics if key.startswith("train/")]
     losses = in_a_line(run.validation, run.info.kept, of_the_recipe)

@@ -14,6 +14,8 @@ from aelab.errors import UserError
 if TYPE_CHECKING:
     from aelab.tracking import RunInfo
 
+SHOWN_RUNS = 50  # in a table, if the number was not typed
+
 group = typer.Typer(cls=Group, subcommand_metavar="[COMMAND] [OPTIONS]")
 
 
@@ -22,6 +24,11 @@ def runs(
     ctx: typer.Context,
     recipe: OfRecipe = None,
     filter_: Filter = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="So many of the newest runs; 50 if not typed, and all with --json."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All runs.")] = False,
     tracking_uri: Uri = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -39,6 +46,8 @@ def runs(
     from aelab.workflows import listed
 
     console = console_for(quiet, verbose)
+    if all_ and limit:
+        raise UserError("--all and --limit exclude each other.", code=2)
     try:
         store = store_for(tracking_uri)
     except NoStoreError as none:
@@ -49,7 +58,7 @@ def runs(
         for line in str(none).split("\n") if not json else ():
             console.note(line[0].upper() + line[1:])
         return
-    found = listed(store, recipe, filter_)
+    found, more = listed(store, recipe, filter_, limit if all_ or json or limit else SHOWN_RUNS)
     if json:
         console.data(
             {"runs": [{**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]}
@@ -57,6 +66,10 @@ def runs(
     elif found:
         rows = [shown_row(info) for info in found]
         console.table(rows, right=["time"], drop=LEAST_IMPORTANT, shorten="name")
+        if more and not limit:
+            console.note(
+                f"These are the newest {SHOWN_RUNS}. Others: aelab runs --limit N, --all, --filter or --recipe"
+            )
     elif recipe or filter_:
         console.note("There is no such run.")
     else:
@@ -135,7 +148,7 @@ def rm(
             raise UserError(
                 f"{word} is a recipe; nothing was removed.", f"Name the run: aelab runs rm {info.name}", code=2
             )
-        wanted |= {each.id: each for each in (info, *(child for child in store.runs() if child.parent == info.id))}
+        wanted |= {each.id: each for each in (info, *store.runs(f"tags.`mlflow.parentRunId` = '{info.id}'"))}
     if alive := [info.name for info in wanted.values() if info.status == "RUNNING"]:
         raise UserError(f"{alive[0]} is running; nothing was removed.", "Stop it first, with Ctrl-C.", code=2)
     for info in wanted.values():

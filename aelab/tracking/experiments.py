@@ -50,7 +50,7 @@ def experiment_id(client: MlflowClient, name: str | None, database: Path | None,
                 raise
     if found.lifecycle_stage != "active":
         raise UserError(f"the experiment '{name}' has been deleted in MLflow; restore it or name another: --experiment")
-    if database and found.artifact_location.startswith("mlflow-artifacts:"):
+    if not on_server and found.artifact_location.startswith("mlflow-artifacts:"):
         raise UserError(f"the experiment '{name}' belongs to an MLflow server; name another: --experiment")
     return str(found.experiment_id)
 

@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import sqlalchemy
 from filelock import FileLock
 from mlflow.tracking import MlflowClient
 
@@ -109,17 +111,83 @@ def prepare_database_access() -> None:
     utils.MAX_RETRY_COUNT = ATTEMPTS
 
 
+def is_database_server(uri: str) -> bool:
+    """Whether an address is that of a database on a server, such as postgresql://host/name."""
+    return re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri) is not None
+
+
+def check_database_server(uri: str) -> None:
+    """Raises UserError if a database on a server does not answer, or has not the tables that this MLflow expects.
+
+    MLflow itself would make them, or migrate them where some are missing. A group's database is nothing that one user changes.
+    """
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    except ModuleNotFoundError as error:
+        extra = "Install it: pip install 'aelab[postgres]'" if uri.startswith("postgresql") else "Install it with pip."
+        raise UserError(
+            f"the store {redacted(uri)} needs the package {error.name}, which is not installed.", extra, code=2
+        ) from error
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        raise UserError(f"'{redacted(uri)}' is not the address of a database.", code=2) from error
+    try:
+        with engine.connect() as connection:
+            tables = sqlalchemy.inspect(connection).get_table_names()
+            versions = (
+                connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalars().all()
+                if "alembic_version" in tables
+                else []
+            )
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise cannot_open(uri, error) from error
+    finally:
+        engine.dispose()
+    if not versions:
+        raise UserError(
+            f"the database {redacted(uri)} has no tables of MLflow's.",
+            f"Its server makes them: mlflow server --backend-store-uri {redacted(uri)}",
+            code=2,
+        )
+    check_schema(uri, versions[0])
+
+
+def check_schema(uri: str, version: str) -> None:
+    """Raises UserError if a database was written by another version of MLflow; only its owner migrates it."""
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db import utils
+
+    scripts = ScriptDirectory.from_config(utils._get_alembic_config(""))  # type: ignore[no-untyped-call]
+    if version in scripts.get_heads():
+        return
+    try:
+        scripts.get_revision(version)
+    except CommandError as error:
+        raise UserError(
+            f"cannot open the store {redacted(uri)}: a newer MLflow has written it; update MLflow."
+        ) from error
+    raise UserError(
+        f"the store {redacted(uri)} was made by an older MLflow than the {mlflow.__version__} here, which must migrate it.",
+        f"Make a backup, stop what writes to it, then: mlflow db upgrade {redacted(uri)}",
+        "An older MLflow cannot open it after that.",
+    )
+
+
 def check_database(database: Path) -> None:
-    """Raises UserError if a database cannot be read, or is not MLflow's. MLflow itself would retry for a long time."""
+    """Raises UserError if a database cannot be read, or is not this MLflow's. MLflow itself would retry for a long time."""
     try:
         # rw, also where it is read only: SQLite must be allowed to roll back what a killed process left half written
         address = f"file:{urllib.parse.quote(str(database.absolute()))}?mode=rw"
         with closing(sqlite3.connect(address, uri=True, timeout=LOCKED_SECONDS)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            known = "alembic_version" in tables
+            versions = connection.execute("SELECT version_num FROM alembic_version").fetchall() if known else []
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise cannot_open(f"sqlite:///{database}", error) from error
-    if tables and "alembic_version" not in tables:  # MLflow would add its tables to it
+    if tables and not known:  # MLflow would add its tables to it
         raise UserError(f"{database} belongs to another program.", "Name another store: --tracking-uri", code=2)
+    for (version,) in versions:
+        check_schema(f"sqlite:///{database}", str(version))
 
 
 def cannot_open(uri: str, error: BaseException) -> UserError:

@@ -1,5 +1,6 @@
 """The tracking store: opens it, searches it, and starts runs in it."""
 
+import itertools
 import os
 import platform
 import shlex
@@ -19,7 +20,7 @@ from aelab.errors import UserError, redacted
 from aelab.tracking import copies, models, opening, registry, system
 from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
-from aelab.tracking.naming import find_run
+from aelab.tracking.naming import candidates, equal, find_run
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, HeldError, hold, is_gone, origin, slurm_job, this_process
 from aelab.tracking.pictures import read_pictures
@@ -83,6 +84,8 @@ class Store:
                     opening.check_database(self.database)
                     self.client = self._connect()
             else:
+                if opening.is_database_server(self.uri):
+                    opening.check_database_server(self.uri)
                 self.client = self._connect()
         except UserError:
             raise
@@ -150,7 +153,7 @@ class Store:
                     self.client.update_run(run_id, name=name + run_id[:6])
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
-                    self._log_dataset(run_id, DatasetInput(Dataset(**dataset), []))
+                    self.log_dataset(run_id, DatasetInput(Dataset(**dataset), []))
                 return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed, system_metrics=watch)
             except BaseException as error:
                 if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
@@ -158,7 +161,7 @@ class Store:
                         self.client.set_terminated(run_id, "FAILED")
                 raise
 
-    def _log_dataset(self, run_id: str, dataset: DatasetInput) -> None:
+    def log_dataset(self, run_id: str, dataset: DatasetInput) -> None:
         """Logs the dataset of a run. If another run adds the same one at this moment, the store refuses it once."""
         try:
             self.client.log_inputs(run_id, [dataset])
@@ -213,7 +216,8 @@ class Store:
     def mark_dead(self) -> list[RunInfo]:
         """Marks as FAILED the runs whose process on this machine has died, and returns them."""
         dead = []
-        for info in self.runs("attributes.status = 'RUNNING'"):
+        here = f"attributes.status = 'RUNNING' and tags.`aelab.process` LIKE '{platform.node()} %'"
+        for info in self.runs(here):
             try:
                 folder = local_path(info) or cache_folder(info.id)  # only its name: the lock is beside it
             except UserError as problem:  # the other runs are still checked
@@ -279,7 +283,7 @@ class Store:
     def newest(self, **tags: str) -> RunInfo | None:
         """The newest run with these tags of aelab's, such as identity="...", of any status."""
         wanted = " and ".join(f"tags.`aelab.{name}` = '{value}'" for name, value in tags.items())
-        return next(iter(self.runs(wanted)), None)
+        return next(iter(self.runs(wanted, limit=1)), None)
 
     def curve(self, info: RunInfo, metric: str) -> list[tuple[int, float]]:
         """All points (step, value) of a metric, sorted by step."""
@@ -289,27 +293,53 @@ class Store:
             return sorted((point.step, point.value) for point in points)
 
     def runs(
-        self, filter_string: str = "", experiment: str | None = None, view: int = ViewType.ACTIVE_ONLY
+        self,
+        where: str = "",
+        *,
+        typed: str = "",
+        recipe: str | None = None,
+        view: int = ViewType.ACTIVE_ONLY,
+        limit: int | None = None,
     ) -> list[RunInfo]:
-        """aelab's runs in the store, newest first; `view` can ask for deleted ones.
+        """aelab's runs in the store, newest first, at most `limit`; see `each`."""
+        at_once = RUNS_PER_REQUEST if limit is None else min(limit, RUNS_PER_REQUEST)
+        return list(itertools.islice(self.each(where, typed, recipe, view, at_once), limit))
 
-        Raises UserError if MLflow does not accept the filter.
+    def each(
+        self,
+        where: str = "",
+        typed: str = "",
+        recipe: str | None = None,
+        view: int = ViewType.ACTIVE_ONLY,
+        at_once: int = 50,
+    ) -> Iterator[RunInfo]:
+        """aelab's runs in the store, newest first, fetched as they are asked for, so many in a request.
+
+        `where` and `typed` are filters of MLflow's, of which the store evaluates both; `typed` is the user's. `view` can ask
+        for deleted runs. Raises UserError if MLflow does not accept what was typed.
         """
-        found, token = [], None
+        ours = equal("tags.`aelab.recipe`", recipe) if recipe else "tags.`aelab.recipe` LIKE '%'"
+        every = " and ".join(each for each in (ours, where, typed.strip()) if each)  # typed last: it may be unfinished
+        seen: set[str] = set()
         with self.asking():
-            ids = [e.experiment_id for e in self.client.search_experiments() if experiment in (None, e.name)]
-            while ids:
+            ids = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        token, more = None, bool(ids)
+        while more:
+            with self.asking():
                 try:
-                    page = self.client.search_runs(ids, filter_string, view, RUNS_PER_REQUEST, NEWEST_FIRST, token)
+                    page = self.client.search_runs(ids, every, view, at_once, NEWEST_FIRST, token)
                 except MlflowException as error:
-                    if not (filter_string and refused(error)):
+                    if not (typed and refused(error)):
                         raise
-                    raise bad_filter(filter_string, error) from error
-                found += [run_info(run) for run in page]
-                token = page.token
-                if not token:
-                    break
-        return [run for run in found if run.recipe]
+                    raise bad_filter(typed, error) from error
+                found = [run_info(run) for run in page if run.info.run_id not in seen]
+            seen |= {info.id for info in found}  # a run that has just begun moves the last one into the next page
+            yield from (info for info in found if info.recipe)
+            token, more = page.token, bool(page.token)
+
+    def named(self, name: str) -> list[RunInfo]:
+        """The runs with this name, newest first."""
+        return [info for info in self.runs(equal("attributes.run_name", name)) if info.name == name]
 
     def find(self, name: str) -> RunInfo:
         """A run by id, start of an id, name, recipe (its newest finished run), path of its folder, or models:/NAME@ALIAS.
@@ -318,7 +348,7 @@ class Store:
         """
         if name.startswith("models:"):
             return self.get(registry.run_of(self.client, name))
-        return find_run(name, self.runs(), self.shown_uri)
+        return find_run(name, candidates(name, self.runs), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
         """Deletes a run, its registrations and its LoggedModels. MLflow hides the run, and keeps its files until `mlflow gc`.

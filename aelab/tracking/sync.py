@@ -7,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 
 from aelab.errors import UserError
 from aelab.progress_bar import progress_bar
@@ -18,6 +19,8 @@ from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
 from aelab.tracking.trouble import deliver
 from aelab.tracking.writer import RunWriter
+
+TRIES = 5  # to copy a run that other clients copy too
 
 ENTITIES: dict[str, Any] = {"metric": Metric, "param": Param, "tag": RunTag}
 
@@ -118,59 +121,96 @@ def _raise(failed: list[str]) -> None:
 
 def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) -> str:
     """Copies one run, or completes its copy. Returns the id of the copy."""
-    client = store.client
-    own = {"aelab.offline", "aelab.model", "mlflow.parentRunId"}
-    refused: dict[str, str] = {}
-    folder = local.folder(info)
-    with store.asking():
-        source = local.client.get_run(info.id)
-        tags = {key: value for key, value in source.data.tags.items() if key not in own} | {"aelab.offline_id": info.id}
-        if info.parent and info.parent in copies:
-            tags["mlflow.parentRunId"] = copies[info.parent]
-        before = store.newest(offline_id=info.id)
-        if before:
-            target = before.id
-        else:
-            name = local.client.get_experiment(info.experiment_id).name
-            created = client.create_run(
-                store.experiment(name),
-                start_time=None if info.started is None else int(info.started * 1000),
-                run_name=info.name,
-                tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # by which a later sync finds it
-            )
-            target = created.info.run_id
-
-        def post(batch: list[Entry]) -> None:
-            if batch[0][0] == "file":
-                path = batch[0][1]
-                client.log_artifact(target, str(folder / path), path.rpartition("/")[0] or None)
-                return
-            made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in ENTITIES.items()}
-            client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
-
-        def check() -> None:
-            client.get_run(target)
-
-        def refuse(entry: Entry, why: str) -> None:
-            refused.setdefault(entry[1], why)
-
-        def send(batch: list[Entry], at_once: int = METRICS_PER_REQUEST) -> None:
-            for start in range(0, len(batch), at_once):
-                deliver(batch[start : start + at_once], post, check, refuse, refused)
-
-        send([["param", key, value] for key, value in source.data.params.items()])
-        send([["tag", key, value] for key, value in tags.items()])
-        there_already = client.get_run(target).inputs
-        if source.inputs and not (there_already and there_already.dataset_inputs):
-            client.log_inputs(target, [DatasetInput(each.dataset, each.tags) for each in source.inputs.dataset_inputs])
-        for key in source.data.metrics:
-            there = {(p.step, p.timestamp) for p in client.get_metric_history(target, key)} if before else set()
-            points = local.client.get_metric_history(info.id, key)
-            send([["metric", key, p.value, p.timestamp, p.step] for p in points if (p.step, p.timestamp) not in there])
-        paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-        send([["file", path] for path in paths], at_once=1)
-        models.copy(local.client, info, client, store.get(target))
-        client.set_terminated(target, info.status, int(info.ended * 1000) if info.ended else None)
+    for _ in range(TRIES):
+        with store.asking():
+            target, begun = _target(local, store, info)
+            try:
+                refused = _fill(local, store, info, copies, target, begun)
+            except MlflowException:
+                if _is_there(store, target):
+                    raise
+                continue  # another client has made a copy too, which stays
+            if _is_there(store, target):
+                break
+    else:
+        raise UserError("other clients send it at the same time; a later aelab sync completes it")
     for key, why in refused.items():
         store.warn(f"{store.shown_uri} refuses '{key}' of {info.name}: {why}. Everything else is sent.")
     return target
+
+
+def _is_there(store: Store, run_id: str) -> bool:
+    return str(store.client.get_run(run_id).info.lifecycle_stage) == "active"
+
+
+def _target(local: Store, store: Store, info: RunInfo) -> tuple[str, bool]:
+    """The id of the copy of a run, which is created if there is none, and whether it was there.
+
+    Clients with copies of one folder may create theirs at the same moment, and MLflow has nothing that refuses the second. So
+    each that has created one then deletes all but the one with the smallest id: of any two, whoever created the later sees both.
+    """
+    if before := store.newest(offline_id=info.id):
+        return before.id, True
+    created = store.client.create_run(
+        store.experiment(local.client.get_experiment(info.experiment_id).name),
+        start_time=None if info.started is None else int(info.started * 1000),
+        run_name=info.name,
+        tags={"aelab.offline_id": info.id, "aelab.recipe": info.recipe},  # by which a later sync finds it
+    ).info.run_id
+    there = [each.id for each in store.runs(f"tags.`aelab.offline_id` = '{info.id}'")]
+    first, *others = sorted({created, *there})
+    for each in others:
+        with suppress(MlflowException):  # its own client was faster
+            store.client.delete_run(each)
+    return first, first != created
+
+
+def _fill(
+    local: Store, store: Store, info: RunInfo, copies: Mapping[str, str], target: str, begun: bool
+) -> dict[str, str]:
+    """Sends what the copy does not have, if it was `begun` before. Returns what the store refuses, and why.
+
+    Raises MlflowException if the copy is deleted meanwhile.
+    """
+    client, folder = store.client, local.folder(info)
+    own = {"aelab.offline", "aelab.model", "mlflow.parentRunId"}
+    refused: dict[str, str] = {}
+    source = local.client.get_run(info.id)
+    tags = {key: value for key, value in source.data.tags.items() if key not in own} | {"aelab.offline_id": info.id}
+    if info.parent and info.parent in copies:
+        tags["mlflow.parentRunId"] = copies[info.parent]
+
+    def post(batch: list[Entry]) -> None:
+        if batch[0][0] == "file":
+            path = batch[0][1]
+            client.log_artifact(target, str(folder / path), path.rpartition("/")[0] or None)
+            return
+        made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in ENTITIES.items()}
+        client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
+
+    def check() -> None:
+        if not _is_there(store, target):
+            raise MlflowException(f"{info.name} has been deleted")
+
+    def refuse(entry: Entry, why: str) -> None:
+        refused.setdefault(entry[1], why)
+
+    def send(batch: list[Entry], at_once: int = METRICS_PER_REQUEST) -> None:
+        for start in range(0, len(batch), at_once):
+            deliver(batch[start : start + at_once], post, check, refuse, refused)
+
+    send([["param", key, value] for key, value in source.data.params.items()])
+    send([["tag", key, value] for key, value in tags.items()])
+    there_already = client.get_run(target).inputs
+    if source.inputs and not (there_already and there_already.dataset_inputs):
+        for each in source.inputs.dataset_inputs:
+            store.log_dataset(target, DatasetInput(each.dataset, each.tags))
+    for key in source.data.metrics:
+        there = {(p.step, p.timestamp) for p in client.get_metric_history(target, key)} if begun else set()
+        points = local.client.get_metric_history(info.id, key)
+        send([["metric", key, p.value, p.timestamp, p.step] for p in points if (p.step, p.timestamp) not in there])
+    paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    send([["file", path] for path in paths], at_once=1)
+    models.copy(local.client, info, client, store.get(target))
+    client.set_terminated(target, info.status, int(info.ended * 1000) if info.ended else None)
+    return refused

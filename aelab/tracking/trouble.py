@@ -29,7 +29,9 @@ PLAIN_REASONS = [  # (message of a library, what the user is told)
     (r"not in a valid JSON format|Failed to parse", "what answers there is not an MLflow server"),
     (r"timed out|timeout exception", "it does not answer in time"),
     (r"Names may only contain", "a name may hold letters, digits, spaces and _ - . : / only"),
-    (r"Connection refused", "nothing listens there"),
+    (r"password authentication failed|no password supplied", "the database refuses the password, or there is none"),
+    (r'database "[^"]*" does not exist', "there is no database of that name"),
+    (r"(?i)connection refused", "nothing listens there"),
     (r"Failed to resolve|NameResolutionError|Name or service not known", "there is no host of that name"),
     (
         r"Connection reset|Connection broken|Connection aborted|RemoteDisconnected|Max retries exceeded",

@@ -1,10 +1,13 @@
 """Lists the tracked runs, and compares them in tables. This does not import torch."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from aelab import aliases, recipe_files
 from aelab.errors import UserError, checked
@@ -50,27 +53,43 @@ class Comparison:
 
 
 @checked
-def runs(recipe: str | None = None, *, filter: str = "", tracking_uri: str | None = None) -> "pd.DataFrame":
+def runs(
+    recipe: str | None = None,
+    *,
+    filter: str = "",
+    limit: Annotated[int, Ge(1)] | None = None,
+    tracking_uri: str | None = None,
+) -> "pd.DataFrame":
     """The tracked runs as a pandas DataFrame, newest first, one row each, as `aelab runs` lists them.
 
-    The runs of a sweep follow their parent. `filter` is a filter of MLflow's, such as "params.latent_dim = '2'". Raises
-    UserError if there is no store.
+    The runs of a sweep follow their parent. `filter` is a filter of MLflow's, such as "params.latent_dim = '2'"; `limit` asks
+    for so many of the newest. Raises UserError if there is no store.
     """
     import pandas as pd
 
-    rows = [
-        {**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent}
-        for info in listed(Store(tracking_uri, create=False, warn=log.warning), recipe, filter)
-    ]
+    found, _ = listed(Store(tracking_uri, create=False, warn=log.warning), recipe, filter, limit)
+    rows = [{**listing_row(info), "id": info.id, "name": info.name, "parent": info.parent} for info in found]
     if recipe and not rows:
         recipe_files.find(recipe)  # raises where there is none of that name
     return pd.DataFrame(rows, columns=[*LISTING_COLUMNS, "parent"])
 
 
-def listed(store: Store, recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
-    """The runs in the order of a list. Runs whose process has died are first marked as failed."""
+def listed(
+    store: Store, recipe: str | None = None, filter_string: str = "", limit: int | None = None
+) -> tuple[list[RunInfo], bool]:
+    """The newest runs, all without a `limit`, in the order of a list, and whether there are more.
+
+    Runs whose process has died are first marked as failed. Where the limit cuts a sweep, its parent is listed beyond the limit.
+    """
     store.mark_dead()
-    return listing_order([info for info in store.runs(filter_string) if recipe in (None, info.recipe)])
+    found = store.runs(typed=filter_string, recipe=recipe, limit=None if limit is None else limit + 1)
+    more = limit is not None and len(found) > limit
+    if more:
+        del found[limit:]
+        if cut := {info.parent for info in found if info.parent} - {info.id for info in found}:
+            ids = ", ".join(f"'{each}'" for each in sorted(cut) if re.fullmatch("[0-9a-f]{32}", each))
+            found += store.runs(f"attributes.run_id IN ({ids})", typed=filter_string, recipe=recipe) if ids else []
+    return listing_order(found), more
 
 
 @checked
@@ -105,16 +124,14 @@ def compare(
 def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter_string: str = "") -> list[RunInfo]:
     """The runs with these names, a sweep replaced by its runs; without names all finished runs. Raises UserError if none fit."""
     if not names:
-        found = [
-            info
-            for info in store.runs(filter_string)
-            if info.status == "FINISHED" and info.tags.get("aelab.kind") == "run" and recipe in (None, info.recipe)
-        ]
+        found = store.runs(
+            "attributes.status = 'FINISHED' and tags.`aelab.kind` = 'run'", typed=filter_string, recipe=recipe
+        )
     else:
         named: list[RunInfo] = []
         for info in map(store.find, names):
             named += sweep_runs(info, store) if info.tags.get("aelab.kind") == "sweep" else [info]
-        fitting = {info.id for info in store.runs(filter_string)} if filter_string else None
+        fitting = {info.id for info in store.runs(typed=filter_string)} if filter_string else None
         found = [
             info
             for info in {info.id: info for info in named}.values()
@@ -129,9 +146,9 @@ def choose(store: Store, names: Sequence[str], recipe: str | None = None, filter
 
 def sweep_runs(parent: RunInfo, store: Store) -> list[RunInfo]:
     """The runs of a sweep, oldest first: those that it trained, and those that were done when it found them."""
-    if not parent.tags.get("aelab.varies"):  # of an older version
-        return [each for each in reversed(store.runs()) if each.parent == parent.id]
     own = store.runs(f"tags.`mlflow.parentRunId` = '{parent.id}'")
+    if not parent.tags.get("aelab.varies"):  # of an older version
+        return own[::-1]
     others = store.runs(f"tags.`{_member_tag(parent)}` = 'yes'")
     found = {each.id: each for each in [*own, *others]}
     return sorted(found.values(), key=lambda each: each.started or 0)

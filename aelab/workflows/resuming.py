@@ -253,23 +253,24 @@ def choose(name: str | None, store: Store, longer: bool = False) -> RunInfo:
     With `longer`, finished runs count too. Runs of a sweep come last. Raises UserError if there is none.
     """
     store.mark_dead()
-    runs = store.runs()
-    trained = [run for run in runs if run.tags.get("aelab.kind") == "run" and name in (None, run.recipe)]
-    if name is not None and (not trained or any(name in (run.id, run.name) for run in runs)):
+    trained = "tags.`aelab.kind` = 'run'"
+    newest = next(iter(store.runs(trained, recipe=name, limit=1)), None)
+    if name is not None and (not newest or store.named(name)):
         return store.find(name)
-    for run in sorted(trained, key=lambda run: run.parent is not None):
-        if (longer and run.status == "FINISHED") or _can_continue(run, store):
-            log.info(f"{run.name}  is the newest run{f' of {name}' if name else ''} that can be resumed")
-            return run
+    ended = trained if longer else f"{trained} and attributes.status != 'FINISHED'"
+    for parent in ("IS NULL", "IS NOT NULL"):
+        for run in store.each(f"{ended} and tags.`mlflow.parentRunId` {parent}", recipe=name):
+            if (longer and run.status == "FINISHED") or _can_continue(run, store):
+                log.info(f"{run.name}  is the newest run{f' of {name}' if name else ''} that can be resumed")
+                return run
     of = f" of {name}" if name else ""
-    if not trained:
+    if not newest:
         raise UserError(f"there is no run in {store.shown_uri}.", "Start one: aelab train vae", code=2)
-    newest_run = trained[0]
     advice = "See: aelab runs"
-    if newest_run.status == "FINISHED":
-        advice = f"Make it longer: aelab resume {shlex.quote(newest_run.name)}{store.typed} --epochs N"
+    if newest.status == "FINISHED":
+        advice = f"Make it longer: aelab resume {shlex.quote(newest.name)}{store.typed} --epochs N"
     raise UserError(
-        f"no run{of} was stopped so that it could be resumed; the newest, {newest_run.name}, {_outcome(newest_run)}.",
+        f"no run{of} was stopped so that it could be resumed; the newest, {newest.name}, {_outcome(newest)}.",
         advice,
         code=2,
     )
