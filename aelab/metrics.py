@@ -94,7 +94,8 @@ DEFINITIONS = {
             "nll",
             "nats per image",
             "lower",
-            "-log p(x|z), z drawn from q(z|x), summed over pixels; of binarised images, or a density of dequantised grey values",
+            "-log p(x|z), z drawn from q(z|x), summed over pixels; of binarised images, of 256 levels, or a density of "
+            "dequantised grey values",
             known_as="reconstruction term of the ELBO; distortion",
             source="Kingma & Welling 2014",
         ),

@@ -79,7 +79,7 @@ class Recipe(nn.Module):
     monitor: ClassVar[str | None] = "loss"  # the validation metric of the best checkpoint; None: the last is kept
     overcomplete: ClassVar[bool] = False  # whether a code may hold more values than an image
     interpolates: ClassVar[bool] = True  # whether the images between two codes mean anything
-    discrete: ClassVar[bool] = False  # whether a likelihood of grey values is a probability of 256 levels, no density
+    discrete: bool = False  # whether a likelihood of grey values is a probability of 256 levels, no density
     lr: float
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Metrics]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 # One thread, here and in the processes that tests start: models are tiny, and threads that wait for each other cost most.
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -13,6 +15,7 @@ import torch
 
 import aelab  # before torch: it sets how OpenMP waits
 from aelab.cli import main
+from aelab.evaluation import classifier
 
 assert aelab.__version__
 torch.set_warn_always(True)  # not only the first time, which would be in one test or another
@@ -41,6 +44,56 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
     return tmp_path
+
+
+# What takes a second or more and is the same in every test is made once in a process.
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A database as MLflow creates it."""
+    from aelab.tracking import opening
+
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    opening.create(database)
+    return database
+
+
+@pytest.fixture(autouse=True)
+def created_once(empty_store, monkeypatch):
+    """A store that is created in this process is a copy of `empty_store`."""
+    from aelab.tracking import opening
+
+    def client(uri):
+        shutil.copyfile(empty_store, opening.database_of(uri))
+        return SimpleNamespace(search_experiments=lambda max_results: [])
+
+    monkeypatch.setattr(opening, "MlflowClient", client)
+
+
+TRAINED = {}  # weights of the evaluation's classifiers, by shape and training images
+
+
+@pytest.fixture(autouse=True)
+def trained_once(monkeypatch):
+    """The classifier of the evaluation is trained once for the same training images."""
+    train = classifier._train
+
+    def remembered(net, split, advance):
+        key = str(net), split.images.numpy().tobytes(), split.labels.numpy().tobytes()
+        if key not in TRAINED:
+            train(net, split, advance)
+            TRAINED[key] = {name: value.clone() for name, value in net.state_dict().items()}
+        net.load_state_dict(TRAINED[key])
+        advance(classifier.STEPS)
+
+    monkeypatch.setattr(classifier, "_train", remembered)
+
+
+@pytest.fixture
+def in_a_store(empty_store, here):
+    """The test works where somebody has made a store."""
+    shutil.copy(empty_store, "mlflow.db")
 
 
 @pytest.fixture

@@ -7,6 +7,11 @@ from aelab.data import open_data
 from aelab.evaluation.classifier import class_metrics, classifier_of, shares
 
 
+@pytest.fixture(autouse=True)
+def trained_once():
+    """Not here: the training itself is what is tested."""
+
+
 def test_it_is_trained_once_and_knows_its_data(tmp_path):
     data, steps = open_data("digits"), []
     torch.manual_seed(1)

@@ -580,7 +580,7 @@ def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
 
 
 def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here):
-    words = ("train", "vae", "--data", "digits", "--epochs", "60", "--seed", "4", "-q")
+    words = ("train", "vae", "--data", "digits", "--epochs", "10", "--seed", "4", "-q")
     command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(here.glob("mlruns/aelab/*/artifacts/unsent/*-3.png")):  # it is in its fourth epoch at least
@@ -643,7 +643,7 @@ def test_the_advice_names_a_run_by_its_id_where_its_name_is_another_ones_too(cli
 
 
 def test_eval_says_where_pca_is_better(cli):
-    cli("train", "linear", "--data", "digits", "--latent-dim", 5, "-q", "--name", "good")
+    cli("train", "linear", "--data", "digits", "--latent-dim", 5, "--max-steps", 500, "-q", "--name", "good")
     cli("train", "stacked", "--data", "digits", "--max-steps", 300, "--hidden", 30, "--lr", 1e-4, "-q", "--name", "bad")
     assert "worse than" not in cli("eval", "good", "--plain", "-q").err
     assert "bad: worse than PCA" in cli("eval", "bad", "--plain", "-q").err

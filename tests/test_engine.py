@@ -14,6 +14,18 @@ from aelab.tracking import Store
 from aelab.training import Trainer, checkpoint
 
 RECIPES = list(recipe_files.available())
+SMALL = {  # what is compared here does not depend on the size of the networks
+    "convolutional": {"width": 4},
+    "denoising": {"hidden": (32,), "latent_dim": 16},
+    "gan": {"hidden": 32, "width": 4},
+    "pixelcnn": {"width": 8, "depth": 2},
+    "pretrained": {"hidden": (32, 16), "latent_dim": 8, "finetune": 2},
+    "rbm": {"latent_dim": 32},
+    "recurrent": {"hidden": 16},
+    "stacked": {"hidden": (32, 16)},
+    "vae": {"hidden": 32, "width": 4},
+    "vaegan": {"width": 4},
+}
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""
 import torch
 from torch import nn
@@ -66,7 +78,7 @@ def timeless(points):
 def test_the_same_seed_twice_gives_equal_numbers(name, digits, tmp_path):
     whole = []
     for number, seed in enumerate((5, 5, 6)):
-        whole.append(training(name, digits, tmp_path / str(number), epochs=2, seed=seed))
+        whole.append(training(name, digits, tmp_path / str(number), epochs=2, seed=seed, options=SMALL.get(name)))
         whole[-1].fit(never)
     assert same(weights(whole[0]), weights(whole[1]))
     assert timeless(whole[0].run.points) == timeless(whole[1].run.points)
@@ -78,8 +90,8 @@ CUTS = (1, 20, 27, 41)  # an epoch has 20 steps: within the first, at its end, w
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [(name, None) for name in (*RECIPES, "twice.py")]
-    + [("pretrained", {"pretrain": False, "finetune": 1, "pseudo_label": 2, "labels": 20})],
+    [(name, SMALL.get(name)) for name in (*RECIPES, "twice.py")]
+    + [("pretrained", SMALL["pretrained"] | {"pretrain": False, "finetune": 1, "pseudo_label": 2, "labels": 20})],
 )
 def test_a_run_that_is_cut_again_and_again_ends_where_a_whole_one_ends(name, options, digits, tmp_path):
     (tmp_path / "twice.py").write_text(TWO_PHASES)

@@ -97,6 +97,25 @@ def test_the_best_s_of_a_gaussian_vae_is_the_root_mean_squared_error_of_a_pixel(
     assert slope.item() == pytest.approx(0.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("s", [0.002, 0.02, 0.5, 20.0])
+def test_the_logistic_vae_gives_the_256_levels_of_a_pixel_probabilities_that_sum_to_one(s):
+    recipe = build("vae", image=(1, 1, 1), latent_dim=1, net="mlp", likelihood="logistic").double()
+    x = (torch.arange(256, dtype=torch.float64) / 255).view(-1, 1, 1, 1)
+    with torch.no_grad():
+        recipe.log_s.fill_(math.log(s))
+        for m in (-60.0, -2.0, 0.3, 60.0):  # before the sigmoid: at both ends, and between
+            recipe.decoder[-2].weight.zero_()
+            recipe.decoder[-2].bias.fill_(m)
+            log_p = recipe.log_likelihood(x, torch.zeros(256, 1).double())
+            assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-9)
+            assert torch.isfinite(log_p).all(), "also where the difference of both sigmoids is 0 as a float"
+            exact = torch.tensor([mass_of_level(k / 255, 1 / (1 + math.exp(-m)), s) for k in range(256)]).double()
+            assert torch.allclose(log_p.exp(), exact, rtol=1e-5, atol=1e-12)
+    x.requires_grad_()
+    recipe.float().log_likelihood(x.float(), torch.zeros(256, 1)).sum().backward()
+    assert torch.isfinite(recipe.log_s.grad) and recipe.log_s.grad != 0
+
+
 def test_the_gradient_of_the_elbo_reaches_the_encoder_through_the_sample():
     recipe = build("vae", latent_dim=2, beta=0.0)
     recipe.loss(*batch())[0].backward()
@@ -215,6 +234,16 @@ def test_descend_returns_the_norm_of_the_gradient():
     assert descend((weight**2).sum() / 2, torch.optim.SGD([weight], 0.1)).item() == pytest.approx(5.0)
 
 
+def mass_of_level(x, m, s):
+    """The probability of the interval of a level x = k/255 under the logistic distribution of mean m and scale s."""
+
+    def below(end):
+        return 1 / (1 + math.exp((m - end) / s))
+
+    k = round(255 * x)
+    return (below((k + 0.5) / 255) if k < 255 else 1) - (below((k - 0.5) / 255) if k > 0 else 0)
+
+
 def transcribed_log_weight(recipe, x, z):
     """log p(x|z) + log p(z) - log q(z|x) of one image and one code, pixel by pixel."""
     mu, log_var = (part[0].detach() for part in recipe.posterior(x[None]))
@@ -223,6 +252,8 @@ def transcribed_log_weight(recipe, x, z):
     for pixel, p in zip(x.flatten().tolist(), m.tolist(), strict=True):
         if recipe.binary:
             total += math.log(p if pixel else 1 - p)
+        elif recipe.discrete:
+            total += math.log(mass_of_level(pixel, p, recipe.log_s.exp().item()))
         else:
             s = recipe.log_s.exp().item()
             total += -((pixel - p) ** 2) / (2 * s * s) - math.log(s * math.sqrt(2 * math.pi))
@@ -232,7 +263,7 @@ def transcribed_log_weight(recipe, x, z):
     return float(total)
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "logistic"])
 def test_importance_weights(likelihood):
     recipe = build("vae", latent_dim=2, likelihood=likelihood)
     x = recipe.observe(batch(3)[0])

@@ -9,6 +9,8 @@ from inspect import signature
 from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
 
 import aelab
 from aelab import figures, recipe_files
@@ -194,6 +196,28 @@ def test_a_topic_whose_data_are_missing_is_skipped_with_the_command_that_fetches
     assert made.skipped == [f"small: {words}" for words in made.skipped[0].split("small: ")[1:]]
     assert "aelab data --fetch cifar10" in Reader(made.page.read_text()).words
     assert not Store().runs("tags.`aelab.kind` = 'run'")
+
+
+def test_a_folder_of_pictures_takes_the_place_of_cifar10(here):
+    folder = here / "my pictures"
+    for part, count in (("train", 30), ("test", 10)):
+        for label in ("cat", "ship"):
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(256, (8, 8, 3), dtype=torch.uint8).numpy()
+                Image.fromarray(pixels).save(folder / part / label / f"{number}.jpg")
+    topic = replace(TOPIC, needs="cifar10", figures=(Shown("reconstructions", ("colours",)),), numbers=(), widgets=())
+    training = Training("convolutional", {"latent_dim": 2, "width": 4, "max_steps": 2}, data="cifar10")
+    given = {"topics": [topic], "trainings": {"colours": training}, "colour": folder}
+    made = lecture(here, **given)
+    assert made.skipped == made.failed == [] and made.figures
+    (run,) = Store().runs("tags.`aelab.kind` = 'run'")
+    assert run.params["image_size"] == "3x8x8"
+    words = Reader(made.page.read_text()).words
+    assert f"--data '{folder}'" in words and f"--colour '{folder}'" in words
+    with pytest.raises(UserError, match="there is no such folder") as refused:
+        lecture(here, **given | {"colour": here / "nowhere"})
+    assert refused.value.code == 2
 
 
 def test_the_command_on_the_page_is_that_of_the_run(here, cli):

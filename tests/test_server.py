@@ -7,9 +7,11 @@ import sys
 import time
 import urllib.request
 
+import mlflow
+import numpy as np
 import pytest
 
-from aelab.tracking import Store, served
+from aelab.tracking import Store, models, served
 
 pytestmark = pytest.mark.slow
 
@@ -43,13 +45,19 @@ def test_a_run_lives_on_a_server_and_comes_back_to_a_machine_that_never_saw_it(c
     answer = cli("train", "vae", "--data", "digits", "--epochs", 2, "-q")
     assert answer.code == 0, answer.err
     kept = {path.name for path in server.rglob("*") if path.is_file()}
-    assert {"config.json", "README.md", "vae.py", "weights.safetensors", "state.pt", "samples.png"} <= kept
+    assert {"config.json", "README.md", "vae.py", "weights.safetensors", "state.pt", "samples.png", "MLmodel"} <= kept
     for path in sorted((here / "cache").rglob("*"), reverse=True):  # another machine: nothing is cached
         path.rmdir() if path.is_dir() else path.unlink()
     assert cli("eval", "vae", "-q", "--no-figures").code == 0
     assert cli("sample", "vae", "--out", "s.png").code == 0
     assert "test/mse" in Store().find("vae").metrics
     assert any(path.name == "samples-64-seed0.png" for path in server.rglob("*"))
+    store = Store()
+    logged = {each.key: each.dataset_name for each in models.current(store.client, store.find("vae")).metrics}
+    assert logged["test/mse"] == "digits"
+    assert cli("runs", "register", "vae", "digits").code == 0
+    model = mlflow.pyfunc.load_model("models:/digits@best")
+    assert model.predict(np.zeros((1, 1, 8, 8), np.float32), params={"task": "encode"}).shape == (1, 20)
 
 
 def test_a_killed_run_is_resumed_on_another_machine(cli, server, here):

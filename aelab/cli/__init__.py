@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -33,6 +34,7 @@ from aelab.cli.options import EXIT_CODES, console_for
 from aelab.errors import UserError, no_memory, out_of_memory, redacted, visible
 from aelab.recipe_files import RecipeError, recipe_error
 
+DIVIDED = ("train", "resume")  # what several processes of torchrun do together
 SIGNALLED = (130, 143)  # exit codes of a command that a signal ended
 
 ORDER = (
@@ -61,6 +63,16 @@ class Verbs(Group):
         if name in recipe_files.available():
             raise UserError(f"{name} is a recipe, not a command.", f"Train it: aelab train {name}", code=2)
         super().refuse(ctx, name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        _, size = _place()
+        if size > 1 and args[0] not in DIVIDED:
+            raise UserError(
+                f"torchrun has started {size} processes; they can share a training, and no other command.",
+                "Use it with aelab train or aelab resume.",
+                code=2,
+            )
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -117,6 +129,10 @@ def root(
 def main() -> NoReturn:
     """Runs the command line, and exits with its code. A user's mistake never leads to a traceback."""
     _open_standard_streams()
+    rank, _ = _place()
+    if rank:  # of the processes of torchrun only the first prints, whatever library the text comes from
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # our own go through the console
     try:
@@ -124,6 +140,8 @@ def main() -> NoReturn:
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as problem:
+        if rank:
+            time.sleep(1)  # torchrun ends all as soon as one has failed, and the first has to say why
         if isinstance(problem, RecipeError):
             _show_fault(problem)
         else:
@@ -154,9 +172,19 @@ def main() -> NoReturn:
         _fault(error)
 
 
+def _place() -> tuple[int, int]:
+    """Which process of torchrun this is, and of how many; 0 and 1 without torchrun."""
+    given = dict(os.environ) if "TORCHELASTIC_RUN_ID" in os.environ else {}
+    return int(given.get("RANK", "0")), int(given.get("WORLD_SIZE", "1"))
+
+
 def _fault(error: BaseException) -> NoReturn:
     """Exits with what went wrong: memory ran out, a recipe's code is at fault, or, with its traceback, a bug in aelab."""
     fault = no_memory() if out_of_memory(error) else recipe_error(error)
+    if _place()[0]:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)  # into the report of torchrun
     if isinstance(fault, RecipeError):
         _show_fault(fault)
     else:

@@ -26,6 +26,10 @@ Only = Annotated[
 Slides = Annotated[
     bool, typer.Option("--slides", help="Write slides.html too: one topic a screen, for the arrow keys.")
 ]
+Colour = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder of colour pictures of one size, in the place of CIFAR-10."),
+]
 FirstSeed = Annotated[
     int,
     typer.Option("--seed", min=0, max=LARGEST_SEED - 10, help="Seed of all trainings; of several, that of the first."),
@@ -40,6 +44,7 @@ def lecture(
     slides: Slides = False,
     seed: FirstSeed = 0,
     data_dir: DataDir = None,
+    colour: Colour = None,
     device: TrainingDevice = "auto",
     tracking_uri: Uri = None,
     json: Json = False,
@@ -64,6 +69,7 @@ def lecture(
         seed=seed,
         device=device,
         data_dir=data_dir,
+        colour=colour,
         tracking_uri=tracking_uri,
     )
     if json:

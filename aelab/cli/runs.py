@@ -3,7 +3,7 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -155,12 +155,15 @@ def rm(
 def export(
     run: Name,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new or empty folder.")],
-    programs: Annotated[
-        bool,
+    format_: Annotated[
+        Literal["pt2", "onnx"] | None,
         typer.Option(
-            "--programs", help="Write encoder and decoder as torch.export programs too, which load without the recipe."
+            "--format",
+            help="Write encoder, decoder and classifier as programs too, which load without the recipe: of torch.export "
+            "(pt2) or ONNX (onnx).",
         ),
-    ] = False,
+    ] = None,
+    programs: Annotated[bool, typer.Option("--programs", hidden=True)] = False,
     data_dir: DataDir = None,
     tracking_uri: Uri = None,
     quiet: Quiet = False,
@@ -174,7 +177,10 @@ def export(
     console = console_for(quiet, verbose)
     import aelab
 
-    for path in aelab.export(run, folder, programs=programs, data_dir=data_dir, tracking_uri=tracking_uri):
+    if programs:
+        console.note("--programs is --format pt2 now")
+        format_ = format_ or "pt2"
+    for path in aelab.export(run, folder, format=format_, data_dir=data_dir, tracking_uri=tracking_uri):
         console.result(short(path))
 
 
@@ -193,6 +199,8 @@ def register(
 
     Every verb then takes models:/NAME@ALIAS for the run.
     """
+    from aelab.workflows import register as registered
+
     console = console_for(quiet, verbose)
     store = store_for(tracking_uri)
     info = store.find(run)
@@ -200,6 +208,6 @@ def register(
         raise UserError(
             f"{info.name} is a {info.tags.get('aelab.kind', 'sweep')}; name one of its runs: aelab runs", code=2
         )
-    version = store.register(info, name, alias)
+    version = registered(info, store, name, alias)
     console.result(f"models:/{name}@{alias}  is {info.name} (version {version})")
     console.next(f"aelab eval {shlex.quote(f'models:/{name}@{alias}')}{store.typed}")

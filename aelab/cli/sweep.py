@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from aelab.cli.compare import show_best
-from aelab.cli.compare_latent import Jobs
 from aelab.cli.help import Verb
 from aelab.cli.options import (
     LARGEST_SEED,
@@ -85,8 +84,17 @@ Metric = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Metric of the validation images by which points are judged, such as best/loss.",
+        help="Metric of the validation images by which points are ranked, such as best/loss.",
         show_default="the one that the recipe monitors",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=10_000,
+        help="Runs to train at the same time, at most, each in its own process.",
+        show_default="1 on this machine; what the cluster has room for",
     ),
 ]
 Launcher = Annotated[
@@ -100,8 +108,17 @@ Launcher = Annotated[
 Slurm = Annotated[
     str | None,
     typer.Option(
+        metavar="NAME=VALUE",
+        help="Options of the Slurm job, with commas between them, such as partition=gpu,gpus=1,time=60 (minutes).",
+        rich_help_panel=CLUSTER,
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
         metavar="NAME=VALUE,...",
-        help="Options of the Slurm job, such as partition=gpu,gpus=1,time=60 (minutes).",
+        help="What a point takes of a machine of the Ray cluster: cpus=1,gpus=0.25 lets four points share a GPU.",
+        show_default="cpus=1,gpus=0",
         rich_help_panel=CLUSTER,
     ),
 ]
@@ -109,7 +126,7 @@ RayAddress = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Address of the Ray cluster.",
+        help="Address of the Ray cluster, HOST:PORT.",
         show_default="the one of this machine",
         rich_help_panel=CLUSTER,
     ),
@@ -125,9 +142,10 @@ def sweep(
     seeds: Seeds = 1,
     trials: Trials = None,
     metric: Metric = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     launcher: Launcher = "local",
     slurm: Slurm = None,
+    ray: Ray = None,
     ray_address: RayAddress = None,
     dry_run: DryRun = False,
     epochs: Epochs = None,
@@ -200,7 +218,8 @@ def sweep(
         metric=metric,
         jobs=jobs,
         launcher=launcher,
-        slurm=_pairs(slurm),
+        slurm=_pairs("slurm", slurm, "partition=gpu,time=60"),
+        ray=_pairs("ray", ray, "gpus=0.25,cpus=1"),
         ray_address=ray_address,
         experiment=experiment,
         offline=offline,
@@ -235,13 +254,13 @@ def _options(words: list[str], typed: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _pairs(text: str | None) -> dict[str, str]:
-    """The options in NAME=VALUE,NAME=VALUE. Raises UserError for anything else."""
+def _pairs(option: str, text: str | None, example: str) -> dict[str, str]:
+    """The names and values in NAME=VALUE,NAME=VALUE of an option. Raises UserError for anything else."""
     found = {}
     for pair in filter(None, (text or "").split(",")):
         name, equals, value = pair.partition("=")
         if not equals or not name.strip() or not value.strip():
-            raise UserError(f"--slurm {pair}: write NAME=VALUE,..., such as partition=gpu,time=60.", code=2)
+            raise UserError(f"--{option} {pair}: write NAME=VALUE,..., such as {example}.", code=2)
         found[name.strip()] = value.strip()
     return found
 

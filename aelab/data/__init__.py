@@ -4,11 +4,12 @@ from aelab.data.catalog import DOWNLOADABLE
 from aelab.data.dataset import Dataset, Split
 from aelab.data.download import Offline
 from aelab.data.memory import require
-from aelab.data.opening import directories, listing, obtain, open_data
+from aelab.data.opening import NAMES, directories, listing, obtain, open_data
 from aelab.data.points import Modes, modes_of
 
 __all__ = [
     "DOWNLOADABLE",
+    "NAMES",
     "Dataset",
     "Modes",
     "Offline",

@@ -16,7 +16,7 @@ from aelab.errors import UserError, checked, did_you_mean, similar
 from aelab.lecture.models import Models, Setting, models_of, obtain
 from aelab.lecture.page import Head, page
 from aelab.lecture.sections import Section, section
-from aelab.lecture.topics import DATA, TOPICS, TRAININGS, Topic, Training
+from aelab.lecture.topics import COLOUR, DATA, TOPICS, TRAININGS, Topic, Training
 from aelab.progress_bar import progress_bar
 from aelab.tracking import RunWriter, Store
 
@@ -46,6 +46,7 @@ def make_lecture(
     seed: Annotated[int, Interval(ge=0, le=LARGEST_SEED)] = 0,
     device: str = "auto",
     data_dir: Path | str | None = None,
+    colour: Path | str | None = None,
     tracking_uri: str | None = None,
     topics: Sequence[Topic] = TOPICS,
     trainings: Mapping[str, Training] = TRAININGS,
@@ -53,13 +54,18 @@ def make_lecture(
     """Makes the lecture: trains and measures what is missing, draws every figure, and writes one HTML page into `out`.
 
     `quick` takes few epochs and the bundled images, minutes instead of hours. `only` names topics by their slugs; "vae" also
-    means those that begin with "vae-". `slides` writes slides.html too, one topic a screen. Runs that are tracked already are
+    means those that begin with "vae-". `slides` writes slides.html too, one topic a screen. `colour` is a folder of colour
+    pictures of one size, as those of CIFAR-10, in whose place it is used. Runs that are tracked already are
     used as they are. What fails is said on the page, and listed in the result. Raises UserError for an unknown topic, if there
     are no images, and with the code 130 or 143 if a signal stops a training: the same call continues.
     """
-    folder, setting = Path(out), Setting(quick, seed, device, Path(data_dir) if data_dir else None, tracking_uri)
+    folder = Path(out)
+    at, pictures = (Path(place) if place else None for place in (data_dir, colour))
+    setting = Setting(quick, seed, device, at, tracking_uri, pictures)
     chosen = choose(topics, list(only))
-    skipped = without_data(chosen, setting.data_dir)
+    if pictures and not pictures.is_dir():
+        raise UserError(f"--colour {pictures}: there is no such folder.", code=2)
+    skipped = without_data(chosen, setting)
     made = [topic for topic in chosen if topic.slug not in skipped]
     _check_folder(folder)
     names = list(dict.fromkeys(name for topic in made for name in topic.trainings))
@@ -88,11 +94,14 @@ def _means(name: str, slug: str) -> bool:
     return slug == name or slug.startswith(f"{name}-")
 
 
-def without_data(topics: Sequence[Topic], data_dir: Path | None) -> dict[str, str]:
+def without_data(topics: Sequence[Topic], setting: Setting) -> dict[str, str]:
     """Which topics have to be skipped, by slug, and why: their data is not on this disk. It is never fetched unasked."""
-    here = {row["data"] for row in listing(data_dir) if row["here"] == "yes"}
+    here = {row["data"] for row in listing(setting.data_dir) if row["here"] == "yes"}
+    here |= {COLOUR} if setting.colour else set()
+    instead = {COLOUR: "; or name a folder of pictures: --colour FOLDER"}
     skipped = {
         topic.slug: f"{topic.needs} is not on this disk. Fetch it, then make the lecture again: aelab data --fetch {topic.needs}"
+        + instead.get(topic.needs, "")
         for topic in topics
         if topic.needs and topic.needs not in here
     }

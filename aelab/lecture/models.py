@@ -1,6 +1,7 @@
 """The models of the lecture: which of them are trained and measured already, and the rest trained and measured."""
 
 import logging
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aelab.errors import UserError
-from aelab.lecture.topics import DATA, Training
+from aelab.lecture.topics import COLOUR, DATA, Training
 from aelab.metrics import duration
 from aelab.tracking import RunInfo, Store
 from aelab.workflows import Run, Stopped, evaluate, open_run, plan, train
@@ -21,17 +22,26 @@ SECONDS_TO_MEASURE = {"quick": (1, 8), "all": (12, 90)}  # about, in the quick a
 
 @dataclass(frozen=True)
 class Setting:
-    """How the lecture is made: quick or full, its seed, and where its runs and its data are."""
+    """How the lecture is made: quick or full, its seed, and where its runs and its data are.
+
+    `colour` is a folder of pictures that takes the place of CIFAR-10.
+    """
 
     quick: bool
     seed: int
     device: str
     data_dir: Path | None
     tracking_uri: str | None
+    colour: Path | None = None
 
     @property
     def form(self) -> str:
         return "quick" if self.quick else "full"
+
+    def data_of(self, training: Training) -> str:
+        """The name of the data set of a training, or the folder."""
+        data = training.data or DATA[self.form]
+        return str(self.colour) if self.colour and data == COLOUR else data
 
     @property
     def places(self) -> dict[str, Any]:
@@ -52,19 +62,19 @@ class Model:
     def options(self) -> dict[str, Any]:
         """The options of `aelab train`, with the seed and the data."""
         own = self.training.quick if self.setting.quick else self.training.full
-        data = self.training.data or DATA[self.setting.form]
-        return {**self.training.options, **own, "data": data, "seed": self.seed}
+        return {**self.training.options, **own, "data": self.setting.data_of(self.training), "seed": self.seed}
 
     @property
     def command(self) -> str:
-        """The command that trains it. No value needs quotes."""
+        """The command that trains it."""
         words = [f"aelab train {self.training.recipe}"]
         for name, value in self.options.items():
             flag = name.replace("_", "-")
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             else:
-                words.append(f"--{flag} {','.join(map(str, value)) if isinstance(value, tuple) else value}")
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words.append(f"--{flag} {shlex.quote(text)}")
         return " ".join(words)
 
     @property

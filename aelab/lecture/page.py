@@ -29,6 +29,7 @@ class Head:
     @classmethod
     def now(cls, setting: Setting, only: Sequence[str]) -> "Head":
         words = ["aelab lecture"] + ["--quick"] * setting.quick
+        words += [f"--colour {shlex.quote(str(setting.colour))}"] * bool(setting.colour)
         words += [f"--only {shlex.quote(','.join(only))}"] * bool(only) + [f"--seed {setting.seed}"] * bool(
             setting.seed
         )

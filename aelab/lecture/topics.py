@@ -82,6 +82,7 @@ class Topic:
 
 
 DATA = {"quick": "mnist-5k", "full": "mnist"}
+COLOUR = "cifar10"  # a folder of pictures may take its place
 
 HINTON = "Hinton & Salakhutdinov 2006, all of MNIST"
 DAVIDSON = "Davidson et al. 2018, all of MNIST, binarised anew for each batch"
@@ -144,7 +145,7 @@ TRAININGS = {
     "faces-vae": Training(
         "vae", {"latent_dim": 64, "likelihood": "gaussian"}, {"max_steps": 300}, seconds=(60, 900), data="lfw"
     ),
-    "cifar10": Training("convolutional", {"latent_dim": 64}, {"max_steps": 300}, seconds=(30, 900), data="cifar10"),
+    "cifar10": Training("convolutional", {"latent_dim": 64}, {"max_steps": 300}, seconds=(30, 900), data=COLOUR),
 }
 
 TOPICS = (
@@ -403,7 +404,7 @@ TOPICS = (
         numbers=(Number("cifar10", "test/sse", "test/pca_sse"),),
         notice="The colours of large areas survive, and textures do not.",
         question="The error per pixel is larger than on digits. Is the model worse?",
-        needs="cifar10",
+        needs=COLOUR,
     ),
     Topic(
         slug="faces",

@@ -147,7 +147,7 @@ def pivot(runs: "Sequence[RunInfo]", rows: str, columns: str, metric: str) -> "p
 
 
 def sweep_metric(runs: "Sequence[RunInfo]", asked: str | None = None) -> str:
-    """The metric that a sweep is judged by: the one that was asked for, else the monitored one of the kept weights.
+    """The metric that a sweep is ranked by: the one that was asked for, else the monitored one of the kept weights.
 
     It is one of the validation images, as options are not chosen by test images.
     """
@@ -160,7 +160,7 @@ def sweep_metric(runs: "Sequence[RunInfo]", asked: str | None = None) -> str:
 
 
 def sweep_table(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> "pd.DataFrame":
-    """The runs of a sweep, averaged over the seed: what varies, the metric that it is judged by, and the default ones."""
+    """The runs of a sweep, averaged over the seed: what varies, the metric that it is ranked by, and the default ones."""
     by = [name for name in varied if name != "seed"] or ["recipe"]
     every = [metric, *default_metrics(runs)[0]] if metric else default_metrics(runs)[0]
     return grouped(runs, by, [name for name in dict.fromkeys(every) if any(name in run.metrics for run in runs)])

@@ -2,6 +2,7 @@
 
 from aelab.tracking import start_up  # noqa: F401  # first: how MLflow is imported
 from aelab.tracking.info import RunInfo, cache_folder
+from aelab.tracking.models import Signature, invalid_input
 from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, HeldError, slurm_job
 from aelab.tracking.server import served
@@ -16,9 +17,11 @@ __all__ = [
     "NoStoreError",
     "RunInfo",
     "RunWriter",
+    "Signature",
     "Status",
     "Store",
     "cache_folder",
+    "invalid_input",
     "push",
     "replay",
     "served",

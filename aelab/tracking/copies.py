@@ -25,10 +25,24 @@ def copy(client: MlflowClient, info: RunInfo, parts: Sequence[str]) -> Path:
             return cache
         raise UserError(f"cannot fetch the checkpoints of run {info.name}: {reason_of(error)}") from error
     for kind in ("last", "best"):  # another machine may have resumed the run
-        newest = max((name for name in kept if re.fullmatch(rf"{kind}-\d+", name)), default=None)
-        if newest and not (cache / "checkpoints" / newest).exists():
-            _fetch(client, info, f"checkpoints/{newest}")
+        for name in sorted((name for name in kept if re.fullmatch(rf"{kind}-\d+", name)), reverse=True):
+            if (cache / "checkpoints" / name).exists():
+                break
+            if _is_complete(client, info, name):
+                _fetch(client, info, f"checkpoints/{name}")
+                break
     return cache
+
+
+def _is_complete(client: MlflowClient, info: RunInfo, checkpoint: str) -> bool:
+    """Whether all of a checkpoint was uploaded: its manifest is sent last. Without an answer, the download will say why."""
+    try:
+        return any(
+            Path(file.path).name == "manifest.json"
+            for file in client.list_artifacts(info.id, f"checkpoints/{checkpoint}")
+        )
+    except Exception:  # noqa: BLE001  # MLflow's, requests'
+        return True
 
 
 def _fetch(client: MlflowClient, info: RunInfo, part: str) -> None:

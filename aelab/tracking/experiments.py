@@ -17,6 +17,8 @@ TAGS = {
 
 - **Metrics.** `train/` and `val/` by epoch, `step/` by optimizer step; `best/` or `last/`: validation of the weights that
   were kept; `test/`: `aelab eval`.
+- **Charts.** The x axis "Step" counts epochs in the sections `train` and `val`, and optimizer steps in the section `step`.
+  "Time (relative)" is the same for all of them.
 - **Pictures.** By epoch, with a slider: the Model metrics of a run. Figures with words: its artifacts under `figures/`, made
   by `aelab show RUN`.
 - **A run.** Its description says what was trained and how it went. `aelab resume RUN` continues it; `aelab compare RUN RUN`

@@ -60,6 +60,11 @@ class RunInfo:
         return {key.removeprefix(split): value for key, value in self.metrics.items() if key.startswith(split)}
 
     @property
+    def dataset(self) -> tuple[str, str]:
+        """The name and the digest by which MLflow knows the data; two empty strings if the run has none."""
+        return self.tags.get("aelab.data", ""), self.tags.get("aelab.data_fingerprint", "")[:16]
+
+    @property
     def interrupted(self) -> bool:
         """Whether the run was stopped from outside: by a signal, or by the death of its process."""
         return self.status == "KILLED" or self.tags.get("aelab.reason", "").startswith(PROCESS_DIED)

@@ -8,18 +8,26 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.errors import UserError
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo
 
 
 def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
-    """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
+    """Registers a run's LoggedModel as a new version of a model, and points the alias to it. Returns the version.
 
-    Raises UserError for a name or an alias that MLflow does not accept.
+    A run without one, in a store that has no such models, is registered by its files. Raises UserError for a name or an alias
+    that MLflow does not accept.
     """
     try:
+        model = models.current(client, info)
         with suppress(MlflowException):  # it may exist already
             client.create_registered_model(name, tags={"aelab.recipe": info.recipe})
-        version = client.create_model_version(name, info.artifacts, info.id).version
+        version = client.create_model_version(
+            name,
+            model.artifact_location if model else info.artifacts,  # models:/ID would be sought in MLflow's global store
+            info.id,
+            model_id=model.model_id if model else None,
+        ).version
         client.set_registered_model_alias(name, alias, version)
     except MlflowException as error:
         raise UserError(

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import logging
 import os
 import re
 import shlex
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +19,29 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from aelab.errors import UserError, redacted
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo
 from aelab.tracking.spool import Entry, Spool, open_to_append
 from aelab.tracking.trouble import SILENCE_SECONDS, deliver, reason_of
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 2.0  # between two batches; up to 16 times that during an outage
 END_SECONDS = 20.0  # at the end of a run: how long to wait for a store that takes nothing
 RETRY_SECONDS = 0.5  # between two attempts at the end of a run
 HURRY_SECONDS = 5.0  # to wait at the end, once the process was told to stop
+UPLOAD_SHARE = 0.1  # of the time of a training: how much of it the uploads of its checkpoints take at most
 SLOWEST_UPLOAD = 250_000.0  # bytes per second: a large file gets as much time as this needs
 METRICS_PER_REQUEST = 1000  # the limit of MLflow's log_batch
-KIND_NAMES = {"metric": "metric", "tags": "tag", "picture": "picture", "file": "file", "end": "status"}  # of entries
+CHECKPOINT = re.compile(r"(best|last)-\d+")  # the name of its folder
+KIND_NAMES = {
+    "metric": "metric",
+    "tags": "tag",
+    "picture": "picture",
+    "file": "file",
+    "model": "model",
+    "end": "status",
+}  # of entries
 
 
 class Sender:
@@ -35,7 +49,8 @@ class Sender:
 
     What fails stays in the queue and is sent again. What the store refuses is written to `refused.jsonl` in the run's folder.
     Entries are in the `spool` too, which is deleted once the store has everything. `upload` says whether the files go to a
-    server. `warn` is called when an outage begins or ends, and when the store refuses something.
+    server; its newest checkpoint is then sent during the training too, so that another machine can resume the run. `warn` is
+    called when an outage begins or ends, and when the store refuses something.
     """
 
     def __init__(
@@ -50,7 +65,8 @@ class Sender:
         self.trouble = ""  # why the last attempt to send failed
         self.deleted = ""  # if the run was deleted in MLflow: what the user can do
         self.sent = False  # whether everything was sent, after the end
-        self._client, self._id, self._name, self._folder = client, info.id, info.name, folder
+        self._client, self._id, self._name, self._folder, self._info = client, info.id, info.name, folder, info
+        self._artifacts = info.artifacts
         self._spool, self._upload, self._warn = spool, upload, warn
         self._queue: list[Entry] = []
         self._lock, self._wake = threading.Lock(), threading.Event()
@@ -59,6 +75,8 @@ class Sender:
         self._patience = END_SECONDS  # how long the present request may take
         self._refused: set[str] = set()  # names of refused entries
         self._refused_lines: set[str] = set()  # the refused entries
+        self._uploaded: set[str] = set()  # names of checkpoints
+        self._upload_again = 0.0  # when the next checkpoint may be sent
         self._thread = threading.Thread(target=self._work, daemon=True, name="aelab-tracking")
 
     def start(self) -> None:
@@ -91,7 +109,12 @@ class Sender:
         failed = 0
         while not self._stopping:
             self._wake.wait(FLUSH_SECONDS * 2 ** min(failed, 4))
+            saved = self._saved() if self._upload and time.monotonic() > self._upload_again else []
             failed = 0 if self._send() else failed + 1
+            if (
+                not failed
+            ):  # whatever was logged before these checkpoints is in the store now: who resumes them lacks nothing
+                self._upload_checkpoints(saved)
         status_sent = False
         while not (self._given_up or self.sent):
             self.sent = self._send()
@@ -192,16 +215,78 @@ class Sender:
                 if (source := self._inside(path)).exists():
                     self._patience = END_SECONDS + source.stat().st_size / SLOWEST_UPLOAD
                     self._client.log_artifact(self._id, str(source), path.rpartition("/")[0] or None)
+            case ["model", path]:
+                if (source := self._inside(path)).is_dir():
+                    size = sum(file.stat().st_size for file in source.rglob("*"))
+                    self._patience = END_SECONDS + size / SLOWEST_UPLOAD
+                    models.send(self._client, self._info, source)
+                    shutil.rmtree(source, ignore_errors=True)  # the store has its own
             case ["picture", key, step, kept]:
                 if self.trouble and (key, step) in stored_pictures(self._client, self._id):
                     return  # it arrived, though the answer did not
                 self._log_picture(key, step, kept)
             case ["end", status, stamp]:
-                for path in sorted(self._folder.glob("checkpoints/*/*")) if self._upload else []:
-                    file = str(path.relative_to(self._folder))
-                    deliver([["file", file]], self._log, self._check_run, self._set_aside)
+                names = self._checkpoints() if self._upload else []
+                for checkpoint in names:
+                    for file in self._files(checkpoint) if checkpoint not in self._uploaded else []:
+                        deliver([["file", file]], self._log, self._check_run, self._set_aside)
+                    self._uploaded.add(checkpoint)
+                if names and not any(name.startswith("checkpoints/") for name in self._refused):
+                    with suppress(Exception):  # then more of them stay than are needed
+                        self._remove_other_checkpoints(names)
                 self._client.set_terminated(self._id, status, stamp)
         self._last_success, self._patience = time.monotonic(), END_SECONDS
+
+    def _checkpoints(self) -> list[str]:
+        """The names of the checkpoints in the run's folder. The best weights come first, as a last checkpoint may need them."""
+        return sorted(path.name for path in self._folder.glob("checkpoints/*-*") if CHECKPOINT.fullmatch(path.name))
+
+    def _saved(self) -> list[str]:
+        """Those of them that are not uploaded, but of the last ones only the newest."""
+        names = self._checkpoints()
+        newest = [name for name in names if name.startswith("best")] + [
+            name for name in names if name.startswith("last")
+        ][-1:]
+        return [name for name in newest if name not in self._uploaded]
+
+    def _files(self, checkpoint: str) -> list[str]:
+        """The files of a checkpoint; the manifest comes last, so that a checkpoint with a manifest is complete."""
+        names = sorted(path.name for path in (self._folder / "checkpoints" / checkpoint).glob("*"))
+        return [f"checkpoints/{checkpoint}/{name}" for name in sorted(names, key=lambda name: name == "manifest.json")]
+
+    def _upload_checkpoints(self, names: list[str]) -> None:
+        """Sends checkpoints, and removes older ones from the server. What fails is sent with the next one, or at the end."""
+        begun = time.monotonic()
+        try:
+            for name in names:
+                files = self._files(name)
+                for file in files:
+                    if (
+                        self._stopping or not self._inside(file).exists()
+                    ):  # the trainer has removed it: there is a newer one
+                        return
+                    self._log([["file", file]])
+                self._uploaded.add(name)
+            if names:  # of each kind two stay: somebody may be fetching the older one
+                there = sorted(self._on_server())
+                newest = [name for kind in ("last", "best") for name in [n for n in there if n.startswith(kind)][-2:]]
+                self._remove_other_checkpoints({*newest, *names})
+        except Exception as error:  # noqa: BLE001  # of the store, the network or the disk
+            log.debug(f"checkpoints of {self._name} are not uploaded: {reason_of(error)}")
+        finally:
+            self._upload_again = time.monotonic() + (time.monotonic() - begun) / UPLOAD_SHARE
+
+    def _remove_other_checkpoints(self, kept: Collection[str]) -> None:
+        """Removes from the server all checkpoints but these. Where it does not allow that, they stay."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        repository = get_artifact_repository(self._artifacts, tracking_uri=self._client.tracking_uri)
+        for name in self._on_server() - set(kept):
+            if CHECKPOINT.fullmatch(name):
+                repository.delete_artifacts(f"checkpoints/{name}")  # type: ignore[no-untyped-call]
+
+    def _on_server(self) -> set[str]:
+        return {Path(entry.path).name for entry in self._client.list_artifacts(self._id, "checkpoints")}
 
     def _log_picture(self, key: str, step: int, kept: Any) -> None:
         """Logs a picture, given as an array or as the name of its file in the spool, and deletes that file."""

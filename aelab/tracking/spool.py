@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from aelab.figures import Picture
 
 Entry = list[Any]
-"""A kind and its fields: metric, key, value, ms, step | tags, {...} | picture, key, step, file | file, path | end, status, ms."""
+"""A kind and its fields:
+
+metric, key, value, ms, step, and of a LoggedModel: its id, data set, digest | tags, {...} | picture, key, step, file
+| file, path | model, folder | end, status, ms
+"""
 PICTURE_FILE = re.compile(r"[A-Za-z0-9.~-]*-\d+\.png")  # the names that `keep` gives
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
-from aelab.tracking import copies, opening, registry
+from aelab.tracking import copies, models, opening, registry, system
 from aelab.tracking.experiments import experiment_id
 from aelab.tracking.info import RunInfo, cache_folder, local_path, run_folder, run_info
 from aelab.tracking.naming import find_run
@@ -132,6 +133,7 @@ class Store:
         parent: str | None = None,
     ) -> RunWriter:
         """Starts a run. If `name` ends in a dash, the first six digits of the run's id are appended."""
+        watch = system.wanted()
         every = {**tags, **origin(), "aelab.process": this_process()}
         if parent:
             every["mlflow.parentRunId"] = parent
@@ -149,7 +151,7 @@ class Store:
                 self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
                 if dataset:
                     self._log_dataset(run_id, DatasetInput(Dataset(**dataset), []))
-                return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed)
+                return RunWriter(self.client, self.get(run_id), warn=self.warn, typed=self.typed, system_metrics=watch)
             except BaseException as error:
                 if self.database or isinstance(error, UserError) or refused(error):  # not a server that is away
                     with suppress(Exception):
@@ -171,7 +173,9 @@ class Store:
         Raises UserError if another process is writing it.
         """
         with self.asking():
-            run = RunWriter(self.client, info, reopened=True, warn=self.warn, typed=self.typed)
+            run = RunWriter(
+                self.client, info, reopened=True, warn=self.warn, typed=self.typed, system_metrics=system.wanted()
+            )
             if begin:
                 self.begin(run)
             return run
@@ -181,7 +185,7 @@ class Store:
         with self.asking():
             offline = {"aelab.offline": "yes"} if run.info.tags.get("aelab.offline") else {}
             job = {"aelab.slurm_job": slurm_job()} if slurm_job() or run.info.tags.get("aelab.slurm_job") else {}
-            tags = {"aelab.process": this_process(), "aelab.reason": "", **job, **offline}
+            tags = {"aelab.process": this_process(), "aelab.reason": "", "aelab.model": "", **job, **offline}
             self.client.log_batch(run.id, tags=[RunTag(key, value) for key, value in tags.items()])
             self.client.update_run(run.id, status="RUNNING")
 
@@ -221,8 +225,15 @@ class Store:
                 dead.append(info)
         return dead
 
-    def mark_lost(self, info: RunInfo, why: str) -> None:
-        """Marks a run as FAILED whose process has ended on another machine, as its scheduler says; not if it holds the lock."""
+    def mark_lost(self, info: RunInfo, why: str, wait: float = 0.0) -> None:
+        """Marks a run as FAILED whose process has ended on whatever machine, as its launcher says; not if it holds the lock.
+
+        On this machine a process may take a moment to end: `wait` says how many seconds to wait for it.
+        """
+        process, end = info.tags.get("aelab.process", ""), time.monotonic() + wait
+        here = process.partition(" ")[0] == platform.node()
+        while here and time.monotonic() < end and not is_gone(process, local_path(info) or cache_folder(info.id)):
+            time.sleep(0.2)
         with suppress(HeldError):
             held = hold(run_folder(info), info.name)
             try:
@@ -243,10 +254,17 @@ class Store:
         """Opens a run to add metrics and pictures; its status does not change."""
         return RunWriter(self.client, info, training=False, warn=self.warn)
 
-    def add_metrics(self, info: RunInfo, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a finished run at step 0, except those that it already has with this value."""
+    def add_metrics(self, info: RunInfo, metrics: Mapping[str, float], dataset: tuple[str, str]) -> None:
+        """Logs metrics of a finished run at step 0, except those that it already has with this value.
+
+        They are also those of its LoggedModel, if it has one, on a `dataset`: its name and its digest.
+        """
+        with self.asking():
+            model = models.current(self.client, info)
+        logged = {each.key: each.value for each in model.metrics or []} if model else info.metrics
+        of = (model.model_id, *dataset) if model else ()
         run = self.annotate(info)
-        run.metrics({key: value for key, value in metrics.items() if info.metrics.get(key) != value}, 0)
+        run.metrics({key: value for key, value in metrics.items() if logged.get(key) != value}, 0, of)
         run.close()
 
     def tag(self, info: RunInfo, tags: Mapping[str, str]) -> None:
@@ -303,10 +321,16 @@ class Store:
         return find_run(name, self.runs(), self.shown_uri)
 
     def remove(self, info: RunInfo) -> None:
-        """Deletes a run and its registrations. MLflow hides the run, and keeps its files until `mlflow gc`."""
+        """Deletes a run, its registrations and its LoggedModels. MLflow hides the run, and keeps its files until `mlflow gc`.
+
+        MLflow restores runs but no models; `aelab runs register` makes the model of a restored run anew.
+        """
         with self.asking():
             for name, version in registry.versions_of(self.client, info):
                 self.client.delete_model_version(name, version)
+            with suppress(MlflowException):  # a server may have no such models
+                for model in models.models_of(self.client, info):
+                    self.client.delete_logged_model(model.model_id)
             self.client.delete_run(info.id)
 
     def models(self, info: RunInfo) -> list[str]:
@@ -314,8 +338,13 @@ class Store:
         with self.asking():
             return [f"models:/{name}/{version}" for name, version in registry.versions_of(self.client, info)]
 
+    def has_model(self, info: RunInfo) -> bool:
+        """Whether MLflow has the kept weights of a run as a LoggedModel."""
+        with self.asking():
+            return models.current(self.client, info) is not None
+
     def register(self, info: RunInfo, name: str, alias: str) -> str:
-        """Registers a run's files as a new version of a model, and points the alias to it. Returns the version.
+        """Registers a run's LoggedModel as a new version of a model, and points the alias to it. Returns the version.
 
         Raises UserError for a name or an alias that MLflow does not accept.
         """

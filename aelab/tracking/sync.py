@@ -10,6 +10,7 @@ from mlflow.entities import DatasetInput, Metric, Param, RunTag, ViewType
 
 from aelab.errors import UserError
 from aelab.progress_bar import progress_bar
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo, run_folder
 from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.sender import METRICS_PER_REQUEST
@@ -118,7 +119,7 @@ def _raise(failed: list[str]) -> None:
 def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) -> str:
     """Copies one run, or completes its copy. Returns the id of the copy."""
     client = store.client
-    own = {"aelab.offline", "mlflow.parentRunId"}
+    own = {"aelab.offline", "aelab.model", "mlflow.parentRunId"}
     refused: dict[str, str] = {}
     folder = local.folder(info)
     with store.asking():
@@ -168,6 +169,7 @@ def _copy(local: Store, store: Store, info: RunInfo, copies: Mapping[str, str]) 
             send([["metric", key, p.value, p.timestamp, p.step] for p in points if (p.step, p.timestamp) not in there])
         paths = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
         send([["file", path] for path in paths], at_once=1)
+        models.copy(local.client, info, client, store.get(target))
         client.set_terminated(target, info.status, int(info.ended * 1000) if info.ended else None)
     for key, why in refused.items():
         store.warn(f"{store.shown_uri} refuses '{key}' of {info.name}: {why}. Everything else is sent.")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,10 +15,12 @@ from mlflow.tracking import MlflowClient
 
 from aelab import aliases
 from aelab.errors import UserError, redacted
+from aelab.tracking import models
 from aelab.tracking.info import RunInfo, local_path, run_folder
 from aelab.tracking.owner import hold
 from aelab.tracking.sender import Sender, stored_pictures
 from aelab.tracking.spool import Entry, Spool
+from aelab.tracking.system import SystemMonitor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +37,7 @@ class RunWriter:
     dropped. What the store does not take stays in the spool, for the next resume or `aelab sync`. With `training` the run is
     locked until it is closed; without it, metrics are added to a run that another process may be writing. `reopened` reads
     back the spool of the run's last process. `warn` is called for outages and for entries that the store refuses. `typed` is
-    the option that names the store in a command.
+    the option that names the store in a command. `system_metrics` are logged until the run is closed.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class RunWriter:
         ended: bool = False,
         warn: Callable[[str], None] = lambda text: None,
         typed: str = "",
+        system_metrics: bool = False,
     ) -> None:
         self.id, self.name, self.info, self.warn = info.id, info.name, info, warn
         self.resume_command = f"aelab resume {info.id[:8]}{typed}"
@@ -59,6 +64,7 @@ class RunWriter:
         self._held = hold(self.folder, info.name, info.tags.get("aelab.process", "")) if training else None
         self._spool = Spool(spool or self.folder / ("unsent.jsonl" if training else f"unsent-{os.getpid()}.jsonl"))
         self._sender = Sender(client, info, self.folder, self._spool, upload=self.local is None, warn=warn)
+        self._writing = threading.Lock()  # system metrics come from a thread of their own
         self._logged: dict[str, set[int]] = {}  # the steps of each metric
         self._drawn: set[tuple[str, int]] = set()  # key and step of each picture
         try:
@@ -68,6 +74,10 @@ class RunWriter:
             self._release()
             raise
         self._sender.start()
+        self._monitor: SystemMonitor | None = None
+        if training and system_metrics:
+            steps = [max(each) for key, each in self._logged.items() if key.startswith("system/") and each]
+            self._monitor = SystemMonitor(self.metrics, max(steps, default=-1) + 1, warn)
 
     def _read_back(self, ended: bool) -> None:
         """Reads what the run has logged, and queues what its last process could not send.
@@ -81,14 +91,14 @@ class RunWriter:
         end: list[Entry] = []
         for entry in self._spool.entries():
             match entry:
-                case ["metric", str(key), float() | int(), int(), int(step)]:
+                case ["metric", str(key), float() | int(), int(), int(step), *_]:
                     if not self._held or self._is_new(key, step):
                         self._sender.put(entry)
                 case ["picture", str(key), int(step), str()]:
                     if (key, step) not in self._drawn:
                         self._drawn.add((key, step))
                         self._sender.put(entry)
-                case ["tags", dict()] | ["file", str()]:
+                case ["tags", dict()] | ["file", str()] | ["model", str()]:
                     self._sender.put(entry)
                 case ["end", str(), int()] if ended:
                     end = [entry]
@@ -105,15 +115,16 @@ class RunWriter:
         return True
 
     def _put(self, *entry: Any) -> None:
-        self._spool.write(list(entry))
-        self._sender.put(list(entry))
+        with self._writing:
+            self._spool.write(list(entry))
+            self._sender.put(list(entry))
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Queues one point of each metric."""
+    def metrics(self, values: Mapping[str, float], step: int, of: Sequence[str] = ()) -> None:
+        """Queues one point of each metric. `of` are the LoggedModel, the data set and its digest that they belong to, if any."""
         stamp = int(time.time() * 1000)
         for key, value in values.items():
             if self._is_new(key, step):
-                self._put("metric", key, value, stamp, step)
+                self._put("metric", key, value, stamp, step, *of)
 
     def stepwise_image(self, key: str, picture: "Picture", step: int) -> None:
         """Queues a picture (H, W, 3) that MLflow shows with a step slider. The slider needs a picture at step 0."""
@@ -158,6 +169,30 @@ class RunWriter:
             self._put("file", path)
         return target
 
+    def model(
+        self,
+        step: int,
+        write_data: Callable[[Path], Any],
+        loader: str,
+        signature: models.Signature,
+        example: Any,
+        packages: Sequence[str],
+    ) -> None:
+        """Writes the kept weights, those after `step` steps, as a model, and queues it to become a LoggedModel.
+
+        `write_data` writes into a folder what the module `loader` loads from it. The rest is as in `models.write`.
+        """
+        folder = self.folder / f"model-{step:08d}"
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / "data").mkdir(parents=True)
+            write_data(folder / "data")
+            models.write(folder, self.name, step, loader, signature, example, packages)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        self._put("model", folder.name)
+
     def tags(self, tags: Mapping[str, str]) -> None:
         """Queues tags, without passwords. Bytes that are not text, as in the name of a file, become question marks."""
         self._put("tags", {key: redacted(str(value)).encode(errors="replace").decode() for key, value in tags.items()})
@@ -168,6 +203,8 @@ class RunWriter:
         Gives up when the store takes nothing for twenty seconds, or sooner once `hurry` returns true. Raises UserError if the
         store does not take everything; what is missing, including the status, then stays in the spool.
         """
+        if self._monitor:
+            self._monitor.stop()
         if status:
             self._put("end", status, int(time.time() * 1000))
         self._sender.finish(hurry)

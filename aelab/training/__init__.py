@@ -2,7 +2,9 @@
 
 from aelab.training.checkpoint import Checkpoint, finish, newest, present
 from aelab.training.device import device_name, pick_device
+from aelab.training.differences import differences
 from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
+from aelab.training.group import Group, PeerLostError, Torchrun, torchrun
 from aelab.training.saving import Checkpoints, restore
 from aelab.training.settings import LARGEST_SEED, Settings, from_values, parse
 from aelab.training.trainer import DivergedError, Trainer
@@ -15,12 +17,16 @@ __all__ = [
     "DivergedError",
     "EpochDone",
     "Event",
+    "Group",
+    "PeerLostError",
     "PhaseStopped",
     "Settings",
     "StepDone",
     "StepSkipped",
+    "Torchrun",
     "Trainer",
     "device_name",
+    "differences",
     "finish",
     "from_values",
     "load_weights",
@@ -29,4 +35,5 @@ __all__ = [
     "pick_device",
     "present",
     "restore",
+    "torchrun",
 ]

@@ -14,7 +14,7 @@ weights, optimizers, random state and progress (`state`).
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
@@ -29,7 +29,9 @@ from aelab.recipe import NonFiniteError, Phase, Recipe
 from aelab.training import state
 from aelab.training.augmentation import augment, kinds
 from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
+from aelab.training.group import Group
 from aelab.training.settings import Progress, Settings, rate_factor
+from aelab.training.shared_step import SharedStep
 from aelab.training.weights import average
 
 CURVE_POINTS = 1000  # in a metric's curve over steps, at most
@@ -50,14 +52,16 @@ class DivergedError(UserError):
 class Trainer:
     """One training of one recipe on `data`, on the device that both are on.
 
-    After the training `recipe` has its last weights; `keep_best` loads the best ones.
+    After the training `recipe` has its last weights; `keep_best` loads the best ones. With a `group` each of its processes has
+    such a trainer, and all take the same steps, each with its rows of every batch.
     """
 
-    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings) -> None:
-        self.recipe, self.data, self.settings = recipe, data, settings
+    def __init__(self, recipe: Recipe, data: Dataset, settings: Settings, group: Group | None = None) -> None:
+        self.recipe, self.data, self.settings, self.group = recipe, data, settings, group
         self.device = next(recipe.parameters()).device
         self.average = average(recipe, settings.ema) if settings.ema else None
         self.batch_size = min(settings.batch_size, len(data.train))
+        self.rows = group.rows(self.batch_size) if group else slice(None)
         self.augmentations = kinds(settings.augment) if settings.augment else ()
         self.batches = settings.steps_an_epoch(len(data.train))
         self.phases = recipe.phases(settings.epochs)
@@ -124,17 +128,13 @@ class Trainer:
 
     def _epoch(self, phase: Phase) -> Iterator[Event]:
         """Trains the rest of one epoch, and validates."""
-        at, sources, title = self.progress, self.sources[self.progress.phase], self.title
-        place, length = (self.settings.seed, at.phase, at.epoch), self.batches * self.batch_size
+        at, title = self.progress, self.title
         self.recipe.train()
-        orders = [split.shuffled(*place, k, length=length).view(self.batches, -1) for k, split in enumerate(sources)]
-        for indices in zip(*(order[at.batch :] for order in orders), strict=True):
+        for indices in zip(*(order[at.batch :] for order in self.orders()), strict=True):
             if at.step >= self.steps:
                 break
             started = time.perf_counter()
-            parts = [split.batch(index) for split, index in zip(sources, indices, strict=True)]
-            x, y = (torch.cat(part) for part in zip(*parts, strict=True))
-            skipped = self.step(phase, augment(x, self.augmentations), y)
+            skipped = self.take(phase, indices)
             if self.average:
                 self.average.update_parameters(self.recipe)
             means = self._window_means() if at.step % self.window == 0 or at.step == self.steps else None
@@ -143,6 +143,25 @@ class Trainer:
                 yield StepSkipped(at.step, skipped, at.skipped)
             yield StepDone(at.step, means, at.batch * self.batch_size / at.seconds)
         yield self._end_epoch(title)
+
+    def orders(self) -> list[Tensor]:
+        """The indices of the images of this epoch's batches, (batches, B), in each source of the phase."""
+        at, length = self.progress, self.batches * self.batch_size
+        return [
+            split.shuffled(self.settings.seed, at.phase, at.epoch, k, length=length).view(self.batches, -1)
+            for k, split in enumerate(self.sources[at.phase])
+        ]
+
+    def take(self, phase: Phase, indices: Sequence[Tensor]) -> str:
+        """One step of a phase with the images at `indices`, (B,) for each source; a process of a group takes its rows.
+
+        Returns why the step was skipped, or an empty string.
+        """
+        sources = self.sources[self.progress.phase]
+        parts = [split.batch(index[self.rows]) for split, index in zip(sources, indices, strict=True)]
+        x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+        with SharedStep(self.group, self.recipe, len(parts[0][0])) if self.group else nullcontext():
+            return self.step(phase, augment(x, self.augmentations), y)
 
     def _sources(self, phase: Phase) -> list[Split]:
         """The splits that each batch of a phase draws from, equally many images from each."""
@@ -168,6 +187,8 @@ class Trainer:
             at.skipped, at.batch, at.step = at.skipped + 1, at.batch + 1, at.step + 1
             return str(error)
         values = torch.stack([value.detach().to(self.sums.dtype) for value in metrics.values()])
+        if self.group:
+            values = self.group.mean(values)
         if not at.summed:
             at.names, self.sums = list(metrics), torch.zeros_like(values)
         if not at.windowed:
@@ -205,10 +226,19 @@ class Trainer:
         at = self.progress
         means = dict(zip(at.names, (self.sums / at.summed).tolist(), strict=True)) if at.summed else {}
         speed, seconds = at.batch * self.batch_size / at.seconds, at.seconds
-        held_out = evaluate_loss(self.kept, self.data.val)
+        held_out = self._validated()
         at.epoch, at.epochs, at.batch, at.summed, at.seconds = at.epoch + 1, at.epochs + 1, 0, 0, 0.0
         improved = self._keep_if_best(held_out)
         return EpochDone(at.epochs, title, means, held_out, improved, seconds, speed, at.step == self.steps)
+
+    def _validated(self) -> dict[str, float]:
+        """The metrics on the validation images. In a group one process computes them, so that all decide the same."""
+        if not self.group:
+            return evaluate_loss(self.kept, self.data.val)
+        first = self.group.rank == 0
+        return cast(
+            "dict[str, float]", self.group.from_first(evaluate_loss(self.kept, self.data.val) if first else None)
+        )
 
     def _keep_if_best(self, held_out: Mapping[str, float]) -> bool:
         """Copies the weights if the monitored metric is the best so far, or if none is monitored. Returns whether it did."""

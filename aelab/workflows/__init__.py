@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from aelab.workflows.planning import Config as Config
     from aelab.workflows.planning import Plan as Plan
     from aelab.workflows.planning import plan as plan
+    from aelab.workflows.registering import register as register
     from aelab.workflows.resuming import resume as resume
     from aelab.workflows.run import Run as Run
     from aelab.workflows.showing import show as show
@@ -76,6 +77,7 @@ _MODULES = {
     "plan": "planning",
     "plan_sweep": "sweeping",
     "reconstruct": "drawing",
+    "register": "registering",
     "resume": "resuming",
     "runs": "listing",
     "sample": "drawing",

@@ -87,29 +87,29 @@ def evaluate(
     ).under(changed)
     if isinstance(opened.recipe, Generates) and not quick:
         report.add({"sample_seconds": sampling_seconds(opened.recipe)})
-    pictures = log_report(report, opened)
+    pictures = log_report(report, opened, data)
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
     made = show(opened) if figures and not quick else {}
     return Evaluation(opened, report, data.name, len(data.test), pictures, made)
 
 
-def log_report(report: Report, run: Run) -> list[Path]:
-    """Logs a report to its run, and returns the paths of its pictures."""
+def log_report(report: Report, run: Run, data: Dataset) -> list[Path]:
+    """Logs a report on `data` to its run, and returns the paths of its pictures."""
     writer = run.store.annotate(run.info)
     writer.tags(report.tags)
     for name, values in report.lists.items():
         writer.json(f"{name}.json", values)
     paths = [writer.picture(f"pictures/{name}.png", picture) for name, picture in report.pictures.items()]
     writer.close()
-    run.store.add_metrics(run.info, report.metrics)
+    run.store.add_metrics(run.info, report.metrics, (data.name, data.digest))
     return paths
 
 
 def measure_plainly(run: Run, data: Dataset) -> Report:
     """Computes the quick metrics that a sweep compares, and logs them to the run."""
     report = measure(run.recipe, data.to(run.device), draws=0, seed=run.config.settings.seed, plain=True)
-    run.store.add_metrics(run.info, report.metrics)
+    run.store.add_metrics(run.info, report.metrics, (data.name, data.digest))
     for each in diagnose_test(report.metrics, run.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{run.name}: {each}")
     return report

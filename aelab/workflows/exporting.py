@@ -1,12 +1,18 @@
-"""Exports a model into a folder from which it is loaded without aelab."""
+"""Exports a model into a folder from which it is loaded without aelab, and which the Hugging Face hub takes as it is."""
 
+import importlib.util
+import io
 import json
 import logging
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -19,7 +25,7 @@ from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstruction_grid, write
 from aelab.metrics import against, number
 from aelab.progress_bar import progress_bar
-from aelab.recipe import Autoencodes, Completes, Decodes, Encodes, Generates, Recipe
+from aelab.recipe import Autoencodes, Classifies, Completes, Decodes, Encodes, Generates, Recipe
 from aelab.workflows.card import unit
 from aelab.workflows.loading import load
 from aelab.workflows.planning import all_options
@@ -28,6 +34,9 @@ from aelab.workflows.run import Run
 log = logging.getLogger(__name__)
 
 EXAMPLES = 32  # images in the example picture
+TOLERANCE = 1e-5  # between onnxruntime and PyTorch, relative to the largest value where that is above 1
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+Format = Literal["pt2", "onnx"]
 
 
 @checked
@@ -35,17 +44,24 @@ def export(
     run: str | Path | Run,
     folder: Path | str,
     *,
-    programs: bool = False,
+    format: Format | None = None,  # its name on the command line
     data_dir: Path | str | None = None,
     tracking_uri: str | None = None,
 ) -> list[Path]:
     """Writes a run's weights, configuration, recipe, card and an example picture into a new or empty folder.
 
-    With `programs`, encoder and decoder are also written as torch.export programs, which need no recipe; not the decoder of a
-    recipe whose codes are the random numbers of a sampler, as a program would hold each of its steps. The recipe is the
-    source on this machine that was executed, not the copy among the run's files, which may come from anyone. Returns the
-    files. Raises UserError if the folder is not empty or cannot be written.
+    With a `format`, encoder, decoder and classifier are also written as programs that need no recipe: "pt2" those of
+    torch.export, "onnx" those of ONNX, each compared in onnxruntime with PyTorch. A warning names what cannot be a program,
+    such as the decoder of a recipe that draws an image in many steps. The recipe is the source on this machine that was
+    executed, not the copy among the run's files, which may come from anyone. Returns the files. Raises UserError if the
+    folder is not empty or cannot be written, or if the packages for ONNX are missing.
     """
+    if format == "onnx" and (missing := [name for name in ONNX if not importlib.util.find_spec(name)]):
+        raise UserError(
+            f"--format onnx needs {', '.join(missing)}.",
+            f"Install: pip install {' '.join(missing)} (all three are in the extra aelab[export])",
+            code=2,
+        )
     folder = Path(folder)
     opened = load(run, device="cpu", data_dir=data_dir, tracking_uri=tracking_uri)
     recipe_file = opened.recipe_file
@@ -64,8 +80,8 @@ def export(
         facts = json.dumps(_facts(opened), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(facts + "\n", encoding="utf-8")
         write(folder / "example.png", _example(opened))
-        names = _programs(opened, folder) if programs else []
-        (folder / "README.md").write_text(_card(opened, recipe_file.path.stem, names), encoding="utf-8")
+        programs = _programs(opened, folder, format) if format else []
+        (folder / "README.md").write_text(_card(opened, recipe_file.path.stem, programs), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}", code=2) from error
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -101,48 +117,124 @@ def _example(run: Run) -> Picture:
         return grid(run.data().test.showcase(EXAMPLES))
 
 
-class _Encoder(nn.Module):
-    def __init__(self, recipe: Recipe) -> None:
+class _Part(nn.Module):
+    """A method of a recipe as a module of its own, as programs are made of modules."""
+
+    def __init__(self, recipe: Recipe, method: str) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.method = recipe, method
 
     def forward(self, x: Tensor) -> Tensor:
-        assert isinstance(self.recipe, Encodes)
-        return self.recipe.encode(x)
+        answer: Tensor = getattr(self.recipe, self.method)(x)
+        return answer
 
 
-class _Decoder(_Encoder):
-    def forward(self, x: Tensor) -> Tensor:
-        assert isinstance(self.recipe, Decodes)
-        return self.recipe.decode(x)
-
-
-def _programs(run: Run, folder: Path) -> list[str]:
-    """Writes encoder.pt2, images (B, C, H, W) -> codes (B, D), and decoder.pt2, codes -> images, for any B."""
+def _programs(run: Run, folder: Path, kind: Format) -> list[str]:
+    """Writes the programs encoder, images (B, C, H, W) -> codes (B, D), decoder, codes -> images, and classifier, images ->
+    logits (B, K), for any B; those that the recipe has. Returns their names. A warning names one that cannot be written.
+    """
     recipe, written = run.recipe, []
-    images = torch.zeros(2, *run.image)
+    images = torch.rand(2, *run.image, generator=torch.Generator().manual_seed(0))
     with eval_mode(recipe):
-        parts: list[tuple[str, nn.Module, Tensor]] = []
+        parts: list[tuple[str, str, Tensor, tuple[str, str]]] = []
         codes = None
         if isinstance(recipe, Encodes):
             codes = recipe.encode(images)
-            parts.append(("encoder.pt2", _Encoder(recipe), images))
+            parts.append(("encoder", "encode", images, ("images", "codes")))
         elif isinstance(recipe, Generates):
             codes = recipe.sample_prior(2)
+        if isinstance(recipe, Classifies):
+            parts.append(("classifier", "classify", images, ("images", "logits")))
         if isinstance(recipe, Decodes) and codes is not None:
             if not isinstance(recipe, Completes):
-                parts.append(("decoder.pt2", _Decoder(recipe), codes))
+                parts.append(("decoder", "decode", codes, ("codes", "images")))
             else:
-                name = type(recipe).__name__
-                log.warning(
-                    f"no decoder.pt2: {name} draws an image in many steps, and a program would repeat the net for each"
-                )
-        for name, module, example in parts:
-            shapes = ({0: torch.export.Dim("batch")},)
-            with progress_bar(name, 1):
-                torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), folder / name)
-            written.append(name)
+                what = f"no decoder.{kind}: {type(recipe).__name__}"
+                log.warning(f"{what} draws an image in many steps, and a program would repeat the net for each")
+        for name, method, example, ends in parts:
+            file = f"{name}.{kind}"
+            with progress_bar(file, 1):
+                try:
+                    with _quiet():
+                        _program(_Part(recipe, method).eval(), example, ends, folder / file)
+                except OSError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # torch's have no common base, and a recipe may raise anything
+                    (folder / file).unlink(missing_ok=True)
+                    log.warning(f"no {file}: {_first_line(error):.200}")
+                else:
+                    written.append(file)
     return written
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps from the screen what torch logs and prints of a program that it cannot make; the error says it."""
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first, without the colours of a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _program(part: nn.Module, example: Tensor, ends: tuple[str, str], path: Path) -> None:
+    """Writes one program, of the format that its file's name ends in. Raises ValueError if it computes other numbers."""
+    shapes = ({0: torch.export.Dim("batch")},)
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(part, (example,), dynamic_shapes=shapes), path)
+        return
+    import onnxruntime
+
+    names: dict[str, Any] = {"input_names": [ends[0]], "output_names": [ends[1]]}
+    made = torch.onnx.export(part, (example,), dynamic_shapes=shapes, dynamo=True, verbose=False, **names)
+    assert made
+    made.save(path)
+    three = torch.cat([example.flip(0), example[:1]])  # another number of images than it was traced with
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    answer = torch.from_numpy(session.run(None, {ends[0]: three.numpy()})[0])
+    wanted = part(three)
+    if (apart := float((answer - wanted).abs().max())) > TOLERANCE * max(1.0, float(wanted.abs().max())):
+        raise ValueError(f"onnxruntime and PyTorch differ by {apart:.1g}")
+
+
+def _hub(run: Run) -> list[str]:
+    """The lines at the top of a card by which the Hugging Face hub lists and finds it. Strings are JSON, which is YAML."""
+    recipe, quoted = run.recipe, json.dumps
+    task = "image-feature-extraction"
+    if isinstance(recipe, Classifies):
+        task = "image-classification"
+    elif isinstance(recipe, Generates):
+        task = "unconditional-image-generation"
+    measured = [
+        f"          - {{type: {quoted(key)}, name: {quoted(key)}, value: {value!r}}}"
+        for key, value in sorted(run.metrics.items())
+        if key.startswith("test/") and not against(key)[0] and math.isfinite(value)
+    ]
+    dataset = quoted(Path(run.config.data).name)
+    results = [
+        "model-index:",
+        f"  - name: {quoted(run.name)}",
+        "    results:",
+        f"      - task: {{type: {task}}}",
+        f"        dataset: {{type: {dataset}, name: {dataset}, split: test}}",
+        "        metrics:",
+        *measured,
+    ]
+    return [
+        "---",
+        "library_name: pytorch",
+        f"pipeline_tag: {task}",
+        f"tags: [aelab, {quoted(run.info.recipe)}]",
+        *(results if measured else []),
+        "---",
+    ]
 
 
 def _card(run: Run, module: str, programs: list[str]) -> str:
@@ -164,8 +256,11 @@ def _card(run: Run, module: str, programs: list[str]) -> str:
         for key, value in sorted(info.metrics.items())
         if key.startswith(("test/", "best/", "last/")) and not against(key)[0]
     ]
-    without = f"{' and '.join(programs)}: for `torch.export.load(...).module()`, without the recipe."
+    how = "onnxruntime" if programs and programs[0].endswith(".onnx") else "`torch.export.load(...).module()`"
+    without = f"{', '.join(programs)}: for {how}, without the recipe."
     lines = [
+        *_hub(run),
+        "",
         f"# {info.name}",
         "",
         run.recipe_file.summary,

@@ -40,8 +40,10 @@ from aelab.training import (
 )
 from aelab.workflows.card import model_card
 from aelab.workflows.planning import Plan
+from aelab.workflows.pyfunc import Served, publish
 from aelab.workflows.run import Run
 from aelab.workflows.signals import Interrupted, Pruned
+from aelab.workflows.together import any_caught, begin
 from aelab.workflows.trying import check_names
 
 log = logging.getLogger(__name__)
@@ -66,13 +68,19 @@ Watch = Callable[
 def complete(
     trainer: Trainer, planned: Plan, run: RunWriter, caught: "list[signal.Signals]", watch: Watch | None = None
 ) -> dict[str, float]:
-    """Trains to the end; then validates the kept weights, draws their pictures, diagnoses them and writes the model card.
+    """Trains to the end; then validates the kept weights, draws their pictures, diagnoses them, writes the model card
+    and gives them to MLflow as a model.
 
     Returns the validation metrics. `watch` may stop it earlier, which raises Pruned.
     """
     data = trainer.data
     checkpoints = Checkpoints(run.folder / "checkpoints", {"run_id": run.id, **planned.facts(trainer.device)})
-    follow(trainer, run, checkpoints, lambda: bool(caught), watch)
+    group = trainer.group
+    if group:
+        begin(trainer, group)
+    follow(trainer, run, checkpoints, lambda: any_caught(caught, group), watch)
+    if group:
+        group.leave()
     trainer.keep_best()
     validation = evaluate_loss(trainer.recipe, data.val)
     for name, picture in pictures(trainer.recipe, data):
@@ -85,6 +93,10 @@ def complete(
         log.info(each)
     card = model_card(planned, run.name, data, validation, diagnosis)
     run.text("README.md", card)
+    at_step = at.best_step if trainer.best_weights else at.step
+    names = data.classes
+    model = Served(run.info, planned.config, planned.recipe_file, trainer.recipe, data.image, len(names), names)
+    publish(run, model, at_step, data.val.showcase(1))
     run.tags({"mlflow.note.content": card, "aelab.diagnostics": diagnosis.text, "aelab.seconds": f"{at.spent:.1f}"})
     finish(checkpoints.folder)
     return validation

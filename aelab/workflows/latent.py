@@ -23,6 +23,7 @@ from aelab.workflows.listing import mark_members
 from aelab.workflows.loading import open_run
 from aelab.workflows.planning import given, opener
 from aelab.workflows.points import Point, grid, parent_run, parent_status, runs_by_identity, say_done
+from aelab.workflows.together import refuse_torchrun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +76,7 @@ def compare_latent(
     `options` are those of `train` and of the recipe, the same for all points. For the rest see `sweep`. Raises UserError if the
     recipe has no latent_dim or does not reconstruct.
     """
+    refuse_torchrun("a sweep")
     dimensions, seeds = _numbers("latent_dim", latent_dim), _numbers("seed", seed)
     if not 0 <= min(seeds) <= max(seeds) <= LARGEST_SEED:
         raise UserError(f"seeds lie between 0 and {LARGEST_SEED}, not at {min(seeds)} and {max(seeds)}.", code=2)

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import threading
@@ -102,9 +103,11 @@ def train_job(
         if before and before.status == "FINISHED":
             return ""
         if before:
-            resume_run(before, store, data_dir=data_dir, watch=watch)
+            resume_run(before, store, data_dir=data_dir, watch=watch, recipe_file=job.recipe_file)
         else:
             planned = Plan(job.config, job.recipe_file, opened(job.config))
+            if planned.identity != job.identity:
+                return f"the data {job.config.data} of {platform.node()} are not those that the sweep was planned with."
             start_run(planned, store, experiment=job.experiment, name=job.name, parent=job.parent, watch=watch)
     except Stopped:
         raise

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Comparison:
     """Runs side by side: the table, the columns in which a best value may be marked, and the runs.
 
-    For a sweep also the options that vary, and the metric that it is judged by.
+    For a sweep also the options that vary, and the metric that it is ranked by.
     """
 
     frame: "pd.DataFrame"

@@ -48,10 +48,7 @@ def open_run(
 ) -> Run:
     """The run that the store knows as `info`, with its weights; see `load`."""
     config, recipe_file = configuration(info, store)
-    folder = store.folder(info) / "checkpoints"
-    found = newest(folder, "best") or newest(folder, "last")
-    if found is None:
-        raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    found = _kept(info, store)
     if recipe_file.sha256 != info.tags.get("aelab.recipe_sha256"):
         log.warning(f"{recipe_file.path.name} has changed since {info.name} was trained.")
     log.debug(f"weights of {info.name} from {found.path}")
@@ -69,8 +66,22 @@ def open_run(
     return Run(info, config, recipe_file, recipe.eval(), image, classes, store, data_dir, info.validation)
 
 
-def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
-    """The configuration of a run, and its recipe file as it is on this machine now.
+def _kept(info: RunInfo, store: Store) -> Checkpoint:
+    """The checkpoint with the kept weights of a run. Raises UserError if there is none."""
+    folder = store.folder(info) / "checkpoints"
+    found = newest(folder, "best") or newest(folder, "last")
+    if found is None:
+        raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
+    return found
+
+
+def kept_step(info: RunInfo, store: Store) -> int:
+    """The number of steps after which the kept weights of a run were taken. Raises UserError if there are none."""
+    return int(_kept(info, store).manifest["step"])
+
+
+def configuration(info: RunInfo, store: Store, typed: RecipeFile | None = None) -> tuple[Config, RecipeFile]:
+    """The configuration of a run, and its recipe file: the one that the user `typed`, or as it is on this machine now.
 
     Raises UserError if that file is not trusted (`recipe_files.of_run`): a configuration may come from anyone.
     """
@@ -82,7 +93,7 @@ def configuration(info: RunInfo, store: Store) -> tuple[Config, RecipeFile]:
         config = Config.from_json(json.loads(read_small_file(store.folder(info) / "config.json")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"the configuration of run {info.name} cannot be read: {error}") from error
-    recipe_file = recipe_files.of_run(config.recipe, info.recipe)
+    recipe_file = typed or recipe_files.of_run(config.recipe, info.recipe)
     warn_of_shadowing(recipe_file)
     return config, recipe_file
 

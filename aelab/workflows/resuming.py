@@ -10,13 +10,15 @@ from typing import Any
 
 from aelab.errors import UserError, checked
 from aelab.files import read_small_file
+from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
-from aelab.training import Trainer, newest, present, restore
+from aelab.training import Group, Torchrun, Trainer, newest, present, restore
 from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import configuration, start_weights
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
 from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
+from aelab.workflows.together import check_divisible, joined, prepare
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +43,12 @@ def resume(
     `force` that is a warning. `given` are options of `train`, typed again, that must agree with those of the run. Raises
     Stopped if a signal ends the run again.
     """
+    group = joined(data_dir)
     store = Store(tracking_uri, offline, create=False, warn=log.warning)
     info = choose(run, store, longer=epochs is not None)
     if given is not None:
         refuse_changes(info, store, given)
-    return resume_run(info, store, data_dir=data_dir, epochs=epochs, force=force)
+    return resume_run(info, store, data_dir=data_dir, epochs=epochs, force=force, group=group)
 
 
 def resume_run(
@@ -56,15 +59,23 @@ def resume_run(
     epochs: int | None = None,
     force: bool = False,
     watch: Watch | None = None,
+    group: Group | None = None,
+    recipe_file: RecipeFile | None = None,
 ) -> Run:
-    """Continues the run that the store knows as `found`; see `resume`."""
+    """Continues the run that the store knows as `found`, in the processes of `group` if there is one; see `resume`.
+
+    `recipe_file` is its recipe's, if the user typed it.
+    """
     with signals() as caught, store.held(found, force) as info:
-        config, recipe_file = configuration(info, store)
+        config, recipe_file = configuration(info, store, recipe_file)
         longer = _longer(info, config, epochs, store.typed)
         if epochs is not None:
             config = replace(config, settings=replace(config.settings, epochs=epochs))
         planned = Plan(config, recipe_file, open_configured(config, data_dir))
+        check_divisible(planned, group)
         recipe = planned.build()
+        if group:
+            prepare(group, planned, recipe)
         device = next(recipe.parameters()).device
         folder = store.folder(info) / "checkpoints"
         last, best = newest(folder, "last"), newest(folder, "best")
@@ -82,7 +93,7 @@ def resume_run(
             _check_same(info, began, {key: now[key] for key in began}, force)
         run = store.reopen(info, begin=False)
         try:
-            trainer = Trainer(recipe, planned.data.to(device), config.settings)
+            trainer = Trainer(recipe, planned.data.to(device), config.settings, group)
             if last:
                 restore(trainer, last, best)
             elif config.start:
@@ -209,6 +220,22 @@ def stopped_run(planned: Plan, store: Store) -> RunInfo | None:
     store.mark_dead()
     last = store.newest(kind="run", identity=planned.identity)
     return last if last and _can_continue(last, store) else None
+
+
+def run_before_restart(planned: Plan, store: Store, launched: Torchrun | None) -> RunInfo | None:
+    """The run that this command began before torchrun started its processes again, if it can be continued; else None.
+
+    Raises UserError if it failed so that another one would fail too.
+    """
+    if not launched:
+        return None
+    store.mark_dead()
+    begun = store.newest(kind="run", identity=planned.identity, torchrun=launched.id)
+    if begun is None or _can_continue(begun, store):
+        return begun
+    if launched.restarts:
+        raise UserError(f"{begun.name} {_outcome(begun)}; it is not started again.")
+    return None
 
 
 def _can_continue(info: RunInfo, store: Store) -> bool:

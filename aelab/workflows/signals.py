@@ -10,6 +10,7 @@ from types import FrameType
 from aelab.errors import UserError, no_memory, out_of_memory
 from aelab.recipe_files import recipe_error
 from aelab.tracking import RunWriter, Status
+from aelab.training import PeerLostError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,9 @@ def run_status(run: RunWriter, caught: "list[signal.Signals]") -> Iterator[None]
     except KeyboardInterrupt:
         close("KILLED", "stopped by SIGINT, twice")
         raise KeyboardInterrupt(f"{run.name} keeps what it saved last. {_how_to_continue(run)}") from None
+    except PeerLostError as lost:
+        close("KILLED", str(lost))
+        raise UserError(f"{lost} {_how_to_continue(run)}") from lost
     except BaseException as error:
         close("FAILED", "out of memory" if out_of_memory(error) else str(recipe_error(error) or error) or repr(error))
         if out_of_memory(error):

@@ -14,14 +14,15 @@ from aelab import recipe_files
 from aelab.errors import UserError, checked
 from aelab.recipe import Autoencodes, Recipe
 from aelab.tracking import RunInfo, Store
-from aelab.training import Trainer, device_name
+from aelab.training import Group, Trainer, device_name, torchrun
 from aelab.workflows.card import environment
 from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import configuration, start_weights, warn_of_shadowing
 from aelab.workflows.planning import Plan, arguments, given, plan
-from aelab.workflows.resuming import resume_run, stopped_run
+from aelab.workflows.resuming import resume_run, run_before_restart, stopped_run
 from aelab.workflows.run import Run
 from aelab.workflows.signals import run_status, signals
+from aelab.workflows.together import check_divisible, joined, prepare
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def train(
         raise UserError(
             f"--name: {len(name)} characters are too many; a run's name has {LONGEST_NAME} at most.", code=2
         )
+    group = joined(data_dir)
     planned = plan(
         str(recipe),
         epochs=epochs,
@@ -96,15 +98,18 @@ def train(
         start=start,
         **options,
     )
+    check_divisible(planned, group)
     store = Store(tracking_uri, offline, warn=log.warning)
     planned = with_start(planned, store)
+    if begun := run_before_restart(planned, store, torchrun()):
+        return resume_run(begun, store, data_dir=data_dir, group=group)
     if stopped := stopped_run(planned, store):
         if resume_stopped and resume_stopped(stopped):
-            return resume_run(stopped, store, data_dir=data_dir)
+            return resume_run(stopped, store, data_dir=data_dir, group=group)
         if not resume_stopped:
             same = f"{stopped.name} of the same command was stopped; this is a new run."
             log.warning(f"{same} Continue that one: aelab resume {stopped.id[:8]}{store.typed}")
-    return start_run(planned, store, experiment=experiment, name=name)
+    return start_run(planned, store, experiment=experiment, name=name, group=group)
 
 
 @checked
@@ -155,19 +160,23 @@ def start_run(
     name: str | None = None,
     parent: str | None = None,
     watch: Watch | None = None,
+    group: Group | None = None,
 ) -> Run:
-    """Trains a new run as planned, under the `parent` run of a sweep if there is one; see `train`."""
+    """Trains a new run as planned, under the `parent` run of a sweep or in the processes of a `group`; see `train`."""
     config, recipe_file, data = planned.config, planned.recipe_file, planned.data
     warn_of_shadowing(recipe_file)
     recipe = planned.build()
     if config.start:
         start_weights(recipe, planned, store)
+    if group:
+        prepare(group, planned, recipe)
     if isinstance(recipe, Autoencodes) and len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
         log.warning(
             f"{len(data.train)} images are few to train on: PCA often leaves less error. Show them changed: --augment flip,shift "
             "(without flip where left and right differ)"
         )
     device = next(recipe.parameters()).device
+    launched = torchrun()
     with signals() as caught:
         run = store.create(
             experiment,
@@ -184,11 +193,11 @@ def start_run(
                 "aelab.data": data.name,
                 "aelab.data_fingerprint": data.fingerprint,
                 "aelab.data_note": data.note,
-                **given({"aelab.monitor": recipe.monitor}),
+                **given({"aelab.monitor": recipe.monitor, "aelab.torchrun": launched.id if launched else None}),
             },
             dataset={
                 "name": data.name,
-                "digest": data.fingerprint[:16],
+                "digest": data.digest,
                 "source_type": "local",
                 "source": json.dumps({"place": data.place}),
             },
@@ -200,10 +209,10 @@ def start_run(
             run.json("config.json", {**facts, "data_fingerprint": data.fingerprint})
             run.json("environment.json", environment(device))
             run.text(f"recipe/{recipe_file.path.name}", recipe_file.source)
-            trainer = Trainer(recipe, data.to(device), config.settings)
+            trainer = Trainer(recipe, data.to(device), config.settings, group)
             log.info(
                 f"{run.name}  {len(data.train):,} images of {data.name}, {trainer.steps:,} "
-                f"step{'s' * (trainer.steps > 1)}, {device_name(device)}"
+                f"step{'s' * (trainer.steps > 1)}, {device_name(device)}" + (f" x {group.size}" if group else "")
             )
             validation = complete(trainer, planned, run, caught, watch)
     return finished(run, planned, trainer, store, validation)

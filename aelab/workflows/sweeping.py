@@ -19,6 +19,7 @@ from aelab.workflows.listing import Comparison, mark_members, sweep_runs
 from aelab.workflows.planning import opener
 from aelab.workflows.points import Point, grid, parent_run, parent_status, runs_by_identity, seconds_of, shown
 from aelab.workflows.space import Range, lists, space
+from aelab.workflows.together import refuse_torchrun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,9 +78,10 @@ def sweep(
     *,
     trials: Annotated[int, Ge(1)] | None = None,
     metric: str | None = None,
-    jobs: Annotated[int, Ge(1)] = 1,
+    jobs: Annotated[int, Ge(1)] | None = None,
     launcher: Launcher = "local",
     slurm: Mapping[str, str] | None = None,
+    ray: Mapping[str, str | float] | None = None,
     ray_address: str | None = None,
     experiment: str | None = None,
     tracking_uri: str | None = None,
@@ -97,10 +99,12 @@ def sweep(
     that is worse than the median of the others at an epoch is stopped.
 
     A point that is done already, with the same recipe source, options, settings and data, is not trained again; a stopped one
-    is resumed. If a point fails, the others continue. `jobs` of them run at once: on this machine, in a job array of Slurm with
-    the options `slurm`, or as tasks of the Ray cluster at `ray_address`. Raises UserError, before anything is trained,
-    if a point is impossible.
+    is resumed. If a point fails, the others continue. `jobs` of them run at once: on this machine, by default one; in a job
+    array of Slurm with the options `slurm`; or as tasks of the Ray cluster at `ray_address`, by default as many as it has room
+    for. `ray` is what a task takes of its machine, {"cpus": 1, "gpus": 0} unless it says otherwise. Raises UserError, before
+    anything is trained, if a point is impossible.
     """
+    refuse_torchrun("a sweep")
     recipe_file = recipe_files.trust(str(recipe))
     directory = Path(data_dir) if data_dir else None
     if slurm and launcher != "slurm":
@@ -109,7 +113,7 @@ def sweep(
         case "slurm":
             slurm_array.check(slurm or {})
         case "ray":
-            ray_cluster.check(ray_address)
+            ray_cluster.check(ray_address, ray or {})
     if trials is not None:
         if launcher != "local":
             raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
@@ -120,7 +124,9 @@ def sweep(
                 "a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2
             )
         search = searching.Search(recipe_file, searched, varied, metric, opener(directory))
-        return _searched(search, trials, jobs, Store(tracking_uri, offline, warn=log.warning), experiment, directory)
+        return _searched(
+            search, trials, jobs or 1, Store(tracking_uri, offline, warn=log.warning), experiment, directory
+        )
     values = lists(recipe_file, options)
     varied = varied_in(values)
     points = grid(recipe, values, opener(directory), varied)
@@ -144,21 +150,21 @@ def sweep(
     with parent_status(parent):
         match launcher:
             case "slurm":
-                why = slurm_array.run_all(todo, jobs, store, directory, slurm or {})
+                why = slurm_array.run_all(todo, jobs or 1, store, directory, slurm or {})
             case "ray":
-                why = ray_cluster.run_all(todo, jobs, store, directory, ray_address)
+                why = ray_cluster.run_all(todo, jobs, store, directory, ray_address, ray or {})
             case _:
-                why = launching.run_all(todo, jobs, store, directory)
+                why = launching.run_all(todo, jobs or 1, store, directory)
         reasons = dict(zip((job.label for job in todo), why, strict=True))
         known = runs_by_identity(recipe_file, store)
         found = [known.get(each.plan.identity) for each in points]
         runs = [info for info in found if info and info.status == "FINISHED"]
         mark_members(runs, parent.info, store)
-        judged = sweep_metric(runs, metric) if runs else metric or ""
-        pictures = summarise(parent, runs, varied, judged) if runs else []
+        ranked_by = sweep_metric(runs, metric) if runs else metric or ""
+        pictures = summarise(parent, runs, varied, ranked_by) if runs else []
         failed = [f"{each}: {reasons[str(each)]}".replace("\n", " ") for each in points if reasons.get(str(each))]
     parent.close("FAILED" if failed else "FINISHED")
-    return Sweep(store.get(parent.id), runs, varied, judged, pictures, failed, store=store)
+    return Sweep(store.get(parent.id), runs, varied, ranked_by, pictures, failed, store=store)
 
 
 def plan_sweep(
