@@ -299,7 +299,7 @@ def _outcome(job: Job, task: Task, store: Store) -> str:
     _settle(job, store)
     ended = ENDED.get(task.state, "its Slurm job ended")
     said = _returned(task) if task.state in ("COMPLETED", "FAILED", "PENDING") else ""
-    return f"{said or ended}\nIts log is {_log_file(job, task.folder.parent)}"
+    return f"{(said or ended).rstrip('.')}.\nIts log is {_log_file(job, task.folder.parent)}"
 
 
 def _settle(job: Job, store: Store) -> None:
