@@ -22,7 +22,7 @@ FLOORS = [  # from the ground
     {"lecture"},
     {"cli"},
 ]
-DOORS = {"typer": "cli", "rich": "cli", "mlflow": "tracking"}
+DOORS = {"typer": "cli", "rich": "cli", "mlflow": "tracking", "ray": "workflows"}
 FILES = [*sorted(ROOT.rglob("*.py")), *sorted(RECIPES.glob("*.py"))]
 FOLDERS = {path.parent.name for path in ROOT.glob("*/__init__.py")}
 

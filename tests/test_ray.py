@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -9,16 +10,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from machinery import Server, free_port, history, until
 
 import aelab
+from aelab import recipe_files
 from aelab.errors import UserError
 from aelab.tracking import Store
 from aelab.training import checkpoint, saving
-from aelab.workflows import ray_cluster
+from aelab.workflows import launching, ray_cluster
+from aelab.workflows.launching import Job
+from aelab.workflows.planning import plan
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
 on_a_cluster = [
@@ -382,3 +387,24 @@ def test_without_ray(cli, monkeypatch):
     answer = cli("sweep", "stacked", "latent_dim=2,3", "--data", "digits", "--launcher", "ray")
     assert answer.code == 2
     assert "pip install 'aelab[ray]'" in answer.err
+
+
+def test_a_job_needs_no_recipe_file_where_it_is_trained(slow, here):
+    """Nor the working folder, nor the environment, of the command."""
+    (here / "pictures").mkdir()
+    planned = plan(slow, data="digits", latent_dim=3)
+    config = replace(planned.config, data="pictures")
+    job = Job(config, planned.recipe_file, planned.identity, "latent_dim 3", "slow-", None, "")
+    sent = pickle.loads(pickle.dumps(ray_cluster._movable(job)))
+    assert sent.config.data == str(here / "pictures")
+    assert ray_cluster._movable(replace(job, config=planned.config)).config.data == "digits"
+    (here / "slow.py").unlink()
+    assert recipe_files.build(sent.recipe_file, (1, 8, 8), {"latent_dim": 3}, 10).latent_dim == 3
+
+
+def test_data_that_differ_from_those_of_the_command_are_refused(here):
+    planned = plan("stacked", data="digits", max_steps=2)
+    job = Job(planned.config, planned.recipe_file, "0" * 64, "this one", "stacked-", None, "")
+    store = Store()
+    assert "not those that the sweep was planned with" in launching.train_job(job, store, lambda _: planned.data, None)
+    assert not store.runs()
