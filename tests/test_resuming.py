@@ -13,7 +13,7 @@ SHORT = ("--data", "digits", "--max-steps", 4, "-q")
 def stopped(cli, monkeypatch, *words):
     """Types a training that is stopped before its first step."""
 
-    def follow(trainer, run, checkpoints, stop):
+    def follow(trainer, run, checkpoints, stop, watch):
         checkpoints.save(trainer)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
@@ -47,7 +47,7 @@ def test_a_recipe_or_nothing_means_the_newest_run_that_was_stopped(cli, monkeypa
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_anew(cli, monkeypatch):
-    def follow(trainer, run, checkpoints, stop):
+    def follow(trainer, run, checkpoints, stop, watch):
         os.kill(os.getpid(), signal.SIGINT)
         assert stop()
         raise Interrupted(0)
