@@ -25,7 +25,7 @@ from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, HeldError, hold, is_gone, origin, slurm_job, this_process
 from aelab.tracking.pictures import read_pictures
 from aelab.tracking.sender import restore_command
-from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting
+from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting, written_once
 from aelab.tracking.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -162,13 +162,8 @@ class Store:
                 raise
 
     def log_dataset(self, run_id: str, dataset: DatasetInput) -> None:
-        """Logs the dataset of a run. If another run adds the same one at this moment, the store refuses it once."""
-        try:
-            self.client.log_inputs(run_id, [dataset])
-        except MlflowException as error:
-            if "IntegrityError" not in str(error):
-                raise
-            self.client.log_inputs(run_id, [dataset])  # now it is there
+        """Logs the dataset of a run, which another run may add at this moment too."""
+        written_once(lambda: self.client.log_inputs(run_id, [dataset]))
 
     def reopen(self, info: RunInfo, begin: bool = True) -> RunWriter:
         """Reopens a run; what it has logged is not logged again. With `begin` it is marked as RUNNING at once.

@@ -17,7 +17,7 @@ from aelab.tracking.owner import HeldError, hold
 from aelab.tracking.sender import METRICS_PER_REQUEST
 from aelab.tracking.spool import Entry
 from aelab.tracking.store import Store
-from aelab.tracking.trouble import deliver
+from aelab.tracking.trouble import deliver, written_once
 from aelab.tracking.writer import RunWriter
 
 TRIES = 5  # to copy a run that other clients copy too
@@ -186,7 +186,7 @@ def _fill(
             client.log_artifact(target, str(folder / path), path.rpartition("/")[0] or None)
             return
         made = {kind: [make(*entry[1:]) for entry in batch if entry[0] == kind] for kind, make in ENTITIES.items()}
-        client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"])
+        written_once(lambda: client.log_batch(target, metrics=made["metric"], params=made["param"], tags=made["tag"]))
 
     def check() -> None:
         if not _is_there(store, target):

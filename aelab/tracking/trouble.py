@@ -7,6 +7,8 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mlflow.exceptions import MlflowException
+
 from aelab.errors import UserError, redacted
 from aelab.tracking.spool import Entry
 
@@ -56,6 +58,10 @@ FILTER_REASONS = [  # (MLflow's message about a filter, what the user is told)
 ]
 FILTER_EXAMPLE = """--filter 'params.latent_dim = "2" and metrics.`test/mse` < 0.02'"""
 LONGEST_METRIC_NAME = 250  # characters
+COLLISION = (
+    r"IntegrityError|UniqueViolation|UNIQUE constraint|[Dd]uplicate (key|entry)"  # SQLAlchemy's and databases' words
+)
+WRITES = 4  # attempts to write what others write too
 TRANSIENT = (401, 403, 404, 407, 408, 425, 429)  # HTTP statuses with which a later attempt may succeed
 
 
@@ -101,6 +107,18 @@ def refused(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
+
+
+def written_once(write: Callable[[], Any]) -> None:
+    """Writes to the store, again if another process wrote the same row at this moment: the store then finds it there."""
+    for left in reversed(range(WRITES)):
+        try:
+            write()
+        except MlflowException as error:
+            if not left or not re.search(COLLISION, str(error)):
+                raise
+        else:
+            return
 
 
 def deliver(
