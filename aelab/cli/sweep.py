@@ -116,7 +116,7 @@ Slurm = Annotated[
 Ray = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME=VALUE,...",
+        metavar="NAME=VALUE",
         help="What a point takes of a machine of the Ray cluster: cpus=1,gpus=0.25 lets four points share a GPU.",
         show_default="cpus=1,gpus=0",
         rich_help_panel=CLUSTER,
