@@ -108,22 +108,21 @@ def _nodes(address: str | None) -> list[tuple[str, float, float]]:
         _reach(address)
     words = [sys.executable, "-P", "-c", ASK, address or "auto"]
     with tempfile.TemporaryDirectory() as empty:  # Ray would have its tasks import modules from the working folder
-        process = subprocess.Popen(
+        asking = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=empty, env={**os.environ, **QUIET}
         )
-        try:
+        with asking as process:
             try:
-                out, err = process.communicate(timeout=ANSWER_SECONDS)
+                try:
+                    out, err = process.communicate(timeout=ANSWER_SECONDS)
+                except subprocess.TimeoutExpired:
+                    log.info("still waiting for the Ray cluster; Ctrl-C ends it.")
+                    out, err = process.communicate(timeout=CONNECT_SECONDS)
             except subprocess.TimeoutExpired:
-                log.info("still waiting for the Ray cluster; Ctrl-C ends it.")
-                out, err = process.communicate(timeout=CONNECT_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise _no_cluster(
-                address, f"within {CONNECT_SECONDS:.0f} seconds, or this machine is not one of it"
-            ) from None
-        finally:
-            process.kill()
-            process.wait()
+                within = f"within {CONNECT_SECONDS:.0f} seconds, or this machine is not one of it"
+                raise _no_cluster(address, within) from None
+            finally:
+                process.kill()
     for line in out.splitlines():
         if line.startswith("nodes "):
             return [(host, cpus, gpus) for host, cpus, gpus in json.loads(line.removeprefix("nodes "))]
