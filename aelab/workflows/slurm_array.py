@@ -112,6 +112,8 @@ def _advice(stderr: str, options: Mapping[str, str]) -> list[str]:
         return ["Write it in minutes, or as hours:minutes:seconds or days-hours: time=60, time=1:30:00, time=2-12"]
     if "node configuration" in stderr:
         return ["No node that is up has what these options ask for. See: sinfo"]
+    if "resolve_ctls" in stderr or "contact slurm" in stderr:
+        return ["No controller of Slurm answers. See: sinfo"]
     if "unrecognized option" in stderr:
         return ["Options are those of sbatch, by their long names. See: man sbatch"]
     return []
