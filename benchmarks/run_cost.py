@@ -11,6 +11,7 @@ import http.client
 import multiprocessing
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import group  # noqa: E402
 
 TABLES = ("runs", "params", "tags", "metrics", "latest_metrics", "datasets", "inputs", "input_tags")
 TABLES += ("logged_models", "logged_model_metrics", "logged_model_params", "logged_model_tags")
-EPOCHS = (5, 25)
+EPOCHS = (5, 100)
 AELAB = "import sys; from aelab.cli import main; sys.argv[0] = 'aelab'; main()"
 SECONDS, CLIENTS, POINTS = 15, 8, 100  # of the load test; points in a batch
 
@@ -121,6 +122,11 @@ def load(database: group.Database, folder: str, workers: int) -> None:
     try:
         store = Store(server.url)
         ids = [store.client.create_run(store.experiment("load")).info.run_id for _ in range(CLIENTS)]
+        alone = []
+        for _ in range(50):
+            begun = time.perf_counter()
+            store.client.get_run(ids[0])
+            alone.append(time.perf_counter() - begun)
         spawn = multiprocessing.get_context("spawn")
         ready, sent = spawn.Barrier(CLIENTS + 1), spawn.Queue()
         clients = [spawn.Process(target=log, args=(server.url, run_id, ready, sent)) for run_id in ids]
@@ -135,6 +141,9 @@ def load(database: group.Database, folder: str, workers: int) -> None:
         total = sum(count for count, _ in counts)
         used = {key: after[key] - before[key] for key in after}
         print(
+            f"{workers} worker{'s' * (workers > 1)}: {1000 * statistics.median(alone):.0f} ms a request of one client alone"
+        )
+        print(
             f"{workers} worker{'s' * (workers > 1)}: {total} batches of {POINTS} points from {CLIENTS} clients in {SECONDS} s; "
             f"for each {1000 * used['CPU seconds of the server'] / total:.1f} ms of the server's CPU, "
             f"{1000 * used['CPU seconds of PostgreSQL'] / total:.1f} ms of PostgreSQL's, "
@@ -145,42 +154,49 @@ def load(database: group.Database, folder: str, workers: int) -> None:
         server.kill()
 
 
+def count(database: group.Database, folder: str, words: list[str]) -> None:
+    """Trains the runs and prints the table."""
+    server = group.GroupServer(f"{database.server}/tracking", folder).start()
+    Counting.port = server.port
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{proxy.server_port}"}
+    columns = []
+    try:
+        for epochs in (1, *EPOCHS):  # the first creates the experiment
+            Counting.requests.clear()
+            Counting.bytes.clear()
+            before = state(database, server)
+            subprocess.run(
+                [sys.executable, "-c", AELAB, "train", *words, "--epochs", str(epochs), "-q"],
+                env=environment, check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+            after = state(database, server)
+            column: dict[str, float] = {"requests": sum(Counting.requests.values())}
+            column |= {f"  {kind}": number for kind, number in Counting.requests.most_common()}
+            column |= {f"bytes {way}": number for way, number in Counting.bytes.items()}
+            columns.append(column | {key: value - before[key] for key, value in after.items()})
+    finally:
+        proxy.shutdown()
+        server.kill()
+    print(" ".join(words) + "".join(f"{f'{epochs} epochs':>14}" for epochs in EPOCHS))
+    for key in dict.fromkeys(key for column in columns[1:] for key in column):
+        values = [column.get(key, 0) for column in columns[1:]]
+        print(f"{key:44}" + "".join(f"{v:14.2f}" if isinstance(v, float) else f"{v:14,}" for v in values))
+
+
 def main() -> None:
-    """Trains the runs, prints the table, and loads the server."""
+    """Counts what runs ask, and loads the server."""
     words = sys.argv[1:] or ["vae", "--data", "digits"]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         os.environ |= {"XDG_CACHE_HOME": f"{folder}/cache", "PGPASSWORD": group.SECRET}
         database = group.Database()
-        server = group.GroupServer(f"{database.server}/tracking", folder).start()
         try:
-            Counting.port = server.port
-            proxy = ThreadingHTTPServer(("127.0.0.1", 0), Counting)
-            threading.Thread(target=proxy.serve_forever, daemon=True).start()
-            environment = {**os.environ, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{proxy.server_port}"}
-            columns = []
-            for epochs in (1, *EPOCHS):  # the first creates the experiment
-                Counting.requests.clear()
-                Counting.bytes.clear()
-                before = state(database, server)
-                subprocess.run(
-                    [sys.executable, "-c", AELAB, "train", *words, "--epochs", str(epochs), "-q"],
-                    env=environment, check=True, stdout=subprocess.DEVNULL,
-                )  # fmt: skip
-                after = state(database, server)
-                column: dict[str, float] = {"requests": sum(Counting.requests.values())}
-                column |= {f"  {kind}": number for kind, number in Counting.requests.most_common()}
-                column |= {f"bytes {way}": number for way, number in Counting.bytes.items()}
-                columns.append(column | {key: value - before[key] for key, value in after.items()})
-            print(" ".join(words) + "".join(f"{f'{epochs} epochs':>14}" for epochs in EPOCHS))
-            for key in dict.fromkeys(key for column in columns[1:] for key in column):
-                values = [column.get(key, 0) for column in columns[1:]]
-                print(f"{key:44}" + "".join(f"{v:14.2f}" if isinstance(v, float) else f"{v:14,}" for v in values))
-            proxy.shutdown()
+            count(database, folder, words)
+            for workers in (1, 4):
+                load(database, folder, workers)
         finally:
-            server.kill()
-        for workers in (1, 4):
-            load(database, folder, workers)
-        database.remove()
+            database.remove()
 
 
 if __name__ == "__main__":
