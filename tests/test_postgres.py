@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # what is killed closes nothing
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+MODELS = "SELECT count(*) FROM logged_models WHERE source_run_id = %s AND lifecycle_stage = 'active'"
 EPOCHS, STEPS = 12, 20  # of digits, with batches of 64
 SLOWLY = """
 real = aelab.training.trainer.Trainer.step
@@ -138,6 +139,7 @@ def test_two_clients_send_the_same_offline_runs(aelab, server, database, here):
     assert sorted(info.params["seed"] for info in mine) == ["0", "1"], "a run twice, or none"
     for info in mine:
         complete(database, server, info)
+        assert database.sql(MODELS, values=[info.id]) == [(1,)], "one model of each run"
         assert points(database, info.id) == sorted(
             (key, point.step)
             for key in offline.get(info.tags["aelab.offline_id"]).metrics

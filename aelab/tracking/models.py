@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mlflow.tracking import MlflowClient
 
 from aelab.errors import UserError
 from aelab.tracking.info import RunInfo, local_path
+from aelab.tracking.trouble import collided
 
 READY, LONGEST_NAME = "READY", 200
 KEPT = ("best/", "last/")  # metrics of the kept weights on the validation images
@@ -107,12 +109,15 @@ def send(client: MlflowClient, info: RunInfo, folder: Path) -> str:
     name, step = str(facts["name"]), int(facts["step"])
     run = client.get_run(info.id)
     try:
-        model = next((each for each in models_of(client, info) if each.name == name), None)
-        model = model or client.create_logged_model(info.experiment_id, name, info.id, params=dict(run.data.params))
+        model = _only_model(client, info, name)
+        if model is None:
+            client.create_logged_model(info.experiment_id, name, info.id, params=dict(run.data.params))
+            model = _only_model(client, info, name)
     except MlflowException as error:
         if "error code 404" in str(error):
             raise ValueError("a server of MLflow 3 is needed for models") from error
         raise
+    assert model
     if model.status != READY:
         written.model_id, written.run_id = model.model_id, info.id
         written.save(str(folder / "MLmodel"))
@@ -120,7 +125,11 @@ def send(client: MlflowClient, info: RunInfo, folder: Path) -> str:
         client.finalize_logged_model(model.model_id, READY)  # type: ignore[arg-type]  # MLflow's own spelling
     outputs = run.outputs.model_outputs if run.outputs else []
     if model.model_id not in {each.model_id for each in outputs}:
-        client.log_outputs(info.id, [LoggedModelOutput(model.model_id, step)])
+        try:
+            client.log_outputs(info.id, [LoggedModelOutput(model.model_id, step)])
+        except MlflowException as error:
+            if not collided(error):  # another client has just logged it
+                raise
     dataset = info.dataset
     kept = [
         Metric(each.key, each.value, each.timestamp, each.step, model.model_id, *dataset)
@@ -129,6 +138,15 @@ def send(client: MlflowClient, info: RunInfo, folder: Path) -> str:
     ]
     client.log_batch(info.id, metrics=kept, tags=[RunTag("aelab.model", model.model_id)])
     return str(model.model_id)
+
+
+def _only_model(client: MlflowClient, info: RunInfo, name: str) -> LoggedModel | None:
+    """The model of a run with this name. Of those that several clients made at the same moment one stays, as of runs."""
+    same = sorted((each for each in models_of(client, info) if each.name == name), key=lambda each: each.model_id)
+    for each in same[1:]:
+        with suppress(MlflowException):  # its own client was faster
+            client.delete_logged_model(each.model_id)
+    return same[0] if same else None
 
 
 def models_of(client: MlflowClient, info: RunInfo) -> list[LoggedModel]:

@@ -109,13 +109,18 @@ def refused(error: BaseException) -> bool:
     return False
 
 
+def collided(error: MlflowException) -> bool:
+    """Whether another process has just written the same row."""
+    return re.search(COLLISION, str(error)) is not None
+
+
 def written_once(write: Callable[[], Any]) -> None:
     """Writes to the store, again if another process wrote the same row at this moment: the store then finds it there."""
     for left in reversed(range(WRITES)):
         try:
             write()
         except MlflowException as error:
-            if not left or not re.search(COLLISION, str(error)):
+            if not left or not collided(error):
                 raise
         else:
             return
