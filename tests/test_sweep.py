@@ -286,3 +286,9 @@ def test_a_run_like_another_has_its_options_but_for_those_that_are_typed(cli):
         answer = cli("train", *typed)
         assert answer.code == 2 and says in answer.err, answer.err
     assert aelab.train_like("first", latent_dim=2).info.params["latent_dim"] == "2"
+
+
+@pytest.mark.slow
+def test_offline_points_in_processes_of_their_own_are_marked_for_sync(here):
+    done = aelab.sweep("linear", latent_dim=[2, 3], jobs=2, offline=True, **QUICK)
+    assert len(done.runs) == 2 and {run.tags.get("aelab.offline") for run in (done.info, *done.runs)} == {"yes"}

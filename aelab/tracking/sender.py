@@ -261,11 +261,13 @@ class Sender:
             for name in names:
                 files = self._files(name)
                 for file in files:
-                    if (
-                        self._stopping or not self._inside(file).exists()
-                    ):  # the trainer has removed it: there is a newer one
+                    if self._stopping:
                         return
                     self._log([["file", file]])
+                if (
+                    not files or self._files(name) != files
+                ):  # the trainer has removed it meanwhile: there is a newer one
+                    return
                 self._uploaded.add(name)
             if names:  # of each kind two stay: somebody may be fetching the older one
                 there = sorted(self._on_server())

@@ -146,7 +146,8 @@ def run_in_processes(
                     break
                 ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(
-                    target=_train_in_child, args=(job, store.uri, data_dir, threads, theirs, watch is not None)
+                    target=_train_in_child,
+                    args=(job, store.uri, store.offline, data_dir, threads, theirs, watch is not None),
                 )
                 mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # in the child until its run can be saved
                 process.start()
@@ -187,7 +188,9 @@ def _answer(line: Connection, job: Job, watch: WatchJob | None) -> str | None:
     return None
 
 
-def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, line: Connection, watched: bool) -> None:
+def _train_in_child(
+    job: Job, uri: str, offline: bool, data_dir: Path | None, threads: int, line: Connection, watched: bool
+) -> None:
     """The main function of a child process. It has its own process group, so that Ctrl-C reaches it through its parent only."""
     os.setpgrp()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # even if the parent ignores it, as SIGTERM signals the parent's end
@@ -203,7 +206,9 @@ def _train_in_child(job: Job, uri: str, data_dir: Path | None, threads: int, lin
             return False
 
     try:
-        why = train_job(job, Store(uri, warn=log.warning), opener(data_dir), data_dir, ask if watched else None)
+        store = Store(uri, warn=log.warning)
+        store.offline = offline  # whose address is a file like any other
+        why = train_job(job, store, opener(data_dir), data_dir, ask if watched else None)
     except UserError as problem:  # also Stopped
         why = str(problem)
     with suppress(OSError):  # the parent is gone
