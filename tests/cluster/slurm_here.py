@@ -3,6 +3,7 @@
 `python tests/cluster/slurm_here.py COMMAND...` runs a command beside such a cluster, and ends the cluster with it.
 """
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -102,6 +103,16 @@ class Slurm:
         process.kill()
         process.wait()
 
+    def cut_power(self, node):
+        """Kills the daemon of a node and all that runs on the node."""
+        jobs = self.ask("squeue", "--noheader", "--states=running", f"--nodelist={node}", "--format=%A").split()
+        self.kill_node(node)
+        steps = [pid for pid, name in _processes() if any(f"slurmstepd: [{job}." in name for job in jobs)]
+        doomed = [*steps, *(child for step in steps for child in _below(step))]
+        for pid in doomed:  # first those that would report the end of the others
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def until_up(self):
         """Waits until all nodes take jobs."""
         _until(lambda: self.ask("sinfo", "--noheader", "--format=%D", "--states=idle,mixed,alloc").split() == ["2"])
@@ -128,7 +139,33 @@ class Slurm:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pid in _with_environment(f"SLURM_CONF={self.folder}/slurm.conf"):  # steps of a node whose daemon was killed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _processes():
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            yield int(path.name), (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+
+
+def _with_environment(variable):
+    """The other processes that have this variable in the environment with which they were started."""
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(path.name) != os.getpid() and variable.encode() in (path / "environ").read_bytes().split(b"\0"):
+                yield int(path.name)
+
+
+def _below(pid):
+    """The processes that a process has started, and those that they have."""
+    found = []
+    with contextlib.suppress(OSError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            found += [child, *_below(child)]
+    return found
 
 
 def _free(count):

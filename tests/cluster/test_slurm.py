@@ -174,10 +174,7 @@ def test_a_node_that_loses_its_power(slurm, sweep):
     info = points()[2]
     until((Store().folder(info) / "checkpoints").exists, 60)
     node = slurm.state(info.tags["aelab.slurm_job"])[1]
-    slurm.kill_node(node)
-    for each in points().values():  # both are on that node, as it has room for them
-        if slurm.state(each.tags["aelab.slurm_job"])[1] == node:
-            os.kill(int(each.tags["aelab.process"].split()[1]), signal.SIGKILL)
+    slurm.cut_power(node)
     until(lambda: slurm.state(info.tags["aelab.slurm_job"])[1] not in (node, ""), 180)
     assert process.wait(timeout=400) == 0, process.said()
     slurm.start_node(node)
