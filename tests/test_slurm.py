@@ -188,6 +188,11 @@ def test_slurm_may_refuse_to_queue_it_again(job, answers, in_slurm):
     assert "Slurm does not start it again: slurm_requeue error: Access/permission denied" in train(job)
 
 
+def test_offline_its_run_waits_for_a_sync(job, in_slurm):
+    assert slurm_array.train_point(job, Store().uri, True, None) == ""
+    assert run_of(job).tags["aelab.offline"] == "yes"
+
+
 def test_a_problem_of_the_training_is_returned(job, in_slurm):
     assert "no MLflow server answers" in slurm_array.train_point(job, "http://127.0.0.1:9", False, None)
 

@@ -268,8 +268,8 @@ def _collect(jobs: Sequence[Job], tasks: Mapping[str, Task], store: Store, caugh
         if left and caught:
             ids = " ".join(sorted({tasks[identity].id.partition("_")[0] for identity in left}))
             problem = UserError(
-                f"{_points(len(left))} queued or running in Slurm, and stay there.",
-                f"Type the same command again to collect them. To cancel them: scancel {ids}",
+                f"{_points(len(left))} queued or running in Slurm, also without this command.",
+                f"Type the same command again to collect. To cancel: scancel {ids}",
             )
             problem.code = 130 if caught[0] == signal.SIGINT else 143
             raise problem
