@@ -580,7 +580,7 @@ def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
 
 
 def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here):
-    words = ("train", "vae", "--data", "digits", "--epochs", "10", "--seed", "4", "-q")
+    words = ("train", "vae", "--data", "digits", "--epochs", "10", "--seed", "4", "--hidden", "32", "--width", "4", "-q")
     command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(here.glob("mlruns/aelab/*/artifacts/unsent/*-3.png")):  # it is in its fourth epoch at least

@@ -1,4 +1,4 @@
-"""The notebook of the lecture is executed: in short by default, and as it stands by `pytest -m slow`."""
+"""The notebook of the lecture, executed by `pytest -m slow`: in short, and as it stands."""
 
 import re
 from pathlib import Path
@@ -30,6 +30,7 @@ def test_each_cell_was_executed_in_order_when_it_was_committed(lecture):
     assert LECTURE.stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_it_runs_on_other_data_and_for_one_epoch(lecture, here):
     (parameters,) = [cell for cell in lecture.cells if "parameters" in cell.metadata.get("tags", ())]
     assert parameters.source.startswith('DATA = "mnist-5k"') and "EPOCHS = None" in parameters.source
