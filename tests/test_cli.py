@@ -487,6 +487,25 @@ def test_what_no_training_can_begin_with_is_named_before_there_is_a_run(cli, her
     assert f"error: mine.py, line {line}: {says}" in answer.err and "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("monitor", ["'nll'", "'psnr'", "3"])
+def test_a_monitor_that_no_validation_gives_is_named_before_there_is_a_run(cli, here, monitor):
+    (here / "mine.py").write_text(MINE.replace("    def __init__", f"    monitor = {monitor}\n\n    def __init__", 1))
+    answer = cli("train", "./mine.py", *FAST)
+    assert answer.code == 1 and Store().runs() == []
+    *_, first, second = answer.err.splitlines()
+    assert (
+        first == f"error: mine.py: monitor = {monitor} is not a metric of the validation images where less is better."
+    )
+    assert second == "It has to be one of: loss, mse, sse; or None, to keep the last weights."
+
+
+def test_a_term_of_the_loss_called_mse_is_not_added_to_the_mse(cli, here):
+    (here / "mine.py").write_text(MINE.replace("x), {}", "x), {'mse': F.mse_loss(self.decode(self.encode(x)), x)}"))
+    assert cli("train", "./mine.py", *FAST).code == 0
+    metrics = Store().find("mine").metrics
+    assert metrics["best/mse"] == pytest.approx(metrics["best/loss"], rel=1e-5)
+
+
 def test_a_loss_without_a_gradient_is_no_fault_where_the_steps_have_their_own(cli, here):
     step = """
     def own(self, x, y, adam):
@@ -580,7 +599,21 @@ def test_output_into_a_closed_pipe_is_no_traceback(cli, here):
 
 
 def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_ends(cli, here):
-    words = ("train", "vae", "--data", "digits", "--epochs", "10", "--seed", "4", "--hidden", "32", "--width", "4", "-q")
+    words = (
+        "train",
+        "vae",
+        "--data",
+        "digits",
+        "--epochs",
+        "10",
+        "--seed",
+        "4",
+        "--hidden",
+        "32",
+        "--width",
+        "4",
+        "-q",
+    )
     command = [sys.executable, "-m", "aelab", *words, "--name", "cut"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(here.glob("mlruns/aelab/*/artifacts/unsent/*-3.png")):  # it is in its fourth epoch at least

@@ -36,22 +36,24 @@ def eval_mode(recipe: Recipe, seed: int = SEED) -> Iterator[None]:
 def evaluate_loss(recipe: Recipe, split: Split, advance: Advance = silent) -> dict[str, float]:
     """The loss and its terms, means over the images of `split`; with a reconstruction mse, sse and psnr, with classes error.
 
-    A term that is an mse itself (NAME_mse) gets its sse and psnr too. Raises UserError for an empty split.
+    A term that is an mse itself (NAME_mse) gets its sse and psnr too. A term called mse or error gives way to the one measured
+    here. Raises UserError for an empty split.
     """
     if not len(split):
         raise UserError("there are no images to evaluate on.")
     totals: defaultdict[str, float] = defaultdict(float)
+    measured: defaultdict[str, float] = defaultdict(float)
     with eval_mode(recipe):
         for x, y in split.blocks(BLOCK):
             loss, parts = recipe.loss(x, y)
             for name, value in zip(("loss", *parts), torch.stack([loss, *parts.values()]).tolist(), strict=True):
                 totals[name] += value * len(x)
             if isinstance(recipe, Autoencodes):
-                totals["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
+                measured["mse"] += float(squared_errors(x, recipe.decode(recipe.encode(x))).sum())
             if isinstance(recipe, Classifies):
-                totals["error"] += 100 * float((recipe.classify(x).argmax(1) != y).sum())
+                measured["error"] += 100 * float((recipe.classify(x).argmax(1) != y).sum())
             advance(len(x))
-    means = {name: total / len(split) for name, total in totals.items()}
+    means = {name: total / len(split) for name, total in (totals | measured).items()}
     for name in [name for name in means if name.endswith("mse")]:
         means |= error_metrics(means[name], split.images[0].numel(), name.removesuffix("mse"))
     return means

@@ -15,7 +15,17 @@ from aelab import recipe_files
 from aelab.data import Dataset
 from aelab.errors import UserError, no_memory, out_of_memory
 from aelab.evaluation import eval_mode
-from aelab.recipe import Conditional, Decodes, Encodes, Generates, NonFiniteError, Phase, Recipe
+from aelab.recipe import (
+    Autoencodes,
+    Classifies,
+    Conditional,
+    Decodes,
+    Encodes,
+    Generates,
+    NonFiniteError,
+    Phase,
+    Recipe,
+)
 from aelab.recipe_files import RecipeError
 from aelab.tracking import valid_metric_name
 from aelab.training import Settings
@@ -119,6 +129,14 @@ def _try_loss(recipe: Recipe, x: Tensor, y: Tensor, path: Path) -> None:
             f"{where}: loss returns a term called 'loss'.", "Give it another name: the loss itself has this one."
         )
     check_names(returned[1], where)
+    measured = [name for name, can in (("mse", Autoencodes), ("error", Classifies)) if isinstance(recipe, can)]
+    names = ["loss", *returned[1], *measured]
+    names += [f"{name.removesuffix('mse')}sse" for name in names if name.endswith("mse")]
+    if recipe.monitor is not None and recipe.monitor not in names:
+        raise RecipeError(
+            f"{path.name}: monitor = {recipe.monitor!r:.60} is not a metric of the validation images where less is better.",
+            f"It has to be one of: {', '.join(names)}; or None, to keep the last weights.",
+        )
 
 
 def _try_steps(recipe: Recipe, x: Tensor, y: Tensor, path: Path, epochs: int) -> None:
