@@ -38,6 +38,7 @@ class FakeRun:
 
     def __init__(self, recipe=None, name="some-run", data=None, metrics=None, of="identity", seconds=7.0, **params):
         self.recipe, self.name = recipe or Identity(), name
+        self.image = self.recipe.image
         self._data = data or dataset(self.recipe.image)
         metrics = metrics or {}
         validation = {key.removeprefix("best/"): value for key, value in metrics.items() if key.startswith("best/")}
@@ -50,6 +51,9 @@ class FakeRun:
 
     def data(self):
         return self._data
+
+    def encode(self, images):
+        return self.recipe.encode(images).detach()
 
     def decode(self, codes):
         return self.recipe.decode(codes).detach()

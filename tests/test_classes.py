@@ -135,6 +135,7 @@ def test_a_class_is_drawn_by_its_name(cli, here, name):
     width, height = opened(here / "all.png").size
     assert width == height, "ten rows of ten images"
     run = aelab.load("c")
+    assert "samples" in aelab.figures.available(run)
     assert run.sample(label="all").shape == (100, 1, 8, 8) and run.sample(3, label=7).shape == (3, 1, 8, 8)
     assert torch.equal(run.sample(3, label=7), run.sample(3, label="7"))
     for label in ("x", "10", "-1"):

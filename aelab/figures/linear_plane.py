@@ -56,9 +56,14 @@ def principal_angles(a: Array, b: Array) -> Array:
     return angles
 
 
+def code_size(run: TrainedRun) -> int:
+    """The number of values in a code, with those of a class if the recipe is conditional."""
+    return run.encode(torch.zeros(1, *run.image)).shape[1]
+
+
 def decoder_matrix(run: TrainedRun) -> tuple[Tensor, Tensor] | None:
     """V (P, D) and b (P,) of a decoder V z + b, in float64; None if the decoder is another function."""
-    size = int(run.info.params.get("latent_dim", 0))
+    size = code_size(run)
     axes = torch.cat([torch.zeros(1, size), torch.eye(size)])
     decoded = run.decode(axes).double().flatten(1)
     b, v = decoded[0], (decoded[1:] - decoded[0]).T
@@ -68,7 +73,7 @@ def decoder_matrix(run: TrainedRun) -> tuple[Tensor, Tensor] | None:
 
 
 def _without_plane(run: TrainedRun) -> str:
-    if int(run.info.params.get("latent_dim", 0)) < 2:
+    if code_size(run) < 2:
         return "a plane takes a code of two numbers or more"
     return "" if decoder_matrix(run) else "its decoder is not linear"
 

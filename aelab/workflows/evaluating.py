@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from aelab.data import Dataset
-from aelab.errors import checked
+from aelab.errors import UserError, checked
 from aelab.evaluation import Report, diagnose_test, inception, measure, sampling_seconds
 from aelab.recipe import Generates
 from aelab.training import pick_device
@@ -90,7 +90,12 @@ def evaluate(
     pictures = log_report(report, opened, data)
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
-    made = show(opened) if figures and not quick else {}
+    made: dict[str, list[Path]] = {}
+    if figures and not quick:
+        try:
+            made = show(opened)
+        except UserError as error:  # the metrics are there and will be shown
+            log.warning(f"no figures: {error}")
     return Evaluation(opened, report, data.name, len(data.test), pictures, made)
 
 
