@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,9 +117,14 @@ class Node:
             return False
 
     def kill(self):
-        """At once. The processes of tasks end when they notice it."""
+        """At once, with the processes of its tasks, as a machine without power."""
+        tasks = [int(path.name) for path in Path("/proc").glob("[0-9]*") if self.has(path.name)]
         os.killpg(self.process.pid, signal.SIGKILL)
+        for pid in tasks:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        until(lambda: not any(self.has(pid) for pid in tasks), 30)
 
     def stop(self):
         if self.process.poll() is None:
