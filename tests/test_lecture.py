@@ -154,6 +154,30 @@ def test_what_fails_is_said_on_the_page_and_the_rest_is_made(here, caplog):
     assert "Small & tidy" in words and len(made.figures) == 2
 
 
+def test_what_the_diagnosis_finds_wrong_is_on_the_page(here):
+    words = Reader(lecture(here, topics=[TOPIC]).page.read_text()).words
+    (run,) = Store().runs("tags.`aelab.kind` = 'run'")
+    assert run.tags["aelab.diagnostics"].startswith("hardly trained")
+    assert f"{run.name}: {run.tags['aelab.diagnostics']}" in words
+
+
+def test_a_figure_of_the_lecture_is_an_artifact_of_its_run(here):
+    lecture(here, topics=[TOPIC])
+    (run,) = Store().runs("tags.`aelab.kind` = 'run'")
+    made = {path.name for path in (Store().folder(run) / "figures").iterdir()}
+    assert made == {f"{shown.figure}.{ending}" for shown in TOPIC.figures if shown.of for ending in ("png", "svg")}
+
+
+@pytest.mark.parametrize("given", [{"device": "cuda:7"}, {"colour": "empty"}])
+def test_a_device_or_a_folder_that_is_not_there_is_refused_before_a_page_is_written(here, given):
+    (here / "empty").mkdir()
+    topic = replace(TOPIC, needs="cifar10") if "colour" in given else TOPIC
+    trainings = {"small": Training("vae", {"max_steps": 2}, data="cifar10")} if "colour" in given else TINY_TRAININGS
+    with pytest.raises(UserError) as refused:
+        lecture(here, topics=[topic], trainings=trainings, **given)
+    assert refused.value.code == 2 and not list(here.rglob("*.html"))
+
+
 def test_the_command_line_ends_with_one_line_about_failures(here, cli, monkeypatch):
     failed = ["one: it broke", "two: it broke too"]
     result = aelab.lecture.Lecture(here / "lecture.html", None, [], failed, [])
@@ -177,7 +201,7 @@ def test_a_signal_stops_it_and_the_same_command_continues(here, monkeypatch):
         raise Stopped(signal.SIGTERM, Writer(), 7)
 
     monkeypatch.setattr(models, "train", stopped)
-    with pytest.raises(UserError, match=r"small-123456 is saved at step 7.*same command continues") as ended:
+    with pytest.raises(UserError, match=r"small-123456 is saved at step 7.*\nThe same command continues") as ended:
         lecture(here)
     assert ended.value.code == 143
 

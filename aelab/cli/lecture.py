@@ -61,6 +61,8 @@ def lecture(
     import aelab
 
     names = [name.strip() for part in only or [] for name in part.split(",") if name.strip()]
+    if only and not names:
+        raise UserError("--only names no topic.", "Without it all topics are made.", code=2)
     made = aelab.make_lecture(
         out,
         quick=quick,

@@ -40,7 +40,7 @@ def noise_of(run: TrainedRun) -> str:
     params = run.info.params
     kind, level = params.get("noise", "noise"), params.get("level")
     if level is None:
-        return "its own noise"
+        return "its own noise" if isinstance(run.recipe, Denoises) else "no noise"
     if float(level) == 0:
         return "no noise"
     return {"gaussian": f"Gaussian noise, σ = {level}"}.get(kind, f"{kind} of {float(level):.0%}")

@@ -19,6 +19,7 @@ from aelab.lecture.sections import Section, section
 from aelab.lecture.topics import COLOUR, DATA, TOPICS, TRAININGS, Topic, Training
 from aelab.progress_bar import progress_bar
 from aelab.tracking import RunWriter, Store
+from aelab.training import pick_device
 
 LARGEST_SEED = 2**32 - 11  # some models have ten seeds from there on
 
@@ -62,7 +63,9 @@ def make_lecture(
     folder = Path(out)
     at, pictures = (Path(place) if place else None for place in (data_dir, colour))
     setting = Setting(quick, seed, device, at, tracking_uri, pictures)
-    chosen = choose(topics, list(only))
+    asked = list(only)
+    chosen = choose(topics, asked)
+    pick_device(device)  # which refuses one that is not there
     if pictures and not pictures.is_dir():
         raise UserError(f"--colour {pictures}: there is no such folder.", code=2)
     skipped = without_data(chosen, setting)
@@ -70,6 +73,7 @@ def make_lecture(
     _check_folder(folder)
     names = list(dict.fromkeys(name for topic in made for name in topic.trainings))
     _check_images(names, trainings, setting)
+    _check_colour(names, trainings, setting)
     store = Store(tracking_uri, warn=log.warning)
     models = obtain(models_of(names, trainings, setting), store)
     sections = []
@@ -77,7 +81,8 @@ def make_lecture(
         for topic in chosen:
             sections.append(section(topic, models, skipped.get(topic.slug, "")))
             bar.advance(1)
-    return _write(folder, sections, models, Head.now(setting, list(only)), slides, store)
+    data = dict.fromkeys(setting.data_of(trainings[name]) for name in names)
+    return _write(folder, sections, models, Head.now(setting, asked, data), slides, store)
 
 
 def choose(topics: Sequence[Topic], only: Sequence[str]) -> list[Topic]:
@@ -133,6 +138,17 @@ def _check_images(names: Sequence[str], trainings: Mapping[str, Training], setti
         raise UserError(
             f"the full lecture needs all of MNIST. {first}", "With bundled images: aelab lecture --quick"
         ) from None
+
+
+def _check_colour(names: Sequence[str], trainings: Mapping[str, Training], setting: Setting) -> None:
+    """Raises UserError if the folder of colour pictures cannot be trained on."""
+    if setting.colour and any(trainings[name].data == COLOUR for name in names):
+        try:
+            open_data(str(setting.colour), data_dir=setting.data_dir)
+        except UserError as problem:
+            first, *_ = str(problem).splitlines()
+            need = "--colour takes a folder of whole colour pictures, all of one size."
+            raise UserError(f"--colour {setting.colour}: {first}", need, code=2) from None
 
 
 def _write(

@@ -164,7 +164,7 @@ def obtain(wanted: list[Model], store: Store) -> Models:
         try:
             found = model.find(store)
         except UserError as problem:
-            models.failed[model.name] = str(problem)
+            models.failed[model.name] = _one_line(problem)
             continue
         missing = model.measurements(found)
         todo[model] = model.seconds * (found is None) + model.seconds_to_measure * bool(missing)
@@ -177,16 +177,20 @@ def obtain(wanted: list[Model], store: Store) -> Models:
         try:
             models.runs.setdefault(model.name, []).append(model.measured(model.trained(store)))
         except Stopped as stopped:
-            again = UserError(f"{str(stopped).splitlines()[0]} The same command continues the lecture.")
+            again = UserError(str(stopped).splitlines()[0], "The same command continues the lecture.")
             again.code = stopped.code
             raise again from None
         except UserError as problem:
-            models.failed[model.name] = str(problem)
+            models.failed[model.name] = _one_line(problem)
         except Exception as error:  # noqa: BLE001  # one model of many; the page says so
-            models.failed[model.name] = f"{type(error).__name__}: {error}"
+            models.failed[model.name] = f"{type(error).__name__}: {_one_line(error)}"
         if model.name in models.failed:
-            log.warning(UserError(*f"{model.name}: {models.failed[model.name]}".split("\n")))
+            log.warning(f"{model.name}: {models.failed[model.name]}")
     return models
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _with_time_left(todo: Mapping[Model, float]) -> Iterator[tuple[Model, str]]:

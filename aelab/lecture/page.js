@@ -124,6 +124,10 @@ const WIDGETS = {
 for (const widget of document.querySelectorAll(".widget"))
   WIDGETS[widget.dataset.kind](widget, JSON.parse(document.getElementById(widget.dataset.values).textContent));
 
+// Commands are folded on the screen and open on paper.
+for (const [event, open] of [["beforeprint", true], ["afterprint", false]])
+  addEventListener(event, () => document.querySelectorAll("details").forEach((each) => (each.open = open)));
+
 // The theme is that of the system until the reader chooses another one.
 const theme = document.querySelector(".theme"), root = document.documentElement;
 const chosen = () => root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");

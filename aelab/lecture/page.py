@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -11,7 +11,6 @@ from typing import Any
 
 from aelab.lecture.models import Setting
 from aelab.lecture.sections import Drawn, Live, Section
-from aelab.lecture.topics import DATA
 
 HERE = Path(__file__).parent
 
@@ -27,14 +26,14 @@ class Head:
     made: str
 
     @classmethod
-    def now(cls, setting: Setting, only: Sequence[str]) -> "Head":
+    def now(cls, setting: Setting, only: Sequence[str], data: Iterable[str]) -> "Head":
         words = ["aelab lecture"] + ["--quick"] * setting.quick
         words += [f"--colour {shlex.quote(str(setting.colour))}"] * bool(setting.colour)
         words += [f"--only {shlex.quote(','.join(only))}"] * bool(only) + [f"--seed {setting.seed}"] * bool(
             setting.seed
         )
         made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-        return cls(" ".join(words), DATA[setting.form], setting.seed, metadata.version("aelab"), made)
+        return cls(" ".join(words), ", ".join(data), setting.seed, metadata.version("aelab"), made)
 
 
 def page(sections: Sequence[Section], head: Head, *, slides: bool = False) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from aelab.lecture.models import Models
 from aelab.lecture.topics import Number, Shown, Topic, Widget
 from aelab.metrics import BASELINES, CONTROLS, against, definition, number
 from aelab.recipe import Autoencodes, Decodes
-from aelab.workflows import Run
+from aelab.workflows import Run, faults
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class Section:
     figures: list[Drawn | Missing] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     widgets: list[Live | Missing] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # what is wrong with its models, in the words of their diagnosis
 
     @property
     def drawn(self) -> list[Drawn]:
@@ -112,6 +114,12 @@ def section(topic: Topic, models: Models, skipped: str = "") -> Section:
         [_or_missing(each.figure, partial(drawn, each, models)) for each in topic.figures],
         [row for each in topic.numbers if each.of in models.runs and (row := row_of(each, models.runs[each.of]))],
         [_or_missing(each.kind, partial(live, each, models)) for each in topic.widgets],
+        [
+            f"{run.name}: {fault}"
+            for name in topic.trainings
+            for run in models.runs.get(name, [])
+            for fault in faults(run)
+        ],
     )
 
 
@@ -135,15 +143,25 @@ def drawn(shown: Shown, models: Models) -> Drawn:
     if draw is None:
         raise UserError(f"there is no figure '{shown.figure}'")
     figure = draw(*runs)
+    png, svg = figures.encoded(figure), figures.encoded(figure, "svg")
+    if runs:
+        writer = runs[0].store.annotate(runs[0].info)
+        for ending, content in (("png", png), ("svg", svg)):
+            writer.file(f"figures/{shown.figure}.{ending}", partial(_write, content=content))
+        writer.close()
     loaded = ", ".join(f'aelab.load("{run.name}")' for run in runs)
     summary = (draw.__doc__ or "").partition("\n")[0]
     return Drawn(
         shown.figure,
         summary,
         f"aelab.figures.{function}({loaded})",
-        figures.encoded(figure),
-        figures.encoded(figure, "svg"),
+        png,
+        svg,
     )
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def row_of(entry: Number, runs: Sequence[Run]) -> Row | None:
@@ -152,6 +170,8 @@ def row_of(entry: Number, runs: Sequence[Run]) -> Row | None:
     if not value:
         return None
     what = known.known_as if known else entry.metric
+    if not entry.metric.startswith("test/"):
+        what += " on validation images"
     unit = f", {known.unit}" if known and known.unit and known.unit not in what else ""
     better = f" ({known.better} is better)" if known and known.better else ""
     if entry.beside:

@@ -167,7 +167,7 @@ TOPICS = (
     Topic(
         slug="stacked",
         title="Depth: codes that are not linear",
-        says="With hidden layers the codes lie on a curved surface instead of a plane. So few numbers say more about "
+        says="With hidden layers the reconstructions lie on a curved surface instead of a plane. So few numbers say more about "
         "an image, and the error falls below that of PCA at every size of the code.",
         equation=r"z = f_K(\cdots f_1(x)), \qquad \hat{x} = g_1(\cdots g_K(z)), \qquad \mathcal{L} = \mathbb{E} \, \lVert x "
         r"- \hat{x} \rVert^2",
@@ -190,8 +190,8 @@ TOPICS = (
         title="Stacked, convolutional, recurrent",
         says="The same size of the code can be reached by very different networks. Convolutions share their weights "
         "over the image, and a recurrent network reads and writes it row by row.",
-        equation=r"\text{convolutional:} \; h = \sigma(K * x + b) \qquad \text{recurrent:} \; h_t = \tanh(W x_t + U h_{t-1} "
-        r"+ b)",
+        equation=r"\text{convolutional:} \; h = \sigma(K * x + b) \qquad \text{recurrent:} \; h_t = "
+        r"\operatorname{GRU}(x_t, h_{t-1})",
         figures=(Shown("reconstructions", ("stacked-30", "convolutional-30", "recurrent-30")),),
         numbers=tuple(
             Number(name, "test/sse", "test/pca_sse") for name in ("stacked-30", "convolutional-30", "recurrent-30")
@@ -218,7 +218,7 @@ TOPICS = (
         ),
         notice="The line to beat is the Wiener filter, the best linear one. Where noise hides a stroke, the answer is "
         "blurred: it is a mean of what might have been there.",
-        question="Why do filters become smoother and larger as the noise grows?",
+        question="What should happen to the filters as the noise grows, and do these show it?",
     ),
     Topic(
         slug="pretraining",
@@ -236,8 +236,8 @@ TOPICS = (
                 "pretrained-600", "test/error", published="5.72", source="Kingma et al. 2014, M1 + TSVM, 600 labels"
             ),
         ),
-        notice="Compare the two lines at the same number of labels. A difference that is smaller than the band over "
-        "draws of the labels says nothing.",
+        notice="Compare the two lines at the same number of labels. A difference that is smaller than that between draws "
+        "of the labels says nothing; with one run a point it is not known.",
         question="With all labels the gain is gone. What does pretraining give then?",
     ),
     Topic(
@@ -248,8 +248,8 @@ TOPICS = (
         equation=r"p(z) = \mathcal{N}(0, I), \qquad q(z \mid x) = \mathcal{N}(\mu(x), \operatorname{diag} \sigma^2(x))",
         figures=(Shown("latent-space", ("stacked-2", "vae-2")),),
         numbers=(Number("stacked-2", "test/sse", "test/pca_sse"), Number("vae-2", "test/sse", "test/pca_sse")),
-        notice="The scales of the axes differ. The codes of the VAE fill the circles of the prior without large gaps; "
-        "those of the autoencoder do not know where zero is.",
+        notice="The scales of the axes differ. Most codes of the VAE lie around zero, within the circles of the prior, though "
+        "not as evenly as the prior would have it; those of the autoencoder do not know where zero is.",
         question="Take a code from a gap between two classes. What would each of the two models draw?",
     ),
     Topic(
@@ -267,7 +267,7 @@ TOPICS = (
             Number("vae-20", "test/active_units"),
         ),
         notice="KL grows while the reconstruction improves: the code is put to use. Dimensions that do not pay for "
-        "themselves stay at a KL of zero, and nothing passes through them.",
+        "themselves stay near a KL of zero, and hardly anything passes through them.",
         question="What happens to the two terms if the KL is given the weight 20?",
     ),
     Topic(
@@ -334,7 +334,7 @@ TOPICS = (
     ),
     Topic(
         slug="gan-ring",
-        title="Mode collapse in the plane",
+        title="Modes and mode collapse in the plane",
         says="On eight Gaussians around a ring one can see what the game does. The gradient of the discriminator "
         "pushes the samples, and nothing in the loss asks them to spread over all eight.",
         equation=r"x \sim \tfrac{1}{8} \sum_{k=1}^{8} \mathcal{N}(c_k, s^2 I), \qquad \dot{x} \propto \nabla_x \log "
@@ -344,7 +344,8 @@ TOPICS = (
             Number("gan-ring", "test/modes", published="8", source="Gaussians on the ring"),
             Number("gan-ring", "test/near_mode", published="98.9", source="of points of the Gaussians themselves"),
         ),
-        notice="Count the Gaussians that have samples. The arrows show where the generator is told to move each of them.",
+        notice="Count the Gaussians that have samples: where one has none, that is mode collapse. The arrows show "
+        "where the generator is told to move each of them.",
         question="A generator that draws one perfect point for every z: what would the discriminator learn next?",
     ),
     Topic(
@@ -373,7 +374,8 @@ TOPICS = (
             Number("vae-20", "test/recon_sharpness"),
             Number("vaegan", "test/fd_lenet", "test/real_fd_lenet"),
         ),
-        notice="The squared error is larger and the strokes are crisper: the two do not measure the same thing.",
+        notice="Sharpness and squared error do not measure the same thing: look at the strokes, then at the errors below "
+        "them. The VAE-GAN also has a longer code.",
         question="Which of the two would you take to compress images, and which to make new ones?",
     ),
     Topic(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aelab.workflows.drawing import sample as sample
     from aelab.workflows.evaluating import Evaluation as Evaluation
     from aelab.workflows.evaluating import evaluate as evaluate
+    from aelab.workflows.evaluating import faults as faults
     from aelab.workflows.exporting import export as export
     from aelab.workflows.latent import LatentComparison as LatentComparison
     from aelab.workflows.latent import compare_latent as compare_latent
@@ -69,6 +70,7 @@ _MODULES = {
     "draw_sheets": "comparing",
     "draw_sweep": "comparing",
     "evaluate": "evaluating",
+    "faults": "evaluating",
     "export": "exporting",
     "interpolate": "drawing",
     "listed": "listing",

@@ -99,6 +99,15 @@ def evaluate(
     return Evaluation(opened, report, data.name, len(data.test), pictures, made)
 
 
+def faults(run: Run) -> list[str]:
+    """What the diagnosis after the training and that of the test metrics found wrong with a run; empty if all is good."""
+    trained = run.info.tags.get("aelab.diagnostics", "")
+    return [
+        *([] if trained.startswith("good") or not trained else [trained]),
+        *diagnose_test(run.info.metrics, trained),
+    ]
+
+
 def log_report(report: Report, run: Run, data: Dataset) -> list[Path]:
     """Logs a report on `data` to its run, and returns the paths of its pictures."""
     writer = run.store.annotate(run.info)
