@@ -640,6 +640,17 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
     assert kept[0].keys() == kept[1].keys() and all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
 
 
+def test_a_run_whose_only_checkpoint_is_damaged_says_how_to_train_it_again(cli):
+    assert cli("train", "linear", *FAST).code == 0
+    for path in Store().folder(Store().find("linear")).glob("checkpoints/*/weights.safetensors"):
+        path.write_bytes(b"damaged")
+    answer = cli("eval", "linear")
+    assert answer.code == 1
+    assert re.search(
+        r"error: no checkpoint of run (linear\S*) is intact\.\nRemove .* again: aelab runs rm \1\n", answer.err
+    )
+
+
 @pytest.mark.parametrize("words", [("train", "linear"), ("compare-latent", 2, "--recipe", "linear")])
 def test_few_images_are_seen_more_often_unless_epochs_are_chosen(cli, words):
     rest = ("--data", "digits", "--batch-size", 512, "--max-steps", 90, "-q")  # two steps an epoch

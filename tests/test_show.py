@@ -58,6 +58,18 @@ def test_without_a_name_all_figures_are_made_that_the_run_can_make(cli, store):
     assert {path.stem for path in (store / "all").glob("*.svg")} == made
 
 
+def test_without_a_desktop_nothing_is_opened(cli, store, monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    answer = cli("show", "vae", "samples", "--open")
+    assert answer.code == 2 and answer.err.startswith("error: --open: there is no desktop here.\n")
+    monkeypatch.setenv("DISPLAY", ":0")
+    opened_files = []
+    monkeypatch.setattr("typer.launch", opened_files.append)
+    assert cli("show", "vae", "samples", "--open").code == 0 and opened_files[0].endswith("samples.png")
+
+
 def test_runs_are_shown_beside_each_other(store):
     made = aelab.show("stacked", "reconstructions", beside=["vae"], out=store / "both.svg")
     assert list(made) == ["reconstructions"]

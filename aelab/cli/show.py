@@ -1,6 +1,8 @@
 """The verb `show`."""
 
+import os
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +65,8 @@ def show(
         return
     if run is None:
         raise UserError("name a run.", "List the runs: aelab runs, and the figures: aelab show --list", code=2)
+    if open_ and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        raise UserError("--open: there is no desktop here.", "Without --open the command names the files.", code=2)
     import aelab
     from aelab.figures import ANIMATIONS, DRAWN
 

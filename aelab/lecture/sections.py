@@ -114,12 +114,7 @@ def section(topic: Topic, models: Models, skipped: str = "") -> Section:
         [_or_missing(each.figure, partial(drawn, each, models)) for each in topic.figures],
         [row for each in topic.numbers if each.of in models.runs and (row := row_of(each, models.runs[each.of]))],
         [_or_missing(each.kind, partial(live, each, models)) for each in topic.widgets],
-        [
-            f"{run.name}: {fault}"
-            for name in topic.trainings
-            for run in models.runs.get(name, [])
-            for fault in faults(run)
-        ],
+        faults_of([run for name in topic.trainings for run in models.runs.get(name, [])]),
     )
 
 
@@ -162,6 +157,15 @@ def drawn(shown: Shown, models: Models) -> Drawn:
 
 def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
+
+
+def faults_of(runs: Sequence[Run]) -> list[str]:
+    """What is wrong with runs, each fault once with the names of those that have it."""
+    having: dict[str, list[str]] = {}
+    for run in runs:
+        for fault in faults(run):
+            having.setdefault(fault, []).append(run.name)
+    return [f"{', '.join(names)}: {fault}" for fault, names in having.items()]
 
 
 def row_of(entry: Number, runs: Sequence[Run]) -> Row | None:

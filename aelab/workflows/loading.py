@@ -71,6 +71,9 @@ def _kept(info: RunInfo, store: Store) -> Checkpoint:
     folder = store.folder(info) / "checkpoints"
     found = newest(folder, "best") or newest(folder, "last")
     if found is None:
+        if any(folder.glob("*-*")):
+            again = f"Remove the run, and train it again: aelab runs rm {info.name}"
+            raise UserError(f"no checkpoint of run {info.name} is intact.", again)
         raise UserError(f"run {info.name} has no checkpoint ({info.status.lower()}).")
     return found
 
