@@ -28,7 +28,7 @@ def _without_error(run: TrainedRun) -> str:
 
 @need(Autoencodes, unless=_without_error)
 def error_by_code_size(*runs: TrainedRun) -> "Figure":
-    """The squared error of reconstructions against the size of the code, beside PCA of equal size; of several seeds a band.
+    """The squared error of reconstructions against the size of the code, beside PCA of equal size; a band spans several seeds.
 
     It is that of the test images if all runs were evaluated, else that of the validation images.
     """

@@ -25,7 +25,7 @@ def _without_labels(run: TrainedRun) -> str:
 
 @need(Classifies, metrics=("val/error",), unless=_without_labels)
 def error_by_labels(*runs: TrainedRun) -> "Figure":
-    """The classification error against the number of labels, pretrained and from scratch; of several draws a band.
+    """The classification error against the number of labels, pretrained and from scratch; a band spans several draws.
 
     It is that of the test images if all runs were evaluated, else that of the validation images.
     """

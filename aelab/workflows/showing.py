@@ -48,7 +48,7 @@ def show(
             except UserError as error:
                 if figure:
                     raise
-                log.info(f"{name}: {str(error).partition(chr(10))[0]}")  # the other figures are made
+                log.info(f"{name}: {str(error).splitlines()[0]}")  # the other figures are made
     return made
 
 
