@@ -205,6 +205,11 @@ def sweep(
     import aelab
 
     where: dict[str, Any] = {"data_dir": data_dir, "tracking_uri": tracking_uri}
+    where |= {"metric": metric, "launcher": launcher, "ray_address": ray_address}
+    where["slurm"] = _pairs("slurm", slurm, "partition=gpu,time=60")
+    where["ray"] = _pairs("ray", ray, "gpus=0.25,cpus=1")
+    for name in options.keys() & {*where, "recipe", "trials", "jobs", "experiment", "offline"}:
+        raise UserError(f"{name} cannot vary: it is an option of the sweep itself, --{name.replace('_', '-')}.", code=2)
     if dry_run:
         if trials is not None:
             raise UserError("--dry-run: a search chooses its points only when it trains them.", code=2)
@@ -215,12 +220,7 @@ def sweep(
     done = aelab.sweep(
         recipe,
         trials=trials,
-        metric=metric,
         jobs=jobs,
-        launcher=launcher,
-        slurm=_pairs("slurm", slurm, "partition=gpu,time=60"),
-        ray=_pairs("ray", ray, "gpus=0.25,cpus=1"),
-        ray_address=ray_address,
         experiment=experiment,
         offline=offline,
         **where,

@@ -65,7 +65,7 @@ def grid(
 ) -> list[Point]:
     """The points of all combinations of the values; the seed changes fastest. They are named by what is `varied`.
 
-    Raises UserError, which names the point, if one of them cannot be trained as it is typed.
+    Raises UserError, which names the point, if one of them cannot be trained as it is typed, or is the same as another.
     """
     count = math.prod(map(len, values.values()))
     if count > MOST_POINTS:
@@ -77,6 +77,14 @@ def grid(
             chosen = dict(zip(names, combination, strict=True))
             points.append(point(recipe, chosen, [name for name in names if name in varied], opened))
             bar.advance(1)
+    first: dict[str, Point] = {}  # by identity: a run that stands for two points would count as two seeds
+    for each in points:
+        if (other := first.setdefault(each.plan.identity, each)) is not each:
+            raise UserError(
+                f"'{other}' and '{each}' are the same training, whose numbers do not depend on what differs.",
+                "Give one of them.",
+                code=2,
+            )
     return points
 
 

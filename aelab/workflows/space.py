@@ -16,7 +16,7 @@ from aelab.workflows.planning import Config
 SETTINGS = {each.name for each in fields(Settings)}
 DATA = {"data", "image_size", "split_seed", "start"}  # fields of a Config that may vary
 WITH_COMMAS = {"augment"}  # settings whose one value may have commas in it
-RANGE = re.compile(r"(?P<low>[^.:]*(?:\.[^.:]+)?)\.\.(?P<high>[^:]+?)(?P<log>:log)?(?::(?P<count>[0-9]{1,6}))?")
+RANGE = re.compile(r"(?P<low>[^.:]*(?:\.[^.:]+)?)\.\.(?P<high>[^:]+?)(?P<log>:log)?(?::(?P<count>[0-9]+))?")
 MANY = 1000  # values of one option
 DIGITS = 4  # significant ones, of a number between the ends of a range
 

@@ -14,6 +14,7 @@ from aelab.figures import sweep_figure
 from aelab.metrics import duration
 from aelab.results import csv, latex, markable, markdown, records, sweep_metric, sweep_table, sweep_values
 from aelab.tracking import NoStoreError, RunInfo, RunWriter, Store
+from aelab.training import pick_device
 from aelab.workflows import launching, ray_cluster, searching, slurm_array
 from aelab.workflows.listing import Comparison, mark_members, sweep_runs
 from aelab.workflows.planning import opener
@@ -107,16 +108,10 @@ def sweep(
     refuse_torchrun("a sweep")
     recipe_file = recipe_files.trust(str(recipe))
     directory = Path(data_dir) if data_dir else None
-    if slurm and launcher != "slurm":
-        raise UserError("--slurm has options for --launcher slurm, which is not given.", code=2)
-    match launcher:
-        case "slurm":
-            slurm_array.check(slurm or {})
-        case "ray":
-            ray_cluster.check(ray_address, ray or {})
+    if trials is not None and launcher != "local":
+        raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
+    _check(launcher, slurm or {}, ray or {}, ray_address, options)
     if trials is not None:
-        if launcher != "local":
-            raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
         searched = space(recipe_file, options, search=True)
         varied = varied_in(searched)
         if "seed" in varied:
@@ -167,12 +162,45 @@ def sweep(
     return Sweep(store.get(parent.id), runs, varied, ranked_by, pictures, failed, store=store)
 
 
+def _check(
+    launcher: Launcher,
+    slurm: Mapping[str, str],
+    ray: Mapping[str, str | float],
+    ray_address: str | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Raises UserError if the points cannot be trained where they are to be."""
+    if slurm and launcher != "slurm":
+        raise UserError("--slurm has options for --launcher slurm, which is not given.", code=2)
+    if (ray or ray_address) and launcher != "ray":
+        raise UserError("--ray and --ray-address are for --launcher ray, which is not given.", code=2)
+    match launcher:
+        case "slurm":
+            slurm_array.check(slurm)
+        case "ray":
+            ray_cluster.check(ray_address, ray)
+        case _ if isinstance(device := options.get("device"), str) and "," not in device:
+            pick_device(device)
+
+
 def plan_sweep(
-    recipe: str | Path, *, data_dir: Path | None = None, tracking_uri: str | None = None, **options: Any
+    recipe: str | Path,
+    *,
+    metric: str | None = None,
+    launcher: Launcher = "local",
+    slurm: Mapping[str, str] | None = None,
+    ray: Mapping[str, str | float] | None = None,
+    ray_address: str | None = None,
+    data_dir: Path | None = None,
+    tracking_uri: str | None = None,
+    **options: Any,
 ) -> Planned:
-    """What `sweep` would train. Nothing is written; a store that does not exist yet has no runs."""
+    """What `sweep` would train, checked as it checks it. Nothing is written; a store that does not exist yet has no runs."""
+    _check(launcher, slurm or {}, ray or {}, ray_address, options)
     values = lists(recipe_files.trust(str(recipe)), options)
     points = grid(recipe, values, opener(data_dir), varied_in(values))
+    if metric:
+        searching.checked_metric(points[0].plan, metric)
     try:
         return _in_store(points, Store(tracking_uri, create=False, warn=log.warning))
     except NoStoreError:
@@ -232,7 +260,12 @@ def _searched(
     )
     with parent_status(parent):
         failed = search.run(trials, jobs, parent, store, experiment, data_dir)
-        runs = [info for info in sweep_runs(parent.info, store) if info.status == "FINISHED"]
+        tried = sweep_runs(parent.info, store)
+        runs = [info for info in tried if info.status == "FINISHED"]
+        if pruned := sum(map(searching.is_pruned, tried)):
+            log.info(
+                f"{pruned} of {len(tried)} trials were stopped early, as worse than the median; they are not in the table"
+            )
         pictures = summarise(parent, runs, varied, search.metric) if runs else []
     parent.close("FAILED" if failed else "FINISHED")
     return Sweep(store.get(parent.id), runs, varied, search.metric, pictures, failed, store=store)
