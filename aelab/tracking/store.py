@@ -68,14 +68,14 @@ class Store:
                 "Go to the folder where you trained, name its store with --tracking-uri, or start here: aelab train vae",
                 code=2,
             )
+        if not opening.is_server(self.uri):
+            opening.prepare_database_access()  # takes long on a busy machine, which is no fault of the store
         with waiting(f"the store {self.shown_uri}", warn):
             self._open()
 
     def _open(self) -> None:
         if opening.is_server(self.uri):
             opening.ping(self.uri)
-        else:
-            opening.prepare_database_access()
         try:
             if self.database:
                 with opening.creation_lock(self.database):

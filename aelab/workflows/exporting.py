@@ -15,7 +15,7 @@ from shutil import copyfile
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from aelab import networks, recipe_files
@@ -76,7 +76,7 @@ def export(
             '"""What the recipe beside this folder imports."""\n', encoding="utf-8"
         )
         weights = {name: value.clone().contiguous() for name, value in opened.recipe.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
+        (folder / "model.safetensors").write_bytes(save(weights))  # save_file lets the owner alone read it
         facts = json.dumps(_facts(opened), indent=2, ensure_ascii=False)
         (folder / "config.json").write_text(facts + "\n", encoding="utf-8")
         write(folder / "example.png", _example(opened))
