@@ -2,17 +2,19 @@
 
 import math
 import statistics
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 import aelab
 from aelab import recipe_files
 from aelab.figures import sweep_figure
 from aelab.results import best_runs, sweep_values
 from aelab.tracking import Store
-from aelab.workflows import searching
+from aelab.workflows import launching, plan_sweep, searching
 from aelab.workflows.space import Range, lists, space
 
 QUICK = {"data": "digits", "max_steps": 2}
@@ -195,6 +197,14 @@ def test_a_point_that_fails_is_named_and_the_others_go_on(cli, here):
     (failed,) = answer.json["failed"]
     assert failed.startswith("width 2: ") and "width 2 does not work" in failed
     assert Store().get(answer.json["id"]).status == "FAILED"
+
+
+def test_a_point_that_another_process_trains_is_waited_for(here, caplog):
+    first = plan_sweep("linear", latent_dim=[2, 3], **QUICK).points[0]
+    with FileLock(launching.point_lock(Store(), first.plan.identity), thread_local=False) as held:
+        threading.Timer(1.5, held.release).start()
+        done = aelab.sweep("linear", latent_dim=[2, 3], **QUICK)
+    assert len(done.runs) == 2 and "another process trains this point" in caplog.text
 
 
 def test_points_may_differ_in_their_data(here):

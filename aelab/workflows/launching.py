@@ -1,5 +1,6 @@
 """Runs many trainings from one command: one after the other, or several at once, each in its own process."""
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -17,7 +18,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+import platformdirs
 import torch
+from filelock import FileLock, Timeout
 
 from aelab.data import Dataset
 from aelab.errors import UserError, shown
@@ -25,10 +28,12 @@ from aelab.recipe_files import RecipeFile, in_a_line, recipe_error
 from aelab.tracking import RunInfo, Store
 from aelab.workflows.planning import Config, Plan, opener
 from aelab.workflows.resuming import resume_run
-from aelab.workflows.signals import SIGNALS, Pruned, Stopped, handled_by
+from aelab.workflows.signals import SIGNALS, Pruned, Stopped, handled_by, signals
 from aelab.workflows.starting import start_run
 
 log = logging.getLogger(__name__)
+
+RETRY = 1.0  # seconds of waiting for another process until the next look at signals
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,17 @@ def train_job(
     watch: Callable[[int, Mapping[str, float]], bool] | None = None,
 ) -> str:
     """Trains one job, or resumes its stopped run. Returns why it failed, or an empty string."""
+    with _alone(job, store):
+        return _train_job(job, store, opened, data_dir, watch)
+
+
+def _train_job(
+    job: Job,
+    store: Store,
+    opened: Callable[[Config], Dataset],
+    data_dir: Path | None,
+    watch: Callable[[int, Mapping[str, float]], bool] | None,
+) -> str:
     try:
         before = find(job, store)
         if before and before.status == "FINISHED":
@@ -118,6 +134,47 @@ def train_job(
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a recipe may raise anything; the other jobs continue
         return str(recipe_error(error) or UserError(in_a_line(error)))
     return ""
+
+
+@contextmanager
+def _alone(job: Job, store: Store) -> Iterator[None]:
+    """Lets one process of this machine at a time train a point: other sweeps may have it too, or one that was just killed.
+
+    Raises UserError if a signal ends the waiting.
+    """
+    path = point_lock(store, job.identity)
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except OSError as error:  # as Timeout is
+        if not isinstance(error, Timeout):
+            raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+        log.warning("another process trains this point: waiting for it")
+        with signals() as caught:
+            while not (caught or lock.is_locked):
+                with suppress(Timeout):
+                    lock.acquire(timeout=RETRY)
+        if caught:
+            lock.release()
+            raise _stopped(caught[0]) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def point_lock(store: Store, identity: str) -> Path:
+    """The file that is locked while a point of sweeps, with this identity, is trained."""
+    name = hashlib.sha256(f"{store.uri} {identity}".encode()).hexdigest()
+    return Path(platformdirs.user_cache_dir("aelab")) / "locks" / f"{name}.lock"
+
+
+def _stopped(number: int) -> UserError:
+    """What a sweep says that a signal ended."""
+    problem = UserError("what was running is saved. Type the same command again to continue.")
+    problem.code = 130 if number == signal.SIGINT else 143
+    return problem
 
 
 def run_in_processes(
@@ -155,14 +212,13 @@ def run_in_processes(
                 theirs.close()
                 running[job.label] = (job, process, ours)
                 log.info(f"{job.label}  begins, {threads} thread{'s' * (threads > 1)}")
-            ready = wait(
-                [each for _, process, line in running.values() for each in (process.sentinel, line)], timeout=1
-            )
+            if not running:
+                break
+            wait([each for _, process, line in running.values() for each in (process.sentinel, line)], timeout=1)
             for label, (job, process, line) in list(running.items()):
-                why = None
-                if line in ready:
-                    why = _answer(line, job, watch)
-                if why is None and process.is_alive():
+                alive = process.is_alive()  # before its line is read, as it may end right after it has answered
+                why = _answer(line, job, watch) if line.poll() else None
+                if why is None and alive:
                     continue
                 running.pop(label)
                 process.join()
@@ -171,9 +227,7 @@ def run_in_processes(
                 if not why:
                     log.info(f"{label}  is done")
     if caught:
-        problem = UserError("what was running is saved. Type the same command again to continue.")
-        problem.code = 130 if caught[0] == signal.SIGINT else 143
-        raise problem
+        raise _stopped(caught[0])
 
 
 def _answer(line: Connection, job: Job, watch: WatchJob | None) -> str | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from machinery import until
 
+import aelab
 from aelab.tracking import Store
 from aelab.training import checkpoint
+from aelab.workflows import launching
 
 pytestmark = pytest.mark.faults
 GRID = [
@@ -128,3 +130,25 @@ def test_a_sweep_of_24_points_that_is_killed_three_times_trains_none_twice(here)
     assert len({info.tags["aelab.identity"] for info in after}) == 24
     assert finished <= {info.id for info in after}
     assert len([info for info in Store().runs() if info.tags["aelab.kind"] == "sweep"]) == 1
+
+
+def test_sweeps_that_begin_together_train_a_shared_point_once(here):
+    words = ["sweep", "linear", "--data", "digits", "--epochs", "40", "--max-steps", "400", "-q"]
+    sweep(words=[*words, "latent_dim=7,8"]).communicate(timeout=600)  # the store is there
+    both = [sweep(words=[*words, f"latent_dim={values}"]) for values in ("2,3", "2,4")]
+    for process in both:
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    trained = [info for info in points() if info.params["latent_dim"] in "234"]
+    assert sorted(info.params["latent_dim"] for info in trained) == ["2", "3", "4"]
+    assert {info.status for info in Store().runs()} == {"FINISHED"}
+
+
+def test_a_point_that_ends_right_after_it_has_answered_has_not_failed(here, monkeypatch):
+    """As if each answer came after the parent had looked at the line, and before it looked at the process."""
+    look = launching.wait
+    monkeypatch.setattr(
+        launching, "wait", lambda each, timeout: look([one for one in each if isinstance(one, int)], timeout)
+    )
+    done = aelab.sweep("linear", latent_dim=[2, 3], jobs=2, data="digits", max_steps=2)
+    assert not done.failed and len(done.runs) == 2
