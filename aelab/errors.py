@@ -59,7 +59,7 @@ def shown(record: logging.LogRecord) -> str:
 def reason(error: "ValidationError") -> str:
     """The first reason why pydantic rejects a value, in one line that begins with the value."""
     first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    message = first["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
     shown = f"{reprlib.repr(first['input']):.60}"
     return f"{shown} {message.removeprefix('Input ')}" if message.startswith("Input ") else f"{shown}: {message}"
 

@@ -104,6 +104,13 @@ def test_a_search_takes_a_range_as_it_is():
         (["latent_dim=2..9", "--trials", "2", "--launcher", "ray"], "a search trains on this machine"),
         (["trials=1,2"], "trials cannot vary: it is an option of the sweep itself"),
         (["lr=1e-9..1:log:1000000"], "2 to 1,000 values"),
+        (["lr=1e-3..1e-1:3:log"], "a range is LOW..HIGH"),
+        (["latent_dim=2..6:9"], "there are only 5 whole numbers"),
+        (["latent_dim=2,,3"], "a value is empty"),
+        (["conditional=maybe,true"], "'maybe' should be a valid boolean\n"),
+        (["beta=1", "--trials", "2"], "there is nothing to search"),
+        (["beta=1,2", "--latent-dim", "5"], "write latent_dim=VALUE"),
+        (["latent_dim=2,3", "start=nobody"], "there are no runs in this folder"),
     ],
     ids=str,
 )
@@ -170,6 +177,23 @@ def test_a_dry_run_prints_the_points_and_writes_nothing(cli, here):
     assert [p["done"] for p in answer.json["points"]] == [True, True, False, False] and answer.json[
         "seconds"
     ] is not None
+
+
+def test_a_dry_run_shows_values_as_they_are_typed(cli, here):
+    answer = cli("sweep", "vae", "beta=1,0.5", "conditional=true,false", *WORDS, "--dry-run")
+    assert [line.split()[:2] for line in answer.out.splitlines()[1:5]] == [
+        ["1", "true"], ["1", "false"], ["0.5", "true"], ["0.5", "false"]
+    ], answer.out  # fmt: skip
+    answer = cli("sweep", "stacked", "hidden=500,250", "hidden=300", *WORDS, "--dry-run")
+    assert [line.split()[0] for line in answer.out.splitlines()[1:3]] == ["500,250", "300"]
+
+
+def test_a_point_that_starts_from_a_run_is_the_training_that_starts_from_it(cli, here):
+    base = aelab.train("linear", latent_dim=2, name="base", **QUICK)
+    aelab.train("linear", latent_dim=2, start="base", **QUICK)
+    done = aelab.sweep("linear", start=["base", None], latent_dim=2, **QUICK)
+    assert [run.params.get("start") for run in done.runs] == [base.id, None]
+    assert len(Store().runs("tags.`aelab.kind` = 'run'")) == 2, "both were trained before"
 
 
 BROKEN = '''"""A recipe that fails for some options."""

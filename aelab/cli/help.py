@@ -125,6 +125,8 @@ def _unknown(command: Any, context: Any, option: str) -> str:
     owners = [recipe for recipe, file in recipe_files.available().items() if name in _option_names(file)]
     if owners and "set" in own:
         return f"{what}; it is one of {', '.join(owners)}: give it as --set {name}=VALUE."
+    if owners and "trials" in own:
+        return f"{what}: write {name}=VALUE, as for the options that vary."
     return f"{what}; it is one of {', '.join(owners)}." if owners else f"{what}."
 
 

@@ -277,19 +277,18 @@ def _show_plan(planned: "Planned", console: "Console", json: bool) -> None:
     """Shows the points of a sweep, which are done, and about how long the others take."""
     from aelab.workflows import announced
 
-    rows = [
-        {**each.values, "done": done, "epochs": each.plan.config.settings.epochs}
-        for each, done in zip(planned.points, planned.done, strict=True)
-    ]
+    points = list(zip(planned.points, planned.done, strict=True))
     if json:
+        rows = [{**each.values, "done": done, "epochs": each.plan.config.settings.epochs} for each, done in points]
         console.data({"points": rows, "seconds": planned.seconds})
         return
-    console.table([{name: _cell(value) for name, value in row.items()} for row in rows])
+    console.table(
+        [
+            {**each.typed, "done": "yes" if done else "", "epochs": str(each.plan.config.settings.epochs)}
+            for each, done in points
+        ]
+    )
     console.result(announced(planned))
-
-
-def _cell(value: object) -> str:
-    return ("yes" if value else "") if isinstance(value, bool) else str(value)
 
 
 def _show(done: "Sweep", console: "Console", json: bool, suffix: str) -> None:

@@ -38,7 +38,7 @@ NEWEST_FIRST = ["attributes.start_time DESC"]
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    `offline` means mlflow.db, and marks its runs for `aelab sync`. A database that does not exist is created, or with
+    `offline` means mlflow.db, and marks its runs for `aelab sync`; with an address it is a UserError. A database that does not exist is created, or with
     `create=False` NoStoreError is raised. `warn` is called for long waits and outages. `typed` is what a command to type next
     needs to find the store again: the option, if the address was passed, and nothing if the environment names it.
     """
@@ -50,6 +50,8 @@ class Store:
         create: bool = True,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
+        if offline and uri:
+            raise UserError("--offline keeps runs in mlflow.db of this folder: leave it out, or --tracking-uri.", code=2)
         here = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         typed = None if offline else uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.uri, self.offline, self.warn = opening.checked(typed or here), offline, warn

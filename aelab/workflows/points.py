@@ -36,12 +36,17 @@ class Point:
     plan: Plan
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {shown(value)}" for name, value in self.values.items()) or self.plan.recipe_file.name
+        return ", ".join(f"{name} {value}" for name, value in self.typed.items()) or self.plan.recipe_file.name
+
+    @property
+    def typed(self) -> dict[str, str]:
+        """The values as they are typed."""
+        return {name: shown(value) for name, value in self.values.items()}
 
     @property
     def name(self) -> str:
         """What the name of its run begins with, such as vae-latent_dim5-seed0."""
-        parts = [self.plan.recipe_file.name, *(f"{name}{shown(value)}" for name, value in self.values.items())]
+        parts = [self.plan.recipe_file.name, *(f"{name}{value}" for name, value in self.typed.items())]
         long = "-".join(parts).replace("/", "-").replace(" ", "")
         return long if len(long) <= LONGEST_NAME else self.plan.recipe_file.name
 
@@ -54,6 +59,8 @@ class Point:
 
 def shown(value: Any) -> str:
     """A value as it is typed."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else number(value) if value is not None else "none"
 
 

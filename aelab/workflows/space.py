@@ -95,10 +95,17 @@ class _Reader:
 
     def typed(self, text: str, search: bool) -> list[Any] | Range:
         """The values of a text: with commas between them, or from end to end."""
-        span = None if self.name in DATA - {"image_size", "split_seed"} else RANGE.fullmatch(text.strip())
+        names = self.name in DATA - {"image_size", "split_seed"}
+        span = None if names else RANGE.fullmatch(text.strip())
         if not span:
-            texts = [text] if self.joined else text.split(",")
-            return [self.parsed(each.strip()) for each in texts if each.strip()]
+            if ".." in text and not names:
+                raise UserError(
+                    f"{self.name}={text}: a range is LOW..HIGH, LOW..HIGH:COUNT or LOW..HIGH:log:COUNT.", code=2
+                )
+            texts = [each.strip() for each in ([text] if self.joined else text.split(","))]
+            if "" in texts:
+                raise UserError(f"{self.name}={text}: a value is empty.", code=2)
+            return [self.parsed(each) for each in texts]
         low, high = self.parsed(span["low"].strip()), self.parsed(span["high"].strip())
         if not all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high)):
             raise UserError(f"{self.name}={text}: a range needs numbers at its ends.", code=2)
@@ -112,6 +119,10 @@ class _Reader:
         if span["count"]:
             if not 2 <= int(span["count"]) <= MANY:
                 raise UserError(f"{self.name}={text}: a range has 2 to {MANY:,} values.", code=2)
+            if between.whole and int(span["count"]) > between.high - between.low + 1:
+                raise UserError(
+                    f"{self.name}={text}: from {low} to {high} there are only {high - low + 1} whole numbers.", code=2
+                )
             return between.values(int(span["count"]))
         if search:
             return between

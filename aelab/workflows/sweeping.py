@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from annotated_types import Ge
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Launcher = Literal["local", "slurm", "ray"]
 
 
@@ -112,8 +113,8 @@ def sweep(
         raise UserError("a search trains on this machine: leave out --launcher, or --trials.", code=2)
     _check(launcher, slurm or {}, ray or {}, ray_address, options)
     if trials is not None:
-        searched = space(recipe_file, options, search=True)
-        varied = varied_in(searched)
+        searched = _with_runs(space(recipe_file, options, search=True), tracking_uri, offline)
+        varied = varied_in(searched, search=True)
         if "seed" in varied:
             raise UserError(
                 "a search has one seed: leave --seeds out, and repeat the best point with more seeds.", code=2
@@ -122,7 +123,7 @@ def sweep(
         return _searched(
             search, trials, jobs or 1, Store(tracking_uri, offline, warn=log.warning), experiment, directory
         )
-    values = lists(recipe_file, options)
+    values = _with_runs(lists(recipe_file, options), tracking_uri, offline)
     varied = varied_in(values)
     points = grid(recipe, values, opener(directory), varied)
     first = points[0].plan
@@ -197,7 +198,7 @@ def plan_sweep(
 ) -> Planned:
     """What `sweep` would train, checked as it checks it. Nothing is written; a store that does not exist yet has no runs."""
     _check(launcher, slurm or {}, ray or {}, ray_address, options)
-    values = lists(recipe_files.trust(str(recipe)), options)
+    values = _with_runs(lists(recipe_files.trust(str(recipe)), options), tracking_uri)
     points = grid(recipe, values, opener(data_dir), varied_in(values))
     if metric:
         searching.checked_metric(points[0].plan, metric)
@@ -215,9 +216,25 @@ def _in_store(points: list[Point], store: Store) -> Planned:
     return Planned(points, done, seconds_of(missing, list(known.values())))
 
 
-def varied_in(values: Mapping[str, Any]) -> list[str]:
+def _with_runs(values: dict[str, T], tracking_uri: str | None, offline: bool = False) -> dict[str, T]:
+    """The values, with the ids of the runs to start from instead of their names: a name may become another run's.
+
+    Raises UserError if there is no such run.
+    """
+    named = values.get("start")
+    if not isinstance(named, list) or not any(named):
+        return values
+    store = Store(tracking_uri, offline, create=False, warn=log.warning)
+    return {**values, "start": [store.find(name).id if name else None for name in named]}  # type: ignore[dict-item]
+
+
+def varied_in(values: Mapping[str, Any], *, search: bool = False) -> list[str]:
     """The options that vary. Raises UserError if none does."""
     varied = [name for name, each in values.items() if isinstance(each, Range) or len(each) > 1]
+    if search and not varied:
+        raise UserError(
+            "there is nothing to search: give an option a range, such as lr=1e-4..1e-2:log, or several values.", code=2
+        )
     if not varied:
         raise UserError(
             "nothing varies: give an option several values, such as latent_dim=2,5,10, or --seeds 3.",
