@@ -221,6 +221,10 @@ def test_a_registered_run_is_loaded_by_its_alias_also_one_that_had_no_model(cli)
     x = np.zeros((1, 1, 8, 8), np.float32)
     np.testing.assert_array_equal(loaded("models:/digits@best").predict(x), run.reconstruct(torch.tensor(x)).numpy())
     assert aelab.load("models:/digits@best").id == run.id
+    assert "version 2" in cli("runs", "register", "one", "digits").out
+    (model,) = models_in(Store())
+    versions = [(each["name"], int(each["version"])) for each in json.loads(model.tags["mlflow.modelVersions"])]
+    assert versions == [("digits", 1), ("digits", 2)], "MLflow's page of the model shows them"
 
 
 def test_a_run_whose_recipe_is_gone_is_registered_by_its_files(here, caplog):

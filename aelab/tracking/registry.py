@@ -1,5 +1,6 @@
 """MLflow's model registry, which gives a run a name and an alias."""
 
+import json
 import re
 import shlex
 from contextlib import suppress
@@ -29,6 +30,12 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
             model_id=model.model_id if model else None,
         ).version
         client.set_registered_model_alias(name, alias, version)
+        if (
+            model
+        ):  # by this tag the page of the LoggedModel shows its versions; the fluent API writes it, the client does not
+            known = json.loads(model.tags.get("mlflow.modelVersions", "[]"))
+            tag = json.dumps([*known, {"name": name, "version": version}])
+            client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": tag})
     except MlflowException as error:
         raise UserError(
             f"MLflow cannot register {info.name} as '{name}': {str(error).splitlines()[0]}", code=2

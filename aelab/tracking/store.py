@@ -51,7 +51,9 @@ class Store:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         if offline and uri:
-            raise UserError("--offline keeps runs in mlflow.db of this folder: leave it out, or --tracking-uri.", code=2)
+            raise UserError(
+                "--offline keeps runs in mlflow.db of this folder: leave it out, or --tracking-uri.", code=2
+            )
         here = f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         typed = None if offline else uri or os.environ.get("MLFLOW_TRACKING_URI")
         self.uri, self.offline, self.warn = opening.checked(typed or here), offline, warn
