@@ -605,7 +605,7 @@ def test_ctrl_c_saves_marks_the_run_killed_and_resume_ends_where_a_whole_run_end
         "--data",
         "digits",
         "--epochs",
-        "10",
+        "7",
         "--seed",
         "4",
         "--hidden",

@@ -49,6 +49,7 @@ def test_a_figure_that_moves_is_a_gif_too(cli, store):
     assert cli("show", "vae", "samples", "--out", "film.gif").code == 2, "one that stands still is not"
 
 
+@pytest.mark.slow
 def test_without_a_name_all_figures_are_made_that_the_run_can_make(cli, store):
     answer = cli("show", "stacked", "--out", "all")
     assert answer.code == 0, answer.err

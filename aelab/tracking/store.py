@@ -38,9 +38,10 @@ NEWEST_FIRST = ["attributes.start_time DESC"]
 class Store:
     """An MLflow tracking store: --tracking-uri, else MLFLOW_TRACKING_URI, else mlflow.db in the working directory.
 
-    `offline` means mlflow.db, and marks its runs for `aelab sync`; with an address it is a UserError. A database that does not exist is created, or with
-    `create=False` NoStoreError is raised. `warn` is called for long waits and outages. `typed` is what a command to type next
-    needs to find the store again: the option, if the address was passed, and nothing if the environment names it.
+    `offline` means mlflow.db, and marks its runs for `aelab sync`; with an address it is a UserError. A database that does
+    not exist is created, or with `create=False` NoStoreError is raised. `warn` is called for long waits and outages. `typed`
+    is what a command to type next needs to find the store again: the option, if the address was passed, and nothing if the
+    environment names it.
     """
 
     def __init__(
