@@ -65,8 +65,8 @@ class Slow(Recipe):
                 file.write(".")
         return F.mse_loss(self.decode(self.encode(x)), x), {}
 """
-WORDS = ["--data", "digits", "--batch-size", "100", "--epochs", "30", "--launcher", "ray"]
-STEPS = 390  # of 30 epochs
+WORDS = ["--data", "digits", "--batch-size", "100", "--epochs", "60", "--launcher", "ray"]
+STEPS = 780  # of 60 epochs
 
 
 class Node:

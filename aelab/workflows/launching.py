@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from filelock import FileLock, Timeout
 from aelab.data import Dataset
 from aelab.errors import UserError, shown
 from aelab.recipe_files import RecipeFile, in_a_line, recipe_error
-from aelab.tracking import RunInfo, Store
+from aelab.tracking import HeldError, RunInfo, Store
 from aelab.workflows.planning import Config, Plan, opener
 from aelab.workflows.resuming import resume_run
 from aelab.workflows.signals import SIGNALS, Pruned, Stopped, handled_by, signals
@@ -33,7 +34,7 @@ from aelab.workflows.starting import start_run
 
 log = logging.getLogger(__name__)
 
-RETRY = 1.0  # seconds of waiting for another process until the next look at signals
+RETRY = 1.0  # seconds between two looks at what another process does
 
 
 @dataclass(frozen=True)
@@ -140,28 +141,55 @@ def _train_job(
 def _alone(job: Job, store: Store) -> Iterator[None]:
     """Lets one process of this machine at a time train a point: other sweeps may have it too, or one that was just killed.
 
-    Raises UserError if a signal ends the waiting.
+    Raises UserError if a signal ends the waiting, or if the lock cannot be written.
     """
-    path = point_lock(store, job.identity)
-    lock = FileLock(path)
+    lock = FileLock(point_lock(store, job.identity))
+
+    def acquired() -> bool:
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+        return lock.is_locked
+
+    folder = Path(lock.lock_file).parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except OSError as error:  # as Timeout is
-        if not isinstance(error, Timeout):
-            raise UserError(f"cannot write to {path.parent}: {error.strerror or error}") from error
-        log.warning("another process trains this point: waiting for it")
-        with signals() as caught:
-            while not (caught or lock.is_locked):
-                with suppress(Timeout):
-                    lock.acquire(timeout=RETRY)
-        if caught:
-            lock.release()
-            raise _stopped(caught[0]) from None
+        folder.mkdir(parents=True, exist_ok=True)
+        _wait_until(acquired)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
+        wait_for_writer(job, store)
         yield
     finally:
         lock.release()
+
+
+def wait_for_writer(job: Job, store: Store) -> None:
+    """Waits while another process writes the run of a job. Raises UserError if a signal ends the waiting."""
+
+    def free() -> bool:
+        info = find(job, store)
+        if info is None or info.status == "FINISHED":
+            return True
+        try:
+            with store.held(info):
+                return True
+        except HeldError:
+            return False
+        except UserError:  # resuming it says what is wrong
+            return True
+
+    _wait_until(free)
+
+
+def _wait_until(free: Callable[[], bool]) -> None:
+    if free():
+        return
+    log.warning("another process trains this point: waiting for it")
+    with signals() as caught:
+        while not (caught or free()):
+            time.sleep(RETRY)
+    if caught:
+        raise _stopped(caught[0])
 
 
 def point_lock(store: Store, identity: str) -> Path:

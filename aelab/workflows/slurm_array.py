@@ -27,8 +27,8 @@ from filelock import FileLock
 
 from aelab.errors import UserError, did_you_mean, shown, similar
 from aelab.files import read_small_file
-from aelab.tracking import HeldError, Store, slurm_job
-from aelab.workflows.launching import Job, find, train_job
+from aelab.tracking import Store, slurm_job
+from aelab.workflows.launching import Job, find, train_job, wait_for_writer
 from aelab.workflows.planning import opener
 from aelab.workflows.signals import Stopped, handled_by
 
@@ -53,7 +53,6 @@ ENDED = {
     "TIMEOUT": "it was stopped by its time limit in Slurm",
 }  # the states of a job that does not continue, in words
 SHORTEST, LONGEST = 1.0, 16.0  # seconds between two questions to Slurm, the first and the later ones
-RETRY = 5.0  # seconds between two attempts to begin a run that an earlier process still holds
 
 
 @dataclass(frozen=True)
@@ -356,24 +355,14 @@ def train_point(job: Job, address: str, offline: bool, data_dir: Path | None) ->
 
 
 def _wait_for_turn(job: Job, store: Store) -> None:
-    """Waits while another process holds the run of a job.
+    """Waits while another process writes the run of a job, and takes it over from an earlier process of this Slurm job.
 
     Where only the daemon of a node has died, Slurm starts the job again on another node while its first process goes on.
     """
-    said = False
-    while (info := find(job, store)) and info.status == "RUNNING":
-        try:
-            with store.held(info):
-                return
-        except HeldError as problem:
-            if not said:
-                log.warning(problem)
-            said = True
-            time.sleep(RETRY)
-        except UserError:  # it counts as running on another machine
-            if info.tags.get("aelab.slurm_job") == slurm_job():  # this job, before Slurm started it again
-                store.mark_lost(info, "Slurm started its job again")
-            return
+    wait_for_writer(job, store)
+    info = find(job, store)
+    if info and info.status == "RUNNING" and info.tags.get("aelab.slurm_job") == slurm_job():
+        store.mark_lost(info, "Slurm started its job again")
 
 
 def _log_lines() -> None:

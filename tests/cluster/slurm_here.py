@@ -97,6 +97,21 @@ class Slurm:
     def start_node(self, node):
         self._start("slurmd", "-D", "-N", node, name=node)
 
+    def start_node_again(self, node):
+        """Starts the daemon of a node, which ends what still runs there.
+
+        Jobs that wait are held meanwhile: what Slurm starts on the node at once is killed with the earlier steps of its job,
+        as both have the same number.
+        """
+        waiting = self.ask("squeue", "--noheader", "--array", "--states=pending", "--format=%i %A").split()
+        for job in waiting[::2]:
+            self.tell("scontrol", "hold", job)
+        steps = [f"slurmstepd: [{number}." for number in waiting[1::2]]
+        self.start_node(node)
+        _until(lambda: not any(step in name for _, name in _processes() for step in steps))
+        for job in waiting[::2]:
+            self.tell("scontrol", "release", job)
+
     def kill_node(self, node):
         """Kills the daemon of a node; what runs on the node goes on."""
         process = self.processes.pop(node)

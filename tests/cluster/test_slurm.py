@@ -136,7 +136,7 @@ def test_of_six_points_none_is_lost_and_none_trained_twice(slurm, sweep):
     until(lambda: slurm.state(job[4])[0] == "PENDING", 120)
     slurm.tell("scontrol", "update", f"JobId={job[4]}", "TimeLimit=10")
     until(lambda: node in slurm.ask("sinfo", "--noheader", "--Node", "--states=down", "--format=%N").split(), 120)
-    slurm.start_node(node)
+    slurm.start_node_again(node)
     assert first.wait(timeout=600) == 1, first.said()
     assert "latent_dim 2: it was cancelled in Slurm" in first.said() and "1 of 6 points failed" in first.said()
     assert {size: info.status for size, info in points().items()} == {

@@ -144,6 +144,20 @@ def test_sweeps_that_begin_together_train_a_shared_point_once(here):
     assert {info.status for info in Store().runs()} == {"FINISHED"}
 
 
+def test_a_sweep_waits_for_a_training_of_one_of_its_points(here):
+    words = ["stacked", "--data", "digits", "--epochs", "200", "-q"]
+    alone = sweep(words=["train", *words, "--latent-dim", "2"])
+    end = time.monotonic() + 120
+    while not (here / "mlflow.db").exists() or not points():
+        assert time.monotonic() < end and alone.poll() is None
+        time.sleep(0.2)
+    process = sweep(words=["sweep", *words, "latent_dim=2,3"])
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0 and alone.wait(timeout=60) == 0, err
+    assert "another process trains this point" in err
+    assert sorted(info.params["latent_dim"] for info in points()) == ["2", "3"]
+
+
 def test_a_point_that_ends_right_after_it_has_answered_has_not_failed(here, monkeypatch):
     """As if each answer came after the parent had looked at the line, and before it looked at the process."""
     look = launching.wait
