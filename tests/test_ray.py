@@ -243,7 +243,7 @@ def undisturbed(latent_dim, monkeypatch):
     monkeypatch.setattr(saving, "SAVE_SECONDS", saving.SAVE_SECONDS)  # the recipe sets it
     Path("counted", "fast").touch()
     run = aelab.train(
-        "./slow.py", data="digits", batch_size=100, epochs=30, latent_dim=latent_dim, tracking_uri="sqlite:///whole.db"
+        "./slow.py", data="digits", batch_size=100, epochs=60, latent_dim=latent_dim, tracking_uri="sqlite:///whole.db"
     )
     return run.info.name, Store("sqlite:///whole.db")
 

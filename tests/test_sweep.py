@@ -45,6 +45,9 @@ def values(recipe="vae", **given):
         ({"augment": ["shift,flip", "flip"]}, ["flip,shift", "flip"]),
         ({"latent_dim": np.array([2, 3])}, [2, 3]),
         ({"latent_dim": 7}, [7]),
+        ({"patience": "none,3"}, [None, 3]),
+        ({"augment": ["none", "flip"]}, [None, "flip"]),
+        ({"start": "none,base"}, [None, "base"]),
     ],
     ids=str,
 )
@@ -105,6 +108,8 @@ def test_a_search_takes_a_range_as_it_is():
         (["trials=1,2"], "trials cannot vary: it is an option of the sweep itself"),
         (["lr=1e-9..1:log:1000000"], "2 to 1,000 values"),
         (["lr=1e-3..1e-1:3:log"], "a range is LOW..HIGH"),
+        (["latent_dim=2..1000000000"], "999,999,999 values are more than 1,000"),
+        (["epochs=none,3"], "epochs: 'none' should be a valid integer"),
         (["latent_dim=2..6:9"], "there are only 5 whole numbers"),
         (["latent_dim=2,,3"], "a value is empty"),
         (["conditional=maybe,true"], "'maybe' should be a valid boolean\n"),
@@ -118,6 +123,12 @@ def test_bad_input_is_refused_before_anything_is_trained(cli, typed, says, here)
     answer = cli("sweep", "vae", *typed, *WORDS)
     assert answer.code == 2 and says in answer.err, answer.err
     assert answer.err.count("\n") <= 3 and not list(Path("mlruns").rglob("config.json"))
+
+
+def test_a_setting_that_a_recipe_cannot_have_is_refused_before_anything_is_trained(cli, here):
+    answer = cli("sweep", "linear", "patience=none,3", *WORDS)
+    assert answer.code == 2 and "patience 3: --patience: this recipe keeps its last weights" in answer.err
+    assert not Path("mlflow.db").exists()
 
 
 @pytest.fixture
@@ -194,6 +205,21 @@ def test_a_point_that_starts_from_a_run_is_the_training_that_starts_from_it(cli,
     done = aelab.sweep("linear", start=["base", None], latent_dim=2, **QUICK)
     assert [run.params.get("start") for run in done.runs] == [base.id, None]
     assert len(Store().runs("tags.`aelab.kind` = 'run'")) == 2, "both were trained before"
+
+
+def test_a_finished_run_counts_even_if_it_was_trained_again_and_stopped(swept):
+    done = swept.runs[0]
+    store = Store()
+    tags = {key: value for key, value in done.tags.items() if key.startswith("aelab.")}
+    store.create(None, "again", params={}, tags=tags).close("KILLED")
+    again = aelab.sweep("linear", latent_dim=[2, 4], lr=[0.01, 0.1], seed=range(2), **QUICK)
+    assert {run.id for run in again.runs} == {run.id for run in swept.runs}
+    assert store.find("again").status == "KILLED"
+
+
+def test_points_that_agree_in_four_digits_have_names_of_their_own(here):
+    points = plan_sweep("linear", lr=[0.100001, 0.100002], seed=[0], **QUICK).points
+    assert [str(each) for each in points] == ["lr 0.100001", "lr 0.100002"]
 
 
 BROKEN = '''"""A recipe that fails for some options."""

@@ -161,7 +161,8 @@ def sweep_metric(runs: "Sequence[RunInfo]", asked: str | None = None) -> str:
 
 def sweep_table(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> "pd.DataFrame":
     """The runs of a sweep, averaged over the seed: what varies, the metric that it is ranked by, and the default ones."""
-    by = [name for name in varied if name != "seed"] or ["recipe"]
+    some = [name for name in varied if name != "seed" and any(key_of(run, name) is not None for run in runs)]
+    by = some or ["recipe"]
     every = [metric, *default_metrics(runs)[0]] if metric else default_metrics(runs)[0]
     return grouped(runs, by, [name for name in dict.fromkeys(every) if any(name in run.metrics for run in runs)])
 

@@ -92,8 +92,10 @@ def run_here(
 
 
 def find(job: Job, store: Store) -> RunInfo | None:
-    """The newest run with this recipe source, these options and settings, and this data, of any status."""
-    return store.newest(kind="run", identity=job.identity)
+    """The newest run with this recipe source, these options and settings, and this data: a finished one if there is one."""
+    found = store.runs(f"tags.`aelab.kind` = 'run' and tags.`aelab.identity` = '{job.identity}'")
+    finished = (info for info in found if info.status == "FINISHED")
+    return next(finished, found[0] if found else None)
 
 
 def train_job(

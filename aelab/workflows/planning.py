@@ -128,16 +128,20 @@ class Plan:
         torch.backends.cudnn.deterministic = True
         torch.manual_seed(settings.seed)
         recipe = recipe_files.build(self.recipe_file, data.image, self.config.options, len(data.classes)).to(device)
-        if settings.patience is not None and recipe.monitor is None:
-            raise UserError("--patience: this recipe keeps its last weights, so there is no metric to stop by.", code=2)
+        self.check(recipe)
         phases = phases_of(recipe, self.recipe_file.path, settings.epochs)
-        without = int((data.train.labels < 0).sum())
-        if isinstance(recipe, Conditional) and recipe.conditional and without:
-            raise UserError(f"--conditional needs a label for every image; {without:,} have none.", code=2)
         for labels in {phase.labels for phase in phases if phase.labels}:
             data.train.labelled(labels, settings.seed)  # raises before there is a run
         try_recipe(recipe, self.recipe_file.path, data, settings)
         return recipe
+
+    def check(self, recipe: Recipe) -> None:
+        """Raises UserError if the recipe cannot have these settings or these data."""
+        if self.config.settings.patience is not None and recipe.monitor is None:
+            raise UserError("--patience: this recipe keeps its last weights, so there is no metric to stop by.", code=2)
+        without = int((self.data.train.labels < 0).sum())
+        if isinstance(recipe, Conditional) and recipe.conditional and without:
+            raise UserError(f"--conditional needs a label for every image; {without:,} have none.", code=2)
 
 
 def plan(

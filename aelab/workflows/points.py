@@ -15,7 +15,6 @@ from typing import Any
 from aelab import recipe_files
 from aelab.data import Dataset
 from aelab.errors import UserError
-from aelab.metrics import number
 from aelab.progress_bar import progress_bar
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
@@ -59,9 +58,11 @@ class Point:
 
 def shown(value: Any) -> str:
     """A value as it is typed."""
-    if isinstance(value, bool):
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if value is None or isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, tuple) else number(value) if value is not None else "none"
+    return str(value).removesuffix(".0")
 
 
 def grid(
@@ -101,7 +102,8 @@ def point(
     """The point with these values. Raises UserError if it cannot be trained."""
     try:
         planned = plan(str(recipe), **chosen, opened=opened)
-        recipe_files.build(planned.recipe_file, planned.data.image, planned.config.options, len(planned.data.classes))
+        options, classes = planned.config.options, len(planned.data.classes)
+        planned.check(recipe_files.build(planned.recipe_file, planned.data.image, options, classes))
     except UserError as problem:
         which = ", ".join(f"{name} {shown(chosen[name])}" for name in varied if name != "seed")
         raise UserError(*f"{which}: {problem}".removeprefix(": ").split("\n")[:3], code=2) from problem
@@ -157,9 +159,14 @@ def say_done(points: Sequence[Point], known: Mapping[str, RunInfo]) -> None:
 
 
 def runs_by_identity(recipe_file: RecipeFile, store: Store) -> dict[str, RunInfo]:
-    """The newest run of each identity among those of this recipe file, of any status."""
+    """The newest run of each identity among those of this recipe file: a finished one if there is one."""
     runs = store.runs(f"tags.`aelab.kind` = 'run' and tags.`aelab.recipe_sha256` = '{recipe_file.sha256}'")
-    return {info.tags.get("aelab.identity", ""): info for info in reversed(runs)}
+    found: dict[str, RunInfo] = {}
+    for info in reversed(runs):
+        identity = info.tags.get("aelab.identity", "")
+        if identity not in found or found[identity].status != "FINISHED" or info.status == "FINISHED":
+            found[identity] = info
+    return found
 
 
 def seconds_of(points: Sequence[Point], runs: Sequence[RunInfo]) -> float | None:

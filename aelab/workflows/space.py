@@ -15,6 +15,7 @@ from aelab.workflows.planning import Config
 
 SETTINGS = {each.name for each in fields(Settings)}
 DATA = {"data", "image_size", "split_seed", "start"}  # fields of a Config that may vary
+MAY_BE_NONE = {"augment", "image_size", "max_steps", "patience", "start"}  # an option that is left out
 WITH_COMMAS = {"augment"}  # settings whose one value may have commas in it
 RANGE = re.compile(r"(?P<low>[^.:]*(?:\.[^.:]+)?)\.\.(?P<high>[^:]+?)(?P<log>:log)?(?::(?P<count>[0-9]+))?")
 MANY = 1000  # values of one option
@@ -107,6 +108,8 @@ class _Reader:
                 raise UserError(f"{self.name}={text}: a value is empty.", code=2)
             return [self.parsed(each) for each in texts]
         low, high = self.parsed(span["low"].strip()), self.parsed(span["high"].strip())
+        if self.joined:
+            raise UserError(f"{self.name}={text}: this option has several numbers, so it takes no range.", code=2)
         if not all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in (low, high)):
             raise UserError(f"{self.name}={text}: a range needs numbers at its ends.", code=2)
         between = Range(low, high, bool(span["log"]))
@@ -127,7 +130,9 @@ class _Reader:
         if search:
             return between
         if between.whole and not between.log:
-            return list(range(int(low), int(high) + 1)[: MANY + 1])
+            if high - low >= MANY:
+                raise UserError(f"{self.name}={text}: {high - low + 1:,} values are more than {MANY:,}.", code=2)
+            return list(range(int(low), int(high) + 1))
         raise UserError(
             f"{self.name}={text}: say how many values, such as {self.name}={text}:5.",
             "A search tries any of them: --trials 20",
@@ -137,6 +142,8 @@ class _Reader:
     def parsed(self, text: str) -> Any:
         """One value of a text. Raises UserError if the option cannot have it."""
         try:
+            if text == "none" and self.name in MAY_BE_NONE:
+                return None
             return self.option.parse(text) if self.option else parse(self._owner, self.name, text)
         except ValueError as error:
             raise UserError(f"{self.name}: {error}", code=2) from error

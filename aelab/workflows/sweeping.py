@@ -158,7 +158,11 @@ def sweep(
         mark_members(runs, parent.info, store)
         ranked_by = sweep_metric(runs, metric) if runs else metric or ""
         pictures = summarise(parent, runs, varied, ranked_by) if runs else []
-        failed = [f"{each}: {reasons[str(each)]}".replace("\n", " ") for each in points if reasons.get(str(each))]
+        failed = [
+            f"{each}: {reasons[str(each)]}".replace("\n", " ")
+            for each, info in zip(points, found, strict=True)
+            if reasons.get(str(each)) and info not in runs  # unless another process finished it
+        ]
     parent.close("FAILED" if failed else "FINISHED")
     return Sweep(store.get(parent.id), runs, varied, ranked_by, pictures, failed, store=store)
 
@@ -238,7 +242,7 @@ def varied_in(values: Mapping[str, Any], *, search: bool = False) -> list[str]:
     if not varied:
         raise UserError(
             "nothing varies: give an option several values, such as latent_dim=2,5,10, or --seeds 3.",
-            "One training is: aelab train",
+            "A single training is one of aelab train.",
             code=2,
         )
     return varied
