@@ -1,5 +1,7 @@
 """The figure of reconstructions: which images, in which order, with which numbers below them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from fake_run import FakeRun, Identity, dataset
 from aelab.errors import UserError
 from aelab.figures import reconstructions
 from aelab.figures.tiles import rows_of_images
+from aelab.figures.trained import described
 
 
 class Darker(Identity):
@@ -64,3 +67,9 @@ def test_colours_stay_colours_and_are_not_smoothed():
     assert np.allclose(image.get_array(), x[0].permute(1, 2, 0))
     assert image.get_interpolation() == "nearest"
     assert figure.get_suptitle() == "first\nsecond"
+
+
+def test_a_title_names_a_folder_of_pictures_without_its_path():
+    run = FakeRun(data=replace(dataset(), name="/home/lab/faces"), latent_dim=5)
+    assert described(run) == "identity on faces, code of 5"
+    assert reconstructions(run).get_suptitle().startswith("faces: the first")

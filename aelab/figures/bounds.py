@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aelab.errors import visible
 from aelab.figures.codes import ACTIVE_VARIANCE, active, kl_by_dimension
 from aelab.figures.style import COLOURS, WIDTH, new_figure, plain
-from aelab.figures.trained import TrainedRun, described, need
+from aelab.figures.trained import TrainedRun, data_name, described, need
 from aelab.recipe import HasPosterior
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Terms:
 @need(metrics=("train/nll", "train/kl", "val/nll", "val/kl"))
 def elbo(*runs: TrainedRun) -> "Figure":
     """The ELBO over the epochs, split into reconstruction and KL, in training and validation."""
-    return draw_elbo([terms_of(run) for run in runs], f"{runs[0].config.data}: −ELBO = reconstruction + KL, by epoch")
+    return draw_elbo([terms_of(run) for run in runs], f"{data_name(runs[0])}: −ELBO = reconstruction + KL, by epoch")
 
 
 def terms_of(run: TrainedRun) -> Terms:

@@ -12,7 +12,7 @@ from aelab.errors import UserError
 from aelab.figures.bands import MARKERS, Points, draw_line, repetitions, ticks_at
 from aelab.figures.style import COLOURS, new_figure, plain
 from aelab.figures.tiles import visible_lines
-from aelab.figures.trained import TrainedRun, need, need_one_data_set, options_apart
+from aelab.figures.trained import TrainedRun, data_name, need, need_one_data_set, options_apart
 from aelab.recipe import Autoencodes
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def error_by_code_size(*runs: TrainedRun) -> "Figure":
         pca = {size: run.info.metrics["test/pca_sse"] for run, size in zip(runs, sizes, strict=True)}
     else:
         pca = pca_errors(*runs[0].pca(max(sizes)), runs[0].data().val, sorted(set(sizes)))
-    return error_figure(lines, pca, f"{runs[0].config.data}, {'test' if tested else 'validation'} images")
+    return error_figure(lines, pca, f"{data_name(runs[0])}, {'test' if tested else 'validation'} images")
 
 
 def pca_errors(mean: Tensor, components: Tensor, images: "Split", sizes: Sequence[int]) -> dict[int, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from aelab.errors import visible
 from aelab.figures.style import CLASS_COLOURS, COLOURS, WIDTH, new_figure, plain
-from aelab.figures.trained import TrainedRun, need, need_one_data_set
+from aelab.figures.trained import TrainedRun, data_name, need, need_one_data_set
 from aelab.recipe import Encodes, Generates, HasPosterior, ImportanceWeighted, Recipe
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def latent_space(*runs: TrainedRun) -> "Figure":
     data = runs[0].data()
     x, y = data.test.batch(evenly(len(data.test), POINTS).to(data.test.images.device))
     panels = [panel for run in runs for panel in panels_of(run, free(run, run.encode(x)), y.cpu())]
-    return draw_latent_space(panels, data.classes, f"{runs[0].config.data}: codes of {len(x):,} test images")
+    return draw_latent_space(panels, data.classes, f"{data_name(runs[0])}: codes of {len(x):,} test images")
 
 
 def panels_of(run: TrainedRun, codes: Tensor, labels: Tensor) -> list[Panel]:

@@ -13,7 +13,7 @@ from aelab.errors import UserError, visible
 from aelab.figures.grids import Picture, tiles
 from aelab.figures.style import COLOURS, WIDTH, new_figure, plain
 from aelab.figures.tiles import draw_image, rows_of_images
-from aelab.figures.trained import TrainedRun, described, need, need_one_data_set
+from aelab.figures.trained import TrainedRun, data_name, described, need, need_one_data_set
 from aelab.recipe import POINT, Generates
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def minimax_and_non_saturating(*runs: TrainedRun) -> "Figure":
         {loss: [_early(run, metric) for run in by_loss[loss]] for loss in ("minimax", "non-saturating")}
         for metric in ("step/g_grad_norm", "step/d_fake")
     )
-    return gradients_figure(norms, fakes, f"{runs[0].info.recipe} on {runs[0].config.data}")
+    return gradients_figure(norms, fakes, f"{runs[0].info.recipe} on {data_name(runs[0])}")
 
 
 def _curve(run: TrainedRun, metric: str) -> Points:

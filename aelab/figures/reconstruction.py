@@ -6,7 +6,7 @@ from torch import Tensor
 
 from aelab.errors import visible
 from aelab.figures.tiles import rows_of_images, sheet_of_images
-from aelab.figures.trained import TrainedRun, described, need, need_one_data_set
+from aelab.figures.trained import TrainedRun, data_name, described, need, need_one_data_set
 from aelab.recipe import Autoencodes, Generates
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ WIDE = 16  # samples in a row: 64 fill a slide
 def reconstructions(*runs: TrainedRun, n: int = SHOWN) -> "Figure":
     """The first test images and their reconstructions by each run, with the squared error below each."""
     need_one_data_set(runs, "reconstructions")
-    data = runs[0].data()
-    x = data.test.batch(slice(0, n))[0].cpu()  # (n, C, H, W)
+    x = runs[0].data().test.batch(slice(0, n))[0].cpu()  # (n, C, H, W)
     rows = {_label(run): run.reconstruct(x) for run in runs}
-    return reconstruction_rows(x, rows, f"{data.name}: the first {len(x)} test images and their reconstructions")
+    name = data_name(runs[0])
+    return reconstruction_rows(x, rows, f"{name}: the first {len(x)} test images and their reconstructions")
 
 
 def reconstruction_rows(x: Tensor, rows: dict[str, Tensor], title: str) -> "Figure":

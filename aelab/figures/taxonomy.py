@@ -10,7 +10,7 @@ from torch import Tensor
 from aelab.errors import visible
 from aelab.figures.style import WIDTH, new_figure, plain
 from aelab.figures.tiles import need_images
-from aelab.figures.trained import TrainedRun, need, need_one_data_set
+from aelab.figures.trained import TrainedRun, data_name, need, need_one_data_set
 from aelab.recipe import Generates, HasLikelihood
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def taxonomy(*runs: TrainedRun) -> "Figure":
             *_distances(run.info.metrics),
             f"{seconds:.2g} s" if seconds is not None else NONE,
         ]
-    return taxonomy_figure(images, texts, f"{runs[0].config.data}: generative models by what they know of p(x)")
+    return taxonomy_figure(images, texts, f"{data_name(runs[0])}: generative models by what they know of p(x)")
 
 
 def _density(run: TrainedRun) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol
 
 from torch import Tensor
@@ -118,12 +119,17 @@ def need_one_data_set(runs: Sequence[TrainedRun], figure: str) -> None:
         raise UserError(f"'{figure}' compares runs on the same images: these were trained on different data.", code=2)
 
 
+def data_name(run: TrainedRun) -> str:
+    """The data of a run in a title: the name of the data set, or that of the folder without its path."""
+    return Path(run.config.data).name
+
+
 def described(*runs: TrainedRun) -> str:
     """Runs in a title: recipe, data, size of the code; the data alone if the runs differ in the others."""
     size = runs[0].info.params.get("latent_dim")
     if len({(run.info.recipe, run.info.params.get("latent_dim")) for run in runs}) > 1:
-        return str(runs[0].config.data)
-    return f"{runs[0].info.recipe} on {runs[0].config.data}" + (f", code of {size}" if size else "")
+        return data_name(runs[0])
+    return f"{runs[0].info.recipe} on {data_name(runs[0])}" + (f", code of {size}" if size else "")
 
 
 def options_apart(runs: Sequence[TrainedRun], *varied: str) -> list[str]:
