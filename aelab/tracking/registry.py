@@ -30,9 +30,7 @@ def register(client: MlflowClient, info: RunInfo, name: str, alias: str) -> str:
             model_id=model.model_id if model else None,
         ).version
         client.set_registered_model_alias(name, alias, version)
-        if (
-            model
-        ):  # by this tag the page of the LoggedModel shows its versions; the fluent API writes it, the client does not
+        if model:  # its page shows its versions by this tag, which MLflow's client does not write
             known = json.loads(model.tags.get("mlflow.modelVersions", "[]"))
             tag = json.dumps([*known, {"name": name, "version": version}])
             client.set_logged_model_tags(model.model_id, {"mlflow.modelVersions": tag})

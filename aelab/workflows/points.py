@@ -15,6 +15,7 @@ from typing import Any
 from aelab import recipe_files
 from aelab.data import Dataset
 from aelab.errors import UserError
+from aelab.metrics import number
 from aelab.progress_bar import progress_bar
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
@@ -39,13 +40,18 @@ class Point:
 
     @property
     def typed(self) -> dict[str, str]:
-        """The values as they are typed."""
-        return {name: shown(value) for name, value in self.values.items()}
+        """The values as they are typed, exactly: no two points of a sweep have the same."""
+        return {name: _exact(value) for name, value in self.values.items()}
+
+    @property
+    def short(self) -> str:
+        """The values with four significant digits."""
+        return ", ".join(f"{name} {shown(value)}" for name, value in self.values.items())
 
     @property
     def name(self) -> str:
         """What the name of its run begins with, such as vae-latent_dim5-seed0."""
-        parts = [self.plan.recipe_file.name, *(f"{name}{value}" for name, value in self.typed.items())]
+        parts = [self.plan.recipe_file.name, *(f"{name}{shown(value)}" for name, value in self.values.items())]
         long = "-".join(parts).replace("/", "-").replace(" ", "")
         return long if len(long) <= LONGEST_NAME else self.plan.recipe_file.name
 
@@ -57,12 +63,14 @@ class Point:
 
 
 def shown(value: Any) -> str:
-    """A value as it is typed."""
+    """A value as it is typed, a number with four significant digits."""
+    return number(value) if isinstance(value, float) else _exact(value)
+
+
+def _exact(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value).removesuffix(".0")
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value).removesuffix(".0")
 
 
 def grid(

@@ -176,7 +176,7 @@ class _Runner:
                 self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 self.failed.append(str(problem).replace("\n", " "))
                 continue
-            job = replace(found.job(self.parent.id, self.experiment), label=f"trial {number + 1}: {found}")
+            job = replace(found.job(self.parent.id, self.experiment), label=f"trial {number + 1}: {found.short}")
             self.trials[job.label] = trial
             before = launching.find(job, self.store)
             if before and before.status != "FINISHED":
