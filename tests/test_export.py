@@ -128,7 +128,8 @@ def test_the_card_is_one_of_the_hugging_face_hub(cli, here):
     run = aelab.load(run.id)
     aelab.export(run, "out")
     card = ModelCard((here / "out/README.md").read_text())
-    assert card.data.library_name == "pytorch" and card.data.tags == ["aelab", "stacked"]
+    facts = card.data.to_dict()
+    assert facts["library_name"] == "pytorch" and facts["tags"] == ["aelab", "stacked"]
     assert card.data.pipeline_tag == "image-feature-extraction" and card.data.model_name == run.name
     told = {each.metric_type: each.metric_value for each in card.data.eval_results}
     assert told["test/mse"] == run.metrics["test/mse"] and all(map(math.isfinite, told.values()))

@@ -217,7 +217,7 @@ def test_a_finished_run_counts_even_if_it_was_trained_again_and_stopped(swept):
     assert store.find("again").status == "KILLED"
 
 
-def test_points_that_agree_in_four_digits_have_names_of_their_own(here):
+def test_points_that_agree_in_four_digits_have_labels_of_their_own(here):
     points = plan_sweep("linear", lr=[0.100001, 0.100002], seed=[0], **QUICK).points
     assert [str(each) for each in points] == ["lr 0.100001", "lr 0.100002"]
 
