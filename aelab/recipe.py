@@ -22,16 +22,17 @@ class NonFiniteError(ArithmeticError):
 
 
 def descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
-    """Takes one step of the optimizers down the gradient of `loss`, a scalar.
+    """Takes one step of the optimizers down the gradient of `loss`, a scalar, with respect to their own parameters.
 
-    Returns the norm of the gradient over all their parameters, a scalar. Raises NonFiniteError *before* any parameter
-    is changed: a single NaN would stay in Adam's running averages for good.
+    Returns the norm of that gradient, a scalar. Raises NonFiniteError *before* any parameter is changed: a single NaN
+    would stay in Adam's running averages for good.
     """
     for optimizer in optimizers:
         optimizer.zero_grad()
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"] if p.requires_grad]
     with torch.autocast(loss.device.type, enabled=False):
-        loss.backward()
-    parameters = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
+        loss.backward(inputs=parameters)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not torch.isfinite(loss.detach() + norm):
         raise NonFiniteError(f"loss {float(loss.detach()):g}, gradient norm {float(norm):g}")
