@@ -72,7 +72,7 @@ from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
-C_WEIGHT = 3.0  # of c against z in the input of G: c decides what is drawn, z how
+C_WEIGHT = 4.0  # of c against z in the input of G: c decides what is drawn, z how
 
 
 def log_d(logit: Tensor) -> Tensor:
@@ -107,14 +107,14 @@ class GAN(Recipe):
         image: ImageShape,
         classes: int = 0,
         *,
-        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code."] = 16,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code."] = 64,
         modes: Annotated[
             int, Ge(0), "Values M of the part c of the code; with --conditional they are the classes of the images."
         ] = 20,
         net: Annotated[
             Literal["mlp", "conv"], "Dense layers, and a convolution at the end of G (mlp), or convolutions (conv)."
         ] = "mlp",
-        hidden: Annotated[int, Ge(1), "With --net mlp, width of the hidden layers."] = 400,
+        hidden: Annotated[int, Ge(1), "With --net mlp, width of the hidden layers."] = 800,
         width: Annotated[
             int, Ge(1), "With --net conv, channels after the first convolution of D; each further one doubles them."
         ] = 32,
@@ -125,7 +125,7 @@ class GAN(Recipe):
         smooth: Annotated[
             float, Interval(ge=0, lt=0.5), "Label smoothing s: the target of D for real images is 1 - s."
         ] = 0.0,
-        dropout: Annotated[float, Interval(ge=0, lt=1), "Probability of dropout in D."] = 0.2,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "Probability of dropout in D."] = 0.0,
         conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
         lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is twice it."] = 1e-3,
     ) -> None:
