@@ -127,8 +127,8 @@ class VAEGAN(Recipe):
         """Of images x and their reconstructions x~, (B, C, H, W) each."""
         return (self.features(x_rec) - self.features(x).detach()).square().sum() / 2 / len(x)
 
-    def discriminate(self, x: Tensor) -> Tensor:
-        """The logit of D(x)."""
+    def discriminate(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The logit of D(x) of images x (B, C, H, W); D does not ask for their classes y (B,)."""
         return self.head(self.features(x + self.noise * torch.randn_like(x)))  # (B, 1)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:

@@ -104,6 +104,13 @@ def test_a_model_is_exported(run, here):
     assert {"vae.py", "model.safetensors", "config.json", "README.md", "example.png"} <= files
 
 
+@pytest.mark.parametrize("recipe", ["gan", "vaegan"])
+def test_a_run_tells_how_real_images_look(here, recipe):
+    run = aelab.train(recipe, data="digits", epochs=1, max_steps=2, name=recipe)
+    images = run.data().test.batch(slice(0, 5))[0]
+    assert run.discriminate(images).shape == (5,) and torch.isfinite(run.discriminate(images)).all()
+
+
 def test_pictures_are_logged_to_the_run(run):
     for drawing in (aelab.sample("one", 4), aelab.reconstruct("one", 4), aelab.interpolate("one")["linear"]):
         assert drawing.path.exists() and drawing.path in aelab.load("one").pictures
