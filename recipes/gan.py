@@ -37,8 +37,8 @@ two parts, and its logit is their sum: a perceptron, which knows shapes but
 not what neighbours are, and three convolutions, whose logit is the mean of
 one for each patch of the image (Isola et al. 2017): they see strokes and
 speckle wherever these are. --net conv has convolutions throughout, in the
-manner of DCGAN (Radford et al. 2016) but with dropout in D instead of batch
-normalisation: it is for colour and larger images, and slower.
+manner of DCGAN (Radford et al. 2016) but without batch normalisation in D: it
+is for colour and larger images, and slower.
 
 The code is (z, c), c one of --modes M values, drawn uniformly and written as
 M numbers: 1 for c and 0 for the others. Digits are far from each other, and a

@@ -229,6 +229,14 @@ def test_descend_moves_nothing_on_a_non_finite_gradient():
         assert weight.item() == 0.0 and not adam.state
 
 
+def test_descend_leaves_other_weights_and_frozen_ones_alone():
+    mine, other, frozen = (torch.nn.Parameter(torch.tensor([2.0])) for _ in range(3))
+    frozen.requires_grad = False
+    norm = descend((mine * other * frozen).sum(), torch.optim.SGD([mine, frozen], 0.1))
+    assert norm.item() == 4.0 and mine.item() == pytest.approx(1.6)
+    assert other.grad is None and other.item() == 2.0 and frozen.item() == 2.0
+
+
 def test_descend_returns_the_norm_of_the_gradient():
     weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     assert descend((weight**2).sum() / 2, torch.optim.SGD([weight], 0.1)).item() == pytest.approx(5.0)
