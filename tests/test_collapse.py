@@ -30,7 +30,7 @@ def coloured():
 
 
 def built(data):
-    return recipe_files.build(recipe_files.find("gan"), data.image, {"net": "conv"}, len(data.classes))
+    return recipe_files.build(recipe_files.find("gan"), data.image, {"net": "conv", "latent_dim": 16}, len(data.classes))
 
 
 def trained(recipe, data, seed, epochs=5, max_steps=None):

@@ -176,7 +176,7 @@ def test_each_optimizer_of_a_gan_moves_its_own_network_only():
 @pytest.mark.parametrize(("name", "copies"), [("gan", 1), ("vaegan", 2)])
 def test_training_and_evaluation_report_the_same_metrics_of_both_losses(name, copies):
     """With the same draws and before any weight has moved; g_loss is that against the discriminator before its step."""
-    recipe = build(name, image=(1, 8, 8), **({"noise": 0.0, "dropout": 0.0} if name == "gan" else {"noise": 0.0}))
+    recipe = build(name, image=(1, 8, 8), noise=0.0)
     x, y = torch.rand(6, 1, 8, 8), torch.zeros(6, dtype=torch.long)
     (phase,) = recipe.phases(1)
     for optimizer in phase.optimizers.values():
