@@ -38,8 +38,9 @@ not what neighbours are, and three convolutions, whose logit is the mean of
 one for each patch of the image (Isola et al. 2017): they see strokes and
 speckle wherever these are. --net conv has convolutions throughout, in the
 manner of DCGAN (Radford et al. 2016) but with dropout in D instead of batch
-normalisation: it is for colour and larger images, and slower. With it take a
-shorter code, --latent-dim 16: G learns from a long one too unsteadily.
+normalisation: it is for colour and larger images, and slower. With it take
+--latent-dim 16: it learns unsteadily from a long code, and then the average
+of its weights draws washed-out pictures.
 
 The code is (z, c), c one of --modes M values, drawn uniformly and written as
 M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
@@ -73,7 +74,7 @@ from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
-C_WEIGHT = 4.0  # of c against z in the input of G: c decides what is drawn, z how
+C_WEIGHT = {"mlp": 4.0, "conv": 3.0}  # of c against z in the input of G: c decides what is drawn, z how
 
 
 def log_d(logit: Tensor) -> Tensor:
@@ -108,7 +109,9 @@ class GAN(Recipe):
         image: ImageShape,
         classes: int = 0,
         *,
-        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code; with --net conv take 16."] = 64,
+        latent_dim: Annotated[
+            int, Ge(1), "Dimension D of the normal part z of the code; with --net conv take 16."
+        ] = 64,
         modes: Annotated[
             int, Ge(0), "Values M of the part c of the code; with --conditional they are the classes of the images."
         ] = 20,
@@ -126,9 +129,7 @@ class GAN(Recipe):
         smooth: Annotated[
             float, Interval(ge=0, lt=0.5), "Label smoothing s: the target of D for real images is 1 - s."
         ] = 0.0,
-        dropout: Annotated[
-            float, Interval(ge=0, lt=1), "With --net conv, probability of dropout in D."
-        ] = 0.2,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "With --net conv, probability of dropout in D."] = 0.2,
         conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
         lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is twice it."] = 1e-3,
     ) -> None:
@@ -137,7 +138,7 @@ class GAN(Recipe):
             raise ValueError("--conditional needs images of at least two classes")
         self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
         self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
-        self.noise, self.smooth, self.lr = noise, smooth, lr
+        self.noise, self.smooth, self.lr, self.c_weight = noise, smooth, lr, C_WEIGHT[net]
         made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden)
         self.generator, self.features, size = made
         self.patches = patch_logits(image[0]) if net == "mlp" else None
@@ -254,7 +255,7 @@ class GAN(Recipe):
     def decode(self, z: Tensor) -> Tensor:
         _, height, wide = self.image
         z, c = z.split([self.latent_dim, self.modes], 1)  # (B, D), (B, M)
-        return self.generator(torch.cat([z, C_WEIGHT * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
+        return self.generator(torch.cat([z, self.c_weight * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
 
     def sample_prior(self, n: int) -> Tensor:
         return self.sample_class(torch.randint(max(1, self.modes), (n,), device=self.head.weight.device))  # (n, D + M)

