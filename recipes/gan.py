@@ -74,7 +74,7 @@ from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
-C_WEIGHT = {"mlp": 4.0, "conv": 3.0}  # of c against z in the input of G: c decides what is drawn, z how
+C_WEIGHT = {"mlp": 4.0, "conv": 3.0}  # of c against z in the input of G, by --net: c decides what is drawn, z how
 
 
 def log_d(logit: Tensor) -> Tensor:
