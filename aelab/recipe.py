@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 ImageShape = tuple[int, int, int]  # C, H, W
 POINT: ImageShape = (1, 1, 2)  # a point in the plane as an image: its pixels are x, to the right, and y, upwards
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "linear", "cosine"]
 Metrics = Mapping[str, Tensor]  # scalars by name, still on the device: a step never calls .item()
 
 

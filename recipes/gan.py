@@ -101,6 +101,7 @@ def patch_logits(channels: int) -> nn.Module:
 class GAN(Recipe):
     epochs = 50
     batch_size = 32
+    schedule = "linear"
     ema = 0.9998  # G and D circle around the equilibrium; the average of their weights is nearer to it
     monitor = None  # neither loss tells which generator is best
 
@@ -129,7 +130,7 @@ class GAN(Recipe):
         smooth: Annotated[
             float, Interval(ge=0, lt=0.5), "Label smoothing s: the target of D for real images is 1 - s."
         ] = 0.0,
-        dropout: Annotated[float, Interval(ge=0, lt=1), "With --net conv, probability of dropout in D."] = 0.2,
+        dropout: Annotated[float, Interval(ge=0, lt=1), "Probability of dropout in D."] = 0.2,
         conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
         lr: Annotated[float, Gt(0), "Learning rate of Adam for D; that for G is twice it."] = 1e-3,
     ) -> None:
@@ -139,12 +140,12 @@ class GAN(Recipe):
         self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
         self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
         self.noise, self.smooth, self.lr, self.c_weight = noise, smooth, lr, C_WEIGHT[net]
-        made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden)
+        made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden, dropout)
         self.generator, self.features, size = made
         self.patches = patch_logits(image[0]) if net == "mlp" else None
         self.head = nn.Linear(size, 1 + classes * conditional)  # w and b, then w_y and b_y of each class
 
-    def perceptrons(self, hidden: int) -> tuple[nn.Module, nn.Module, int]:
+    def perceptrons(self, hidden: int, dropout: float) -> tuple[nn.Module, nn.Module, int]:
         """G, the features of D, and their number F."""
         channels, height, wide = self.image
         top = (32, -(-height // 4), -(-wide // 4))  # rounded up
@@ -164,8 +165,10 @@ class GAN(Recipe):
             nn.Flatten(),
             nn.Linear(math.prod(self.image), hidden),
             nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(0.2),
+            nn.Dropout(dropout),
         )
         return generator, features, hidden
 

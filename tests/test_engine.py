@@ -293,21 +293,29 @@ def test_two_points_of_a_store_never_clash(tmp_path):
     assert history == [(1, 1.0), (2, 4.0)]
 
 
-def test_the_learning_rate_warms_up_and_goes_down_half_a_cosine(digits, tmp_path):
-    fit = training("linear", digits, tmp_path, epochs=2, options={"lr": 0.1}, schedule="cosine", warmup=4)
+@pytest.mark.parametrize(
+    ("schedule", "factor"),
+    [
+        ("constant", lambda k: 1),
+        ("linear", lambda k: 1 if k < 20 else (40 - k) / 20),
+        ("cosine", lambda k: (1 + math.cos(math.pi * k / 40)) / 2),
+    ],
+)
+def test_the_learning_rate_warms_up_and_follows_the_schedule(schedule, factor, digits, tmp_path):
+    fit = training("linear", digits, tmp_path, epochs=2, options={"lr": 0.1}, schedule=schedule, warmup=4)
     seen = []
     step = fit.recipe.training_step
     fit.phases[0].step = lambda x, y, muon, adam: (
         seen.append((muon.param_groups[0]["lr"], adam.param_groups[0]["lr"])), step(x, y, muon=muon, adam=adam),
     )[1]  # fmt: skip
     fit.fit(never)
-    wanted = [0.1 * min(1, (k + 1) / 5) * (1 + math.cos(math.pi * k / 40)) / 2 for k in range(40)]
+    wanted = [0.1 * min(1, (k + 1) / 5) * factor(k) for k in range(40)]
     assert [rate for both in seen for rate in both] == pytest.approx([k * rate for rate in wanted for k in (1, 4)])
 
 
-@pytest.mark.parametrize("cut", [7, 33])
-def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(cut, digits, tmp_path):
-    how = {"schedule": "cosine", "warmup": 10, "ema": 0.9}
+@pytest.mark.parametrize(("schedule", "cut"), [("cosine", 7), ("linear", 33)])
+def test_a_cut_run_with_schedule_and_average_ends_where_a_whole_one_ends(schedule, cut, digits, tmp_path):
+    how = {"schedule": schedule, "warmup": 10, "ema": 0.9}
     whole = training("vae", digits, tmp_path / "whole", **how)
     whole.fit(never)
     first = training("vae", digits, tmp_path / "cut", **how)

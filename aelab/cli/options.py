@@ -141,10 +141,11 @@ Augment = Annotated[
     ),
 ]
 LearningRateSchedule = Annotated[
-    Literal["constant", "cosine"] | None,
+    Literal["constant", "linear", "cosine"] | None,
     typer.Option(
         "--schedule",
-        help="How the learning rate goes on after the warm-up: it stays constant, or falls to 0 along half a cosine.",
+        help="How the learning rate goes on after the warm-up: it stays constant, or falls to 0, linearly in the second "
+        "half of the steps or along half a cosine from the first.",
         show_default=OF_RECIPE,
         rich_help_panel=TRAINING,
     ),

@@ -34,7 +34,7 @@ class Settings:
     max_steps: Positive | None = None
     patience: Positive | None = None
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: Count = 0
     skip_nonfinite: Count = 0
     augment: Annotated[str, AfterValidator(in_order)] | None = None  # names with commas between them
@@ -135,8 +135,14 @@ def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
 
 
 def rate_factor(settings: Settings, done: int, total: int) -> float:
-    """The factor of the learning rate after `done` of `total` steps of a phase: warm-up, then constant or a half cosine."""
+    """The factor of the learning rate after `done` of `total` steps of a phase.
+
+    It rises during the warm-up. Then `constant` leaves it at 1, `linear` does so for half of the steps and goes down to 0
+    on a line (Zhu et al. 2017), and `cosine` goes down to 0 along half a cosine (Loshchilov & Hutter 2017).
+    """
     factor = min(1.0, (done + 1) / (settings.warmup + 1))
+    if settings.schedule == "linear":
+        factor *= min(1.0, 2 * (1 - done / total))
     if settings.schedule == "cosine":
         factor *= (1 + math.cos(math.pi * done / total)) / 2
     return factor
