@@ -29,6 +29,10 @@ Mode collapse: G is rewarded for each image by itself, and never for variety.
 It may draw one image that D accepts for every z, until D rejects it, and then
 turn to the next.
 
+G and D circle around the equilibrium. Smaller steps keep them nearer to it,
+so in the second half of training the learning rates fall linearly to 0 (Zhu
+et al. 2017); the average of their weights, which is kept, is nearer still.
+
 --smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016).
 
 G ends in a convolution that draws 4 x 4 pixels at each of its places (pixel
@@ -38,9 +42,7 @@ not what neighbours are, and three convolutions, whose logit is the mean of
 one for each patch of the image (Isola et al. 2017): they see strokes and
 speckle wherever these are. --net conv has convolutions throughout, in the
 manner of DCGAN (Radford et al. 2016) but with dropout in D instead of batch
-normalisation: it is for colour and larger images, and slower. With it take
---latent-dim 16: it learns unsteadily from a long code, and then the average
-of its weights draws washed-out pictures.
+normalisation: it is for colour and larger images, and slower.
 
 The code is (z, c), c one of --modes M values, drawn uniformly and written as
 M numbers: 1 for c and 0 for the others. Digits are far from each other, and a
@@ -74,7 +76,7 @@ from torch.optim import Adam, Optimizer
 
 from aelab.recipe import ImageShape, Metrics, Phase, Recipe, descend
 
-C_WEIGHT = {"mlp": 4.0, "conv": 3.0}  # of c against z in the input of G, by --net: c decides what is drawn, z how
+C_WEIGHT = 4.0  # of c against z in the input of G: c decides what is drawn, z how
 
 
 def log_d(logit: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class GAN(Recipe):
     epochs = 50
     batch_size = 32
     schedule = "linear"
-    ema = 0.9998  # G and D circle around the equilibrium; the average of their weights is nearer to it
+    ema = 0.9998
     monitor = None  # neither loss tells which generator is best
 
     def __init__(
@@ -110,9 +112,7 @@ class GAN(Recipe):
         image: ImageShape,
         classes: int = 0,
         *,
-        latent_dim: Annotated[
-            int, Ge(1), "Dimension D of the normal part z of the code; with --net conv take 16."
-        ] = 64,
+        latent_dim: Annotated[int, Ge(1), "Dimension D of the normal part z of the code."] = 64,
         modes: Annotated[
             int, Ge(0), "Values M of the part c of the code; with --conditional they are the classes of the images."
         ] = 20,
@@ -139,7 +139,7 @@ class GAN(Recipe):
             raise ValueError("--conditional needs images of at least two classes")
         self.conditional, self.image, self.minimax = conditional, image, loss == "minimax"
         self.latent_dim, self.modes = latent_dim, classes if conditional else modes  # D, M or K
-        self.noise, self.smooth, self.lr, self.c_weight = noise, smooth, lr, C_WEIGHT[net]
+        self.noise, self.smooth, self.lr = noise, smooth, lr
         made = self.convolutions(width, dropout) if net == "conv" else self.perceptrons(hidden, dropout)
         self.generator, self.features, size = made
         self.patches = patch_logits(image[0]) if net == "mlp" else None
@@ -258,7 +258,7 @@ class GAN(Recipe):
     def decode(self, z: Tensor) -> Tensor:
         _, height, wide = self.image
         z, c = z.split([self.latent_dim, self.modes], 1)  # (B, D), (B, M)
-        return self.generator(torch.cat([z, self.c_weight * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
+        return self.generator(torch.cat([z, C_WEIGHT * c], 1))[:, :, :height, :wide]  # (B, C, H, W), G(z, c)
 
     def sample_prior(self, n: int) -> Tensor:
         return self.sample_class(torch.randint(max(1, self.modes), (n,), device=self.head.weight.device))  # (n, D + M)

@@ -53,8 +53,9 @@ class Fit:
 
 
 def settings_of(name, settings, **changes):
-    """Settings with the average of the weights that a recipe asks for."""
-    return replace(settings, **{"ema": recipe_files.signature(recipe_files.find(str(name))).settings["ema"], **changes})
+    """Settings with the average of the weights and the schedule that a recipe asks for."""
+    asked = recipe_files.signature(recipe_files.find(str(name))).settings
+    return replace(settings, **{key: asked[key] for key in ("ema", "schedule")} | changes)
 
 
 def settings(epochs, batch_size=64, seed=0, **how):
