@@ -18,6 +18,11 @@ PAGES = sorted((Path(__file__).parent / "models").glob("*.md"))
 BLOCK = re.compile(r"<!-- (options|metrics): (.+?) -->\n.*?<!-- end -->", re.DOTALL)
 KINDS = {bool: "", int: "integer", float: "number", str: "text", tuple[int, ...]: "integers, separated by commas"}
 SIGNS = {">=": "≥", "<=": "≤"}
+SCHEDULES = {
+    "constant": "constant learning rate",
+    "linear": "learning rate that falls linearly in the second half",
+    "cosine": "learning rate that falls along half a cosine",
+}
 DIRECTION = {"lower": "↓", "higher": "↑", "": ""}
 
 
@@ -46,7 +51,7 @@ def training(signature: Signature) -> str:
     """The recipe's defaults of the options that every recipe has."""
     defaults = signature.settings
     words = f"{defaults['epochs']} epochs, batches of {defaults['batch_size']}"
-    words += f", {defaults['schedule']} learning rate"
+    words += f", {SCHEDULES[defaults['schedule']]}"
     words += f", weights averaged with decay {defaults['ema']:g}" if defaults["ema"] else ""
     kept = f"of the best `val/{defaults['monitor']}`" if defaults["monitor"] else "of the last epoch"
     return (
