@@ -30,7 +30,7 @@ It may draw one image that D accepts for every z, until D rejects it, and then
 turn to the next.
 
 G and D circle around the equilibrium. Smaller steps keep them nearer to it,
-so in the second half of training the learning rates fall linearly to 0 (Zhu
+so in the second half of --epochs the learning rates fall linearly to 0 (Zhu
 et al. 2017); the average of their weights, which is kept, is nearer still.
 
 --smooth s asks D for 1 - s of real images (one-sided, Salimans et al. 2016).

@@ -110,7 +110,10 @@ Precision = Annotated[
 MaxSteps = Annotated[
     int | None,
     typer.Option(
-        min=1, max=MANY, help="Stop after this many training steps, whatever --epochs says.", rich_help_panel=TRAINING
+        min=1,
+        max=MANY,
+        help="Stop after this many training steps, whatever --epochs says; --schedule goes by --epochs all the same.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Patience = Annotated[
@@ -145,7 +148,7 @@ LearningRateSchedule = Annotated[
     typer.Option(
         "--schedule",
         help="How the learning rate goes on after the warm-up: it stays constant, or falls to 0, linearly in the second "
-        "half of the steps or along half a cosine from the first.",
+        "half of --epochs or along half a cosine from the first step.",
         show_default=OF_RECIPE,
         rich_help_panel=TRAINING,
     ),

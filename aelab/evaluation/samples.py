@@ -14,6 +14,7 @@ from aelab.evaluation import generation
 from aelab.evaluation.baselines import Rows, pixel_metrics, pixel_rows, pixel_work, references
 from aelab.evaluation.classifier import MIN_SIDE, STEPS, Classifier, class_metrics, classifier_of, shares
 from aelab.evaluation.conditional import of_classes
+from aelab.evaluation.diagnostics import MIN_ACCURACY
 from aelab.evaluation.generation import Extractor
 from aelab.evaluation.loss import eval_mode
 from aelab.evaluation.report import Report
@@ -66,6 +67,11 @@ def samples(
             report.pictures["test-classes"] = bars(heights, "share of the samples")
             if isinstance(recipe, Conditional) and recipe.conditional:
                 of_classes(report, recipe, data, own)
+            if (error := rows[""]["classifier_error"]) > 100 * (1 - MIN_ACCURACY):
+                report.notes.append(
+                    f"the classifier of {data.name} is wrong for {error:.0f} % of the test images: what it says of samples, "
+                    "fd_lenet and the like too, means little"
+                )
         _add(report, rows)
         report.tags[f"aelab.{each.name}_sha256"] = each.sha256
     report.tags["aelab.compared_samples"] = str(n)

@@ -137,8 +137,9 @@ def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
 def rate_factor(settings: Settings, done: int, total: int) -> float:
     """The factor of the learning rate after `done` of `total` steps of a phase.
 
-    It rises during the warm-up. Then `constant` leaves it at 1, `linear` does so for half of the steps and goes down to 0
-    on a line (Zhu et al. 2017), and `cosine` goes down to 0 along half a cosine (Loshchilov & Hutter 2017).
+    `total` are those of all epochs, whatever `max_steps` is. The factor rises during the warm-up. Then `constant` leaves it
+    at 1, `linear` does so for half of the steps and goes down to 0 on a line (Zhu et al. 2017), and `cosine` goes down to 0
+    along half a cosine (Loshchilov & Hutter 2017).
     """
     factor = min(1.0, (done + 1) / (settings.warmup + 1))
     if settings.schedule == "linear":

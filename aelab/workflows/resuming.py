@@ -13,6 +13,7 @@ from aelab.files import read_small_file
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
 from aelab.training import Group, Torchrun, Trainer, newest, present, restore
+from aelab.training.settings import rate_factor
 from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import configuration, start_weights
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
@@ -144,16 +145,28 @@ def _lengthen(trainer: Trainer, info: RunInfo, planned: Plan, run: RunWriter) ->
             code=2,
         )
     identity = planned.identity
-    if settings.schedule != "constant":
+    facts = json.loads(read_small_file(run.folder / "config.json"))
+    if _took_other_rates(trainer, facts["settings"]["epochs"]):
         identity += " lengthened"
         log.warning(
             f"the {settings.schedule} schedule of {info.name} is stretched from here on: "
             f"the result differs from that of a run of {settings.epochs} epochs from the start."
         )
-    facts = json.loads(read_small_file(run.folder / "config.json"))
     run.json("config.json", {**facts, "settings": asdict(settings)})
     lengthened = f"from {info.params.get('epochs')} to {settings.epochs} epochs"
     run.tags({"aelab.identity": identity, "aelab.lengthened": lengthened})
+
+
+def _took_other_rates(trainer: Trainer, epochs: int) -> bool:
+    """Whether a run of `epochs` epochs has taken other learning rates so far than it would have taken with its present ones."""
+    settings, at, phases = trainer.settings, trainer.progress, trainer.phases
+    if settings.schedule == "constant":
+        return False
+    if len(phases) > 1 or phases[0].epochs != settings.epochs:
+        return True  # as phases are of other lengths, it is not worked out
+    last = max(0, at.epoch * trainer.batches + at.batch - 1)
+    before, now = (rate_factor(settings, last, length * trainer.batches) for length in (epochs, settings.epochs))
+    return before != now
 
 
 def _check_same(info: RunInfo, before: Mapping[str, Any], now: Mapping[str, Any], force: bool) -> None:

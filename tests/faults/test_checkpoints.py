@@ -123,15 +123,18 @@ def test_changed_options_are_refused_with_the_difference(aelab, stopped):
     )
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_more_epochs_extend_a_run(aelab, here, finished):
-    """Under a constant learning rate it is the run that was so long from the start."""
-    aelab.run(*WORDS, "--name", "cut", patch="" if finished else AT_70, code=0 if finished else 143)
-    aelab.run("train", "--resume", "cut", "--epochs", 9, "-q")
-    aelab.run("train", "linear", *DIGITS, "--epochs", 9, "--schedule", "constant", "--name", "whole")
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "finished"), [("constant", 6, True), ("constant", 6, False), ("linear", 8, False)]
+)
+def test_more_epochs_extend_a_run(aelab, here, schedule, epochs, finished):
+    """As long as the learning rate has been constant it is the run that was so long from the start."""
+    words = ("train", "linear", *DIGITS, "--schedule", schedule)
+    aelab.run(*words, "--epochs", epochs, "--name", "cut", patch="" if finished else AT_70, code=0 if finished else 143)
+    assert "stretched" not in aelab.run("train", "--resume", "cut", "--epochs", 9, "-q").err
+    aelab.run(*words, "--epochs", 9, "--name", "whole")
     same_run("cut", "whole")
     info = Store().find("cut")
-    assert info.tags["aelab.lengthened"] == "from 6 to 9 epochs"
+    assert info.tags["aelab.lengthened"] == f"from {epochs} to 9 epochs"
     assert info.tags["aelab.identity"] == Store().find("whole").tags["aelab.identity"]
 
 
@@ -143,9 +146,10 @@ def test_a_phase_that_is_over_cannot_be_extended(aelab):
     assert Store().find("two").status == "FINISHED", "it stays what it was"
 
 
-def test_a_cosine_says_that_it_is_stretched(aelab):
-    aelab.run("train", "linear", *DIGITS, "--epochs", 2, "--schedule", "cosine", "--name", "cut")
-    assert "cosine schedule of cut is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_says_that_it_is_stretched(aelab, schedule):
+    aelab.run("train", "linear", *DIGITS, "--epochs", 2, "--schedule", schedule, "--name", "cut")
+    assert f"{schedule} schedule of cut is stretched" in aelab.run("resume", "cut", "--epochs", 3).err
 
 
 def test_two_processes_cannot_resume_one_run(aelab, stopped, tally):
