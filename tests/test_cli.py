@@ -872,12 +872,25 @@ def test_compare_draws_a_curve(cli, here):
 
 def test_samples_are_classified(cli):
     cli("train", "gan", *FAST)
-    metrics = cli("eval", "gan", "--json", "--no-figures").json["runs"][0]["metrics"]
+    answer = cli("eval", "gan", "--json", "--no-figures")
+    assert "classifier of digits is wrong" not in answer.out + answer.err
+    metrics = answer.json["runs"][0]["metrics"]
     assert 1 <= metrics["test/classes"] <= 10 and 0 <= metrics["test/class_distance"] <= 0.9
     assert metrics["test/classifier_error"] < 10
     info = Store().find("gan")
     assert len(info.tags["aelab.lenet_sha256"]) == 64
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()
+
+
+def test_a_classifier_that_has_learned_nothing_is_said_to(cli, here):
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        folder = here / "noise" / "abc"[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (16, 16), dtype=np.uint8)).save(folder / f"{number}.png")
+    assert cli("train", "gan", "--data", "noise", "--epochs", 1, "--hidden", 16, "--name", "gan").code == 0
+    answer = cli("eval", "gan", "--no-figures")
+    assert re.search(r"the classifier of noise is wrong for \d\d % of the test images", answer.err), answer.err
 
 
 def test_a_store_that_was_half_made_is_made_anew(here):
