@@ -6,7 +6,7 @@ from aelab.training.differences import differences
 from aelab.training.events import EpochDone, Event, PhaseStopped, StepDone, StepSkipped
 from aelab.training.group import Group, PeerLostError, Torchrun, torchrun
 from aelab.training.saving import Checkpoints, restore
-from aelab.training.settings import LARGEST_SEED, Settings, from_values, parse
+from aelab.training.settings import LARGEST_SEED, Settings, from_values, parse, rate_factor
 from aelab.training.trainer import DivergedError, Trainer
 from aelab.training.weights import load as load_weights
 
@@ -34,6 +34,7 @@ __all__ = [
     "parse",
     "pick_device",
     "present",
+    "rate_factor",
     "restore",
     "torchrun",
 ]

@@ -12,8 +12,7 @@ from aelab.errors import UserError, checked
 from aelab.files import read_small_file
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
-from aelab.training import Group, Torchrun, Trainer, newest, present, restore
-from aelab.training.settings import rate_factor
+from aelab.training import Group, Torchrun, Trainer, newest, present, rate_factor, restore
 from aelab.workflows.following import Watch, complete, finished
 from aelab.workflows.loading import configuration, start_weights
 from aelab.workflows.planning import Config, Plan, all_options, open_configured
