@@ -53,7 +53,8 @@ def resume(
     """Continue an interrupted run as if it had never stopped.
 
     It stays the same MLflow run, and ends with the same numbers as an uninterrupted one. --epochs lengthens a run, even a
-    finished one; with --schedule linear or cosine it then differs from a run that was that long from the start.
+    finished one; if its learning rate has begun to fall, by --schedule linear or cosine, it then differs from a run that
+    was that long from the start.
     """
     console = console_for(quiet, verbose)
     import aelab
