@@ -882,7 +882,7 @@ def test_samples_are_classified(cli):
     assert (Store().folder(info) / "pictures" / "test-classes.png").exists()
 
 
-def test_a_classifier_that_has_learned_nothing_is_said_to(cli, here):
+def test_a_note_says_that_the_classifier_has_learned_nothing(cli, here):
     generator = np.random.default_rng(0)
     for number in range(60):
         folder = here / "noise" / "abc"[number % 3]

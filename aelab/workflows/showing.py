@@ -48,7 +48,7 @@ def show(
             except UserError as error:
                 if figure:
                     raise
-                if error.code != 2:  # not one that this run alone does not have, as `available` leaves out others
+                if error.code != 2:  # 2: this run alone has no such figure; it is left out, as `available` does
                     log.info(f"{name}: {str(error).splitlines()[0]}")
     return made
 
