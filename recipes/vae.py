@@ -69,9 +69,10 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
 from torch.nn import functional as F
 from torch.nn.functional import logsigmoid
+from torch.optim import Adam
 
 from aelab.networks import mlp, pyramid
-from aelab.recipe import ImageShape, Metrics, Recipe
+from aelab.recipe import ImageShape, Metrics, Phase, Recipe
 
 
 class VAE(Recipe):
@@ -87,7 +88,7 @@ class VAE(Recipe):
         latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 20,
         net: Annotated[
             Literal["mlp", "conv"],
-            "Encoder and decoder: three hidden layers each (mlp), or convolutions and two hidden layers (conv).",
+            "Encoder and decoder: three hidden layers each (mlp), or convolutions and one hidden layer (conv).",
         ] = "conv",
         hidden: Annotated[int, Ge(1), "Width of the hidden layers."] = 400,
         width: Annotated[
@@ -103,7 +104,7 @@ class VAE(Recipe):
             int, Ge(1), "Codes S drawn for each image; with more than 1 the loss is the importance-weighted bound."
         ] = 1,
         conditional: Annotated[bool, "Learn from the labels to draw images of a class that is asked for."] = False,
-        lr: Annotated[float, Gt(0), "Learning rate of Adam."] = 1e-3,
+        lr: Annotated[float, Gt(0), "Learning rate of Adam; that of s is ten times it."] = 1e-3,
     ) -> None:
         super().__init__()
         if samples > 1 and beta != 1:
@@ -116,8 +117,13 @@ class VAE(Recipe):
         self.latent_dim, self.binary, self.discrete = latent_dim, likelihood == "bernoulli", likelihood == "logistic"
         self.beta, self.samples, self.lr = beta, samples, lr
         if net == "conv":
-            down, up, top = pyramid(image, width, after=lambda c: [nn.SiLU()], before=lambda c: [nn.SiLU()])
-            widths = [math.prod(top), hidden, hidden]
+            down, up, top = pyramid(
+                image,
+                width,
+                after=lambda c: [nn.BatchNorm2d(c), nn.SiLU()],
+                before=lambda c: [nn.BatchNorm2d(c), nn.SiLU()],
+            )
+            widths = [math.prod(top), hidden]
         else:
             down, up, top = [], [], image
             widths = [math.prod(top), hidden, hidden, hidden]
@@ -190,6 +196,15 @@ class VAE(Recipe):
             log_ratio = log_ratio - math.log(self.classes) - q.log_prob(y)
             z = self.with_class(z, y.flatten())
         return self.log_likelihood(x.repeat(samples, 1, 1, 1), z).view(samples, -1) + log_ratio
+
+    def phases(self, epochs: int) -> list[Phase]:
+        if self.binary:
+            return super().phases(epochs)
+        # Adam moves a weight by about its learning rate: with that of the nets, log s would need thousands of steps.
+        nets = Adam([*self.encoder.parameters(), *self.decoder.parameters()], self.lr, fused=True)
+        return [
+            Phase("train", epochs, self.training_step, adam=nets, adam_s=Adam([self.log_s], 10 * self.lr, fused=True))
+        ]
 
     def encode(self, x: Tensor) -> Tensor:
         mu, _, logits = self.infer(x)

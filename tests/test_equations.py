@@ -273,7 +273,7 @@ def transcribed_log_weight(recipe, x, z):
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "logistic"])
 def test_importance_weights(likelihood):
-    recipe = build("vae", latent_dim=2, likelihood=likelihood)
+    recipe = build("vae", latent_dim=2, likelihood=likelihood).eval()  # batch normalisation by its averages
     x = recipe.observe(batch(3)[0])
     torch.manual_seed(5)
     weights = recipe.log_weights(x, 4)
@@ -288,7 +288,7 @@ def test_importance_weights(likelihood):
 
 def test_the_importance_weighted_bound_does_not_fall_with_k():
     """Burda et al. 2016, theorem 1: E log mean_k w_k rises with K; K = 1 is the ELBO."""
-    recipe = build("vae", latent_dim=2)
+    recipe = build("vae", latent_dim=2).eval()
     with torch.no_grad():
         for parameter in recipe.encoder.parameters():
             parameter.mul_(3)  # a posterior that is far from the true one
@@ -302,7 +302,7 @@ def test_importance_sampling_finds_the_likelihood_that_a_quadrature_finds():
     from aelab.data import Split
     from aelab.evaluation.likelihood import importance_nll
 
-    recipe = build("vae", latent_dim=1)
+    recipe = build("vae", latent_dim=1).eval()
     images = (torch.rand(3, *IMAGE) > 0.5).to(torch.uint8) * 255
     grid = torch.linspace(-10, 10, 4001)
     with torch.no_grad():
