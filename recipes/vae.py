@@ -87,10 +87,11 @@ class VAE(Recipe):
         *,
         latent_dim: Annotated[int, Ge(1), "Dimension D of the code z."] = 20,
         net: Annotated[
-            Literal["mlp", "conv"],
-            "Encoder and decoder: three hidden layers each (mlp), or convolutions and one hidden layer (conv).",
+            Literal["mlp", "conv"], "Encoder and decoder: hidden layers only (mlp), or convolutions too (conv)."
         ] = "conv",
-        hidden: Annotated[int, Ge(1), "Width of the hidden layers."] = 400,
+        hidden: Annotated[
+            tuple[int, ...], Ge(1), "Widths of the hidden layers of the encoder; the decoder has them in reverse order."
+        ] = (400, 400),
         width: Annotated[
             int, Ge(1), "With --net conv, channels after the first convolution; each further one doubles them."
         ] = 16,
@@ -123,10 +124,9 @@ class VAE(Recipe):
                 after=lambda c: [nn.BatchNorm2d(c), nn.SiLU()],
                 before=lambda c: [nn.BatchNorm2d(c), nn.SiLU()],
             )
-            widths = [math.prod(top), hidden]
         else:
             down, up, top = [], [], image
-            widths = [math.prod(top), hidden, hidden, hidden]
+        widths = [math.prod(top), *hidden]
         self.encoder = nn.Sequential(
             *down,
             nn.Flatten(),

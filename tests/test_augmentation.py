@@ -101,7 +101,7 @@ def test_an_unknown_name_is_one_line(cli):
 
 
 def fit(data, folder, **how):
-    return Fit("vae", data, folder, settings(3, **how), {"net": "mlp", "hidden": 16})
+    return Fit("vae", data, folder, settings(3, **how), {"net": "mlp", "hidden": (16,)})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -81,7 +81,7 @@ def test_the_discriminator_sees_the_class():
 
 def test_the_bound_of_a_conditional_vae_is_one_of_all_images():
     """The elbo and the importance-weighted bound are of log p(x), as those of an unconditional one, never of log p(x|y)."""
-    recipe = built("vae", latent_dim=1, net="mlp", hidden=16).eval()
+    recipe = built("vae", latent_dim=1, net="mlp", hidden=(16,)).eval()
     x, y = recipe.observe(torch.rand(4, 1, 8, 8)), torch.arange(4)
     with torch.no_grad():
         grid = torch.linspace(-6, 6, 241)

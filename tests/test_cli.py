@@ -63,7 +63,7 @@ def test_a_run_leaves_everything(cli, here):
         assert steps == {0, 1, 2}, "a slider from step 0 on"
     assert not any("unsent" in f for f in files)
     assert (here / "mlruns" / "aelab" / info.id).is_dir() and (here / "mlflow.db").exists()
-    assert json.loads((store.folder(info) / "config.json").read_text())["options"]["hidden"] == 400
+    assert json.loads((store.folder(info) / "config.json").read_text())["options"]["hidden"] == [400, 400]
 
 
 def test_eval_prints_logs_and_answers_in_json(cli):

@@ -161,7 +161,7 @@ def test_a_uniform_distribution_has_eight_bits(discrete):
 
 
 def test_a_likelihood_of_binary_images_has_no_bits_of_grey_ones():
-    recipe = build("vae", (1, 8, 8), net="mlp", hidden=8, latent_dim=2)
+    recipe = build("vae", (1, 8, 8), net="mlp", hidden=(8,), latent_dim=2)
     images = torch.randint(256, (40, 1, 8, 8)).to(torch.uint8)
     data = split("some", Raw((images, torch.full((40,), -1)), None, (), ""), 0, "")
     assert not [name for name in measure(recipe, data, draws=2, plain=True).metrics if "bits_per_dim" in name]

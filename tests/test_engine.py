@@ -23,7 +23,7 @@ SMALL = {  # what is compared here does not depend on the size of the networks
     "rbm": {"latent_dim": 32},
     "recurrent": {"hidden": 16},
     "stacked": {"hidden": (32, 16)},
-    "vae": {"hidden": 32, "width": 4},
+    "vae": {"hidden": (32,), "width": 4},
     "vaegan": {"width": 4},
 }
 TWO_PHASES = '''"""Two phases, two losses: x = g(f(x)) (2006)."""

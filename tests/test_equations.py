@@ -74,7 +74,7 @@ def test_vae_loss_term_by_term(beta):
 
 def test_the_gap_of_the_elbo_is_the_divergence_from_the_true_posterior():
     """log p(x) - ELBO = KL(q(z|x) || p(z|x)), by quadrature over a code of one dimension."""
-    recipe = build("vae", latent_dim=1, net="mlp", hidden=16).double()
+    recipe = build("vae", latent_dim=1, net="mlp", hidden=(16,)).double()
     z = torch.linspace(-12, 12, 4001, dtype=torch.float64)
     for x in recipe.observe(batch(3)[0].double()).split(1):
         with torch.no_grad():

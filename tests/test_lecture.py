@@ -24,7 +24,7 @@ from aelab.lecture.sections import Drawn, Live, Missing, Row, Section
 from aelab.tracking import Store
 
 HEAD = Head("aelab lecture --quick", "digits", 0, "1.2.3", "today")
-TINY = {"net": "mlp", "hidden": 4, "latent_dim": 2, "max_steps": 2}
+TINY = {"net": "mlp", "hidden": (4,), "latent_dim": 2, "max_steps": 2}
 TINY_TRAININGS = {
     "small": Training("vae", TINY, data="digits"),
     "two-seeds": Training("linear", {"max_steps": 2}, data="digits", seeds=2),

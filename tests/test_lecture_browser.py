@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 WIDTHS = {400: 800, 1280: 800, 1920: 1080}  # of a phone, a laptop and a projector, with their heights
 
-TRAINING = Training("vae", {"net": "mlp", "hidden": 16, "latent_dim": 2, "max_steps": 60}, data="digits")
+TRAINING = Training("vae", {"net": "mlp", "hidden": (16,), "latent_dim": 2, "max_steps": 60}, data="digits")
 TOPIC = Topic(
     slug="one",
     title="A topic with a rather long title, which a phone must break",

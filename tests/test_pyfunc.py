@@ -24,7 +24,7 @@ from aelab.tracking import Store, models
 from aelab.workflows import pyfunc, register
 
 SMALL = {
-    "vae": {"latent_dim": 2, "net": "mlp", "hidden": 8},
+    "vae": {"latent_dim": 2, "net": "mlp", "hidden": (8,)},
     "pretrained": {"latent_dim": 4, "hidden": (8,), "pretrain": False, "finetune": 1},
     "gan": {"conditional": True},
     "pixelcnn": {"width": 4, "depth": 1},

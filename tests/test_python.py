@@ -11,7 +11,7 @@ import torch
 
 import aelab
 
-TINY = {"data": "digits", "epochs": 1, "net": "mlp", "hidden": 16}
+TINY = {"data": "digits", "epochs": 1, "net": "mlp", "hidden": (16,)}
 
 
 @pytest.fixture

@@ -656,7 +656,7 @@ def test_recipe_with_another_signature_is_a_problem():
     ("name", "value"),
     [("latent_dim", "8"), ("latent_dim", (8, (9,))), ("latent_dim", 8.5), ("latent_dim", True), ("latent_dim", 0),
      ("latent_dim", 10**400), ("latent_dim", None), ("beta", -5), ("beta", math.nan), ("beta", "1"), ("lr", 0),
-     ("hidden", "8"), ("hidden", (8,)), ("likelihood", 1), ("likelihood", "other")],
+     ("hidden", "8"), ("hidden", 8), ("hidden", (8, 0)), ("likelihood", 1), ("likelihood", "other")],
 )  # fmt: skip
 def test_an_option_that_nobody_could_have_typed_is_refused(name, value):
     recipe_file = recipe_files.find("vae")

@@ -71,16 +71,16 @@ def test_each_step_and_each_epoch_is_an_event():
 
 def test_whoever_iterates_may_stop_and_go_on():
     """A second iteration, and another trainer with the state of the first, end where one that was never stopped ends."""
-    whole = trainer("vae", {"net": "mlp", "hidden": 16})
+    whole = trainer("vae", {"net": "mlp", "hidden": (16,)})
     list(whole)
-    stopped = trainer("vae", {"net": "mlp", "hidden": 16})
+    stopped = trainer("vae", {"net": "mlp", "hidden": (16,)})
     for event in stopped:
         if isinstance(event, StepDone) and event.step == 27:
             break
     state = stopped.state_dict()
     weights = {name: value.clone() for name, value in stopped.recipe.state_dict().items()}
     best = {name: value.clone() for name, value in stopped.best_weights.items()}
-    other = trainer("vae", {"net": "mlp", "hidden": 16}, epochs=2)
+    other = trainer("vae", {"net": "mlp", "hidden": (16,)}, epochs=2)
     torch.manual_seed(999)
     other.load_state_dict(state, weights, best)
     assert [event.step for event in other if isinstance(event, StepDone)] == list(range(28, 41))
@@ -129,7 +129,7 @@ def test_a_stand_in_for_a_run_is_all_that_following_needs(tmp_path):
     from aelab.training import Checkpoints
     from aelab.workflows.following import follow
 
-    one, run = trainer("vae", {"net": "mlp", "hidden": 16}), Silent(tmp_path)
+    one, run = trainer("vae", {"net": "mlp", "hidden": (16,)}), Silent(tmp_path)
     follow(one, run, Checkpoints(tmp_path, {}), lambda: False)
     assert {key.split("/")[0] for key, _ in run.points} == {"step", "train", "val", "best"}
     assert {step for key, step in run.points if key == "val/elbo"} == {1, 2}
