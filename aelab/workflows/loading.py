@@ -49,11 +49,17 @@ def open_run(
     """The run that the store knows as `info`, with its weights; see `load`."""
     config, recipe_file = configuration(info, store)
     found = _kept(info, store)
-    if recipe_file.sha256 != info.tags.get("aelab.recipe_sha256"):
+    changed = recipe_file.sha256 != info.tags.get("aelab.recipe_sha256")
+    if changed:
         log.warning(f"{recipe_file.path.name} has changed since {info.name} was trained.")
     log.debug(f"weights of {info.name} from {found.path}")
     image, classes = _shape(info, found)
-    recipe = recipe_files.build(recipe_file, image, {**config.options, **(options or {})}, classes)
+    try:
+        recipe = recipe_files.build(recipe_file, image, {**config.options, **(options or {})}, classes)
+    except UserError as error:
+        if options or not changed:
+            raise
+        raise UserError(*str(error).splitlines(), *_file_of_its_time(info, store, recipe_file)) from error
     recipe = recipe.to(pick_device(device))
     try:
         load_weights(recipe, found.weights)
@@ -61,9 +67,16 @@ def open_run(
         if options:
             raise UserError(f"the weights of {info.name} do not fit these options: {error}.", code=2) from error
         raise UserError(
-            f"the weights of {info.name} do not fit {recipe_file.path.name} as it is now: {error}."
+            f"the weights of {info.name} do not fit {recipe_file.path.name} as it is now: {error}.",
+            *_file_of_its_time(info, store, recipe_file),
         ) from error
     return Run(info, config, recipe_file, recipe.eval(), image, classes, store, data_dir, info.validation)
+
+
+def _file_of_its_time(info: RunInfo, store: Store, recipe_file: RecipeFile) -> list[str]:
+    """What to do for a run whose recipe has changed since: a line, or none where its own file was not kept."""
+    own = store.folder(info) / "recipe" / recipe_file.path.name
+    return [f"Copied into ./recipes, the file that trained it is used instead: {own}"] if own.is_file() else []
 
 
 def _kept(info: RunInfo, store: Store) -> Checkpoint:
