@@ -143,7 +143,11 @@ TRAININGS = {
     "pixelcnn": Training("pixelcnn", {}, {"max_steps": 250}, seconds=(20, 900), evaluation="all"),
     "faces": Training("convolutional", {"latent_dim": 64}, {"max_steps": 300}, seconds=(60, 900), data="lfw"),
     "faces-vae": Training(
-        "vae", {"latent_dim": 64, "likelihood": "gaussian"}, {"max_steps": 300}, seconds=(60, 900), data="lfw"
+        "vae",
+        {"latent_dim": 64, "likelihood": "gaussian", "hidden": (400,)},
+        {"max_steps": 300},
+        seconds=(60, 900),
+        data="lfw",
     ),
     "cifar10": Training("convolutional", {"latent_dim": 64}, {"max_steps": 300}, seconds=(30, 900), data=COLOUR),
 }
