@@ -95,7 +95,7 @@ def test_a_search_takes_a_range_as_it_is():
         (["latent_dim=2,3", "--metric", "test/loss"], "chosen by validation images"),
         (["latent_dim=2..9", "--trials", "2", "--seeds", "2"], "a search has one seed"),
         (["latent_dim=2..9", "--trials", "2", "--dry-run"], "--dry-run"),
-        (["latent_dim=1..999", "hidden=1..999"], "10,000 at most"),
+        (["latent_dim=1..999", "width=1..999"], "10,000 at most"),
         (["latent_dim=2,3", "--launcher", "slurm", "--slurm", "time"], "NAME=VALUE"),
         (["device=cpu,auto"], "are the same training"),
         (["latent_dim=2,3", "--device", "cuda:7"], "--device cuda:7: this machine"),
