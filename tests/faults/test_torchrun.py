@@ -21,8 +21,9 @@ LONG = ("train", "vae", "--data", "digits", "--max-steps", STEPS_OF_THE_RUN, "--
 CALM = ["vae", "vae net=mlp conditional=yes", "vae samples=5", "denoising", "recurrent",
         "stacked", "pixelcnn", "pixelcnn likelihood=logistic"]  # fmt: skip
 NORMALISED = ["stacked", "vae", "vae samples=5"]  # a bias in front of a normalisation has no gradient but rounding
-WILD = ["gan", "gan net=conv", "gan conditional=yes", "vaegan", "vae likelihood=gaussian", "stacked greedy=yes hidden=100,50",
-        "denoising noise=dropout hidden=100", "convolutional", "linear", "linear variational=yes",
+WILD = ["gan", "gan net=conv", "gan conditional=yes", "vaegan", "vae", "vae likelihood=gaussian",
+        "stacked greedy=yes hidden=100,50", "denoising noise=dropout hidden=100", "convolutional",
+        "linear", "linear variational=yes",
         "pretrained epochs=8 labels=100 hidden=100 finetune=6 pseudo_label=6",
         "pretrained epochs=10 variational=yes finetune=10"]  # fmt: skip
 
