@@ -145,6 +145,13 @@ def test_only_what_can_be_compared_has_a_best():
     assert markable([bits, run("d", "vae", metrics, {"aelab.data_fingerprint": "other"})], names) == []
 
 
+def test_no_combination_is_the_best_if_all_are_equally_good():
+    low, high, other = (run(str(lr), "vae", {"best/loss": loss}, lr=lr) for lr, loss in [(1, 5.0), (2, 6.0), (3, 5.0)])
+    assert results.best_runs([low, high], ["lr"], "best/loss") == [low]
+    assert results.best_runs([low, other], ["lr"], "best/loss") == []
+    assert results.best_runs([low], ["lr"], "best/loss") == [low]
+
+
 def test_infinity_is_called_so():
     rows = results.cells(pd.DataFrame({"test/mse": [1.797e308, -1.797e308, 0.5]}), "terminal")
     assert [row["test/mse"] for row in rows] == ["inf", "-inf", "0.5"]

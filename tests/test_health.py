@@ -84,7 +84,7 @@ def test_a_few_images_over_and_over_are_a_collapse(noise, data):
     assert line == "mode collapse: all samples are one image; try another --seed or a smaller --lr"
     for count in (2, 10, 50):
         (line,) = faults(Generator(data.val.images[:count].float() / 255, noise), data)
-        shown = int(line.removeprefix("mode collapse: the samples show about ").split()[0])
+        shown = int(line.removeprefix("mode collapse: 1,000 samples show about ").split()[0])
         assert 0.9 * count <= shown <= 1.1 * count, line
 
 
@@ -164,7 +164,7 @@ def test_large_pictures_are_compared_small(digits):
     large = replace(digits, train=larger(digits.train), val=larger(digits.val))
     assert faults(Generator(large.val.images.float() / 255), large) == []
     (line,) = faults(Generator(large.val.images[:2].float() / 255), large)
-    assert "about 2 different images" in line
+    assert "1,000 samples show about 2 different images" in line
 
 
 # codes

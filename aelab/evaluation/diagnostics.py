@@ -133,7 +133,7 @@ def _check_samples(recipe: Generates, data: Dataset) -> list[str]:
             else f"mode collapse: samples {how}; {RETRY}"
         ]
     if (share := _duplicate_share(samples, x, varied)) > max(1 / MIN_DISTINCT_IMAGES, 2 * _duplicate_share(x, x, 1.0)):
-        return [f"mode collapse: the samples show about {1 / share:.0f} different images; {RETRY}"]
+        return [f"mode collapse: {len(samples):,} samples show about {1 / share:.0f} different images; {RETRY}"]
     if not (missing := _missing_classes(samples, x, data)):
         return []
     names = ", ".join(

@@ -186,7 +186,10 @@ def direction(metric: str) -> str:
 
 
 def best_runs(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> "list[RunInfo]":
-    """The runs of the combination of options with the best mean of a metric; none if the metric has no better direction."""
+    """The runs of the combination of options with the best mean of a metric.
+
+    None if the metric has no better direction, or if all of several combinations are equally good.
+    """
     better = direction(metric)
     if not better:
         return []
@@ -195,7 +198,7 @@ def best_runs(runs: "Sequence[RunInfo]", varied: Sequence[str], metric: str) -> 
         if metric_of(run, metric) is not None:
             groups.setdefault(tuple(key_of(run, name) for name in varied if name != "seed"), []).append(run)
     means = {key: statistics.fmean(metric_of(run, metric) or 0.0 for run in group) for key, group in groups.items()}
-    if not means:
+    if not means or (len(means) > 1 and len(set(means.values())) == 1):
         return []
     return groups[(min if better == "lower" else max)(means, key=lambda key: means[key])]
 

@@ -116,8 +116,11 @@ def _longer(info: RunInfo, config: Config, epochs: int | None, typed: str) -> bo
     `typed` is the option that names the store, for the commands in the message.
     """
     had = config.settings.epochs
+    limit = f" and --max-steps {config.settings.max_steps}" if config.settings.max_steps else ""
     if epochs is not None and epochs < had:
-        raise UserError(f"--epochs {epochs}: {info.name} has {had} epochs; a run can only become longer.", code=2)
+        raise UserError(
+            f"--epochs {epochs}: {info.name} has {had} epochs{limit}; a run can only become longer.", code=2
+        )
     longer = epochs is not None and epochs > had
     if info.status == "FINISHED" and not longer:
         name = shlex.quote(info.name)
