@@ -296,6 +296,16 @@ def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
     assert "still waiting for the store http://127.0.0.1" in said[0], "a line after five seconds"
 
 
+def test_a_new_file_is_given_more_time_than_a_server(here, monkeypatch):
+    said = []
+    monkeypatch.setattr(trouble, "SILENCE_SECONDS", 0.0)
+    Store("sqlite:///quiet.db", warn=said.append)
+    assert said == []
+    monkeypatch.setattr(trouble, "SILENCE_SECONDS_FILE", 0.0)
+    Store("sqlite:///slow.db", warn=said.append)
+    assert said == ["still waiting for the store sqlite:///slow.db; Ctrl-C ends it."]
+
+
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(sender, "END_SECONDS", 1.0)

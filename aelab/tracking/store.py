@@ -25,7 +25,7 @@ from aelab.tracking.opening import NoStoreError
 from aelab.tracking.owner import PROCESS_DIED, HeldError, hold, is_gone, origin, slurm_job, this_process
 from aelab.tracking.pictures import read_pictures
 from aelab.tracking.sender import restore_command
-from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting, written_once
+from aelab.tracking.trouble import bad_filter, reason_of, refused, waiting_for_store, written_once
 from aelab.tracking.writer import RunWriter
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Store:
             )
         if not opening.is_server(self.uri):
             opening.prepare_database_access()  # takes long on a busy machine, which is no fault of the store
-        with waiting(f"the store {self.shown_uri}", warn):
+        with waiting_for_store(self.shown_uri, warn, is_file=self.database is not None):
             self._open()
 
     def _open(self) -> None:
@@ -117,7 +117,7 @@ class Store:
             return
         self._asking = True
         try:
-            with waiting(f"the store {self.shown_uri}", self.warn):
+            with waiting_for_store(self.shown_uri, self.warn, is_file=self.database is not None):
                 yield
         except (MlflowException, OSError) as error:
             unread = "cannot be read" if "cannot be None" in str(error) else "does not answer"  # for an invalid row

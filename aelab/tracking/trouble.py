@@ -13,6 +13,7 @@ from aelab.errors import UserError, redacted
 from aelab.tracking.spool import Entry
 
 SILENCE_SECONDS = 5.0  # of waiting before a message
+SILENCE_SECONDS_FILE = 20.0  # for a store that is a file, which a busy machine creates slowly
 PLAIN_REASONS = [  # (message of a library, what the user is told)
     (r"database( table)? is locked", "it is locked by another program"),
     (r"database or disk is full|No space left|Errno 28", "its disk is full"),
@@ -159,9 +160,10 @@ def deliver(
 
 
 @contextmanager
-def waiting(what: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Says after SILENCE_SECONDS what the block is waiting for."""
-    timer = threading.Timer(SILENCE_SECONDS, say, [f"still waiting for {what}; Ctrl-C ends it."])
+def waiting_for_store(uri: str, say: Callable[[str], None], *, is_file: bool) -> Iterator[None]:
+    """Says after a while, SILENCE_SECONDS or SILENCE_SECONDS_FILE, that the block is waiting for a store."""
+    seconds = SILENCE_SECONDS_FILE if is_file else SILENCE_SECONDS
+    timer = threading.Timer(seconds, say, [f"still waiting for the store {uri}; Ctrl-C ends it."])
     timer.daemon = True
     timer.start()
     try:
