@@ -190,6 +190,16 @@ def test_a_dry_run_prints_the_points_and_writes_nothing(cli, here):
     ] is not None
 
 
+def test_the_time_of_a_sweep_is_estimated_by_steps(here):
+    runs = aelab.sweep("linear", latent_dim=[2, 3], **QUICK).runs
+    a_step = statistics.median(run.seconds / 2 for run in runs)
+    planned = plan_sweep("linear", latent_dim=[4, 5], data="digits", max_steps=100)
+    assert planned.seconds == pytest.approx(2 * 100 * a_step)
+    planned = plan_sweep("linear", latent_dim=[4, 5], data="digits", epochs=3)
+    (steps,) = {each.plan.config.settings.steps(1318) for each in planned.points}
+    assert planned.seconds == pytest.approx(2 * steps * a_step) and steps % 3 == 0
+
+
 def test_a_dry_run_shows_values_as_they_are_typed(cli, here):
     answer = cli("sweep", "vae", "beta=1,0.5", "conditional=true,false", *WORDS, "--dry-run")
     assert [line.split()[:2] for line in answer.out.splitlines()[1:5]] == [

@@ -46,6 +46,11 @@ class Settings:
         """Full batches in an epoch of so many images. An incomplete last batch is left out, so that all steps are alike."""
         return images // min(self.batch_size, images)
 
+    def steps(self, images: int) -> int:
+        """About how many steps a training on so many images takes: a recipe of several phases may take other ones."""
+        steps = self.epochs * self.steps_an_epoch(images)
+        return min(steps, self.max_steps or steps)
+
     def long_enough(self, images: int) -> "Settings":
         """These settings with enough epochs for MIN_STEPS steps, or for max_steps if that is less."""
         fewest = min(MIN_STEPS, self.max_steps or MIN_STEPS)

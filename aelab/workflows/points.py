@@ -19,6 +19,7 @@ from aelab.metrics import number
 from aelab.progress_bar import progress_bar
 from aelab.recipe_files import RecipeFile
 from aelab.tracking import RunInfo, RunWriter, Store
+from aelab.training import Settings
 from aelab.workflows.launching import Job
 from aelab.workflows.planning import Config, Plan, plan
 
@@ -178,14 +179,26 @@ def runs_by_identity(recipe_file: RecipeFile, store: Store) -> dict[str, RunInfo
 
 
 def seconds_of(points: Sequence[Point], runs: Sequence[RunInfo]) -> float | None:
-    """About how long the points train, by what an epoch took finished runs of the recipe on the same data; None without such."""
+    """About how long the points train, by what a step took finished runs of the recipe on the same data; None without such."""
     if not points:
         return 0.0
-    fingerprint = points[0].plan.data.fingerprint
-    alike = [run for run in runs if run.status == "FINISHED" and run.tags.get("aelab.data_fingerprint") == fingerprint]
-    epochs = [
-        run.seconds / int(run.params["epochs"]) for run in alike if run.seconds is not None and "epochs" in run.params
+    data = points[0].plan.data
+    alike = [
+        run for run in runs if run.status == "FINISHED" and run.tags.get("aelab.data_fingerprint") == data.fingerprint
     ]
-    if not epochs:
+    seconds = [run.seconds / steps for run in alike if run.seconds is not None and (steps := _steps(run))]
+    if not seconds:
         return None
-    return statistics.median(epochs) * sum(each.plan.config.settings.epochs for each in points)
+    return statistics.median(seconds) * sum(each.plan.config.settings.steps(len(data.train)) for each in points)
+
+
+def _steps(run: RunInfo) -> int:
+    """About how many steps a finished run has taken; 0 if its parameters do not tell."""
+    try:
+        most = run.params.get("max_steps")
+        settings = Settings(
+            int(run.params["epochs"]), int(run.params["batch_size"]), max_steps=int(most) if most else None
+        )
+        return settings.steps(int(run.params["images_train"]))
+    except (KeyError, ValueError, ZeroDivisionError):
+        return 0
