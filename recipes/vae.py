@@ -55,7 +55,7 @@ pictures show grey values where a true sample of p(x|z) would have noise.
 Kingma et al. 2014, "M2", equations 6 and 9, with q(z|x) instead of q(z|x, y).
 The class is appended to the code as K values, 1 for y and 0 for the others.
 In training it is the label; encode takes the most probable one by q(y|x). So
-the decoder need not learn from z which digit to draw, and z is left for how.
+z need not tell the decoder which digit to draw, only how.
 
 The model teaches how an autoencoder becomes a generative model: kl gives the
 codes a distribution that one can sample from. In its pictures compare
@@ -113,9 +113,9 @@ class VAE(Recipe):
     ) -> None:
         super().__init__()
         if samples > 1 and beta != 1:
-            raise ValueError("--samples above 1 has no --beta")
+            raise ValueError("--beta cannot be combined with --samples above 1")
         if samples > 1 and conditional:
-            raise ValueError("--samples above 1 has no --conditional")
+            raise ValueError("--conditional cannot be combined with --samples above 1")
         if conditional and classes < 2:
             raise ValueError("--conditional needs images of at least two classes")
         self.conditional, self.classes = conditional, classes if conditional else 0  # K

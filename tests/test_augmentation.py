@@ -90,14 +90,14 @@ def test_crop_is_a_window_of_the_image_enlarged_bilinearly():
 def test_names_are_applied_in_one_order():
     assert kinds("crop, flip") == kinds("flip,crop") == ("flip", "crop")
     for wrong in ("", "flip,", "Flip", "blur"):
-        with pytest.raises(ValueError, match="there are flip, shift, crop"):
+        with pytest.raises(ValueError, match="the augmentations are flip, shift, crop"):
             kinds(wrong)
 
 
 def test_an_unknown_name_is_one_line(cli):
     answer = cli("train", "linear", "--data", "digits", "--augment", "flip,blur")
     assert answer.code == 2 and len(answer.err.splitlines()) == 1
-    assert "no augmentation 'blur'; there are flip, shift, crop" in answer.err
+    assert "the augmentations are flip, shift, crop" in answer.err
 
 
 def fit(data, folder, **how):

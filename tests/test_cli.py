@@ -273,7 +273,7 @@ BAD = [
     (
         ("train", "gan", "--beta", 3),
         2,
-        "aelab train gan has no option --beta; it is one of vae.\nTry: aelab train gan --h",
+        "aelab train gan has no option --beta; it is an option of vae.\nTry: aelab train gan --h",
     ),
     (("train", "--epochs", 3, "vae"), 2, "no option --epochs. Options stand behind the recipe."),
     (("train", "gan", "--zzz"), 2, "has no option --zzz.\nTry:"),
@@ -718,7 +718,7 @@ def test_a_folder_of_colour_pictures_trains(cli, here):
     answer = cli("train", "stacked", "--data", "fotos é", "--image-size", 16, "--epochs", 1, "--hidden", "32,16")
     assert answer.code == 0, answer.err
     info = Store().find("stacked")
-    assert info.params["image_size"] == "3x16x16" and info.params["hidden"] == "(32, 16)"
+    assert info.params["image_size"] == "3x16x16" and info.params["hidden"] == "32,16"
     assert cli("eval", "stacked", "-q", "--no-figures").code == 0
     Image.new("RGB", (24, 20)).save(here / "fotos é" / "two words" / "0.jpg")
     changed = cli("eval", "stacked", "-q", "--no-figures")

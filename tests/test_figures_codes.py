@@ -427,6 +427,18 @@ def test_arithmetic_adds_the_difference_of_two_mean_codes():
     assert f"sees A in {100 * share:.0f} % of {len(zeros)} results" in texts(figure)[0]
 
 
+def test_arithmetic_shows_as_many_examples_as_there_are():
+    run = Trained(Linear(), classes=4)
+    labels = run.data().test.labels
+    labels[labels == 0] = 1
+    labels[torch.nonzero(labels == 2).flatten()[2:]] = 3
+    images = shown(figures.class_arithmetic(run))  # one row: 3 - 2, added to the two images of 2 that are left
+    torch.testing.assert_close(images[2::2], run.data().test.images[labels == 2][:, 0])
+    labels[labels == 2] = 3
+    with pytest.raises(UserError, match="no two classes"):
+        figures.class_arithmetic(run)
+
+
 def test_means_are_of_each_class():
     means = class_means(torch.tensor([[1.0], [3.0], [10.0]]), torch.tensor([0, 0, 1]), 2)
     assert means.tolist() == [[2], [10]]

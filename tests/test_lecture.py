@@ -147,7 +147,10 @@ def test_no_text_of_a_run_becomes_markup():
 def test_what_fails_is_said_on_the_page_and_the_rest_is_made(here, caplog):
     made = lecture(here, topics=[FAILING, TOPIC])
     assert len(made.failed) == 4
-    assert made.failed[0].startswith("impossible: ") and "--samples above 1 has no --beta" in made.failed[0]
+    assert (
+        made.failed[0].startswith("impossible: ")
+        and "--beta cannot be combined with --samples above 1" in made.failed[0]
+    )
     assert "failing: no-such-figure: there is no figure 'no-such-figure'" in made.failed
     words = Reader(made.page.read_text()).words
     assert "The figure reconstructions was not made: impossible could not be trained" in words

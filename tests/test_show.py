@@ -59,6 +59,25 @@ def test_without_a_name_all_figures_are_made_that_the_run_can_make(cli, store):
     assert {path.stem for path in (store / "all").glob("*.svg")} == made
 
 
+def test_a_figure_that_fails_costs_neither_the_others_nor_the_evaluation(cli, store, monkeypatch):
+    def broken(run):
+        raise IndexError("list index out of range")
+
+    drawn = []
+
+    def whole(run):
+        drawn.append(run.info.metrics)
+        return FIGURES["reconstructions"](run)
+
+    one = {"reconstructions": whole}
+    monkeypatch.setattr("aelab.workflows.showing.available", lambda run: ["filters", "reconstructions"])
+    monkeypatch.setattr("aelab.workflows.showing.figure_function", lambda name: one.get(name, broken))
+    answer = cli("eval", "stacked")
+    assert answer.code == 0 and "test/mse" in answer.out, answer.err
+    assert "the figure filters failed, IndexError; where: aelab show stacked filters" in answer.err
+    assert "test/mse" in drawn[0], "it has the metrics that were just measured"
+
+
 def test_without_a_desktop_nothing_is_opened(cli, store, monkeypatch):
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):

@@ -56,8 +56,14 @@ def test_what_is_typed_for_an_option(given, wanted):
     assert values(**given)[name] == pytest.approx(wanted) if name == "lr" else values(**given)[name] == wanted
 
 
-def test_an_option_with_several_numbers_has_one_value_each_time_it_is_given():
+def test_an_option_with_several_numbers_has_one_value_each_time_it_is_given(caplog):
+    caplog.set_level("INFO")
     assert values("stacked", hidden=["500,250", "300"])["hidden"] == [(500, 250), (300,)]
+    assert "write hidden=500 hidden=250" not in caplog.text
+    assert values("stacked", hidden="500,250")["hidden"] == [(500, 250)]
+    assert (
+        "hidden=500,250 is one value, a list of numbers; for several values write hidden=500 hidden=250" in caplog.text
+    )
     assert values("stacked", hidden=[500, 250])["hidden"] == [(500, 250)]
     assert values("stacked", hidden=[[500, 250], [300]])["hidden"] == [(500, 250), (300,)]
 
@@ -87,7 +93,7 @@ def test_a_search_takes_a_range_as_it_is():
         (["epochs=0,1"], "epochs: '0'"),
         (
             ["samples=1,5", "beta=1,2"],
-            "samples 5, beta 2: vae does not accept these options: --samples above 1 has no --beta",
+            "samples 5, beta 2: vae does not accept these options: --beta cannot be combined with --samples above 1",
         ),
         (["seed=1,2", "latent_dim=2,3", "--seeds", "2"], "leave --seed and --seeds out"),
         (["max_steps=2,3"], "given twice"),

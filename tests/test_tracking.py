@@ -296,6 +296,14 @@ def test_a_server_that_hangs_or_resets_is_named(monkeypatch):
     assert "still waiting for the store http://127.0.0.1" in said[0], "a line after five seconds"
 
 
+def test_a_tuple_is_shown_as_it_is_typed(here):
+    store = Store()
+    params = {"hidden": (400, 300), "one": (400,), "none": (), "names": ("a", "b"), "text": "(a)"}
+    run = store.create(None, "one", params=params, tags=TAGS)
+    shown = store.get(run.id).params
+    assert shown == {"hidden": "400,300", "one": "400", "none": "()", "names": "a,b", "text": "(a)"}
+
+
 def test_a_new_file_is_given_more_time_than_a_server(here, monkeypatch):
     said = []
     monkeypatch.setattr(trouble, "SILENCE_SECONDS", 0.0)

@@ -124,10 +124,10 @@ def _unknown(command: Any, context: Any, option: str) -> str:
         return f"{what}. Options stand behind the {command.heading.lower().removesuffix('s')}."
     owners = [recipe for recipe, file in recipe_files.available().items() if name in _option_names(file)]
     if owners and "set" in own:
-        return f"{what}; it is one of {', '.join(owners)}: give it as --set {name}=VALUE."
+        return f"{what}; it is an option of {', '.join(owners)}: give it as --set {name}=VALUE."
     if owners and "trials" in own:
         return f"{what}: write {name}=VALUE, as for the options that vary."
-    return f"{what}; it is one of {', '.join(owners)}." if owners else f"{what}."
+    return f"{what}; it is an option of {', '.join(owners)}." if owners else f"{what}."
 
 
 def _option_names(file: "recipe_files.RecipeFile") -> list[str]:

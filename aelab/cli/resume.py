@@ -77,7 +77,7 @@ def show_trained(run: "Run", console: "Console") -> None:
     for path in run.pictures:
         console.result(f"picture  {short(path)}")
     if run.could_be_conditional:
-        console.note(f"images of a class that you ask for: aelab train {run.info.recipe} --conditional")
+        console.note(f"images of a class that you ask for: {run.conditional_command}")
     of_each_class = {"sample": " --label all"} if run.conditional else {}
     typed = [f"aelab {verb} {known_as}{of_each_class.get(verb, '')}{run.store.typed}" for verb in run.verbs]
     console.next(*typed, f"aelab ui{run.store.typed}")

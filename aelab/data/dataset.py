@@ -150,7 +150,9 @@ def split(name: str, raw: Raw, seed: int, note: str) -> Dataset:
     images, labels = raw.train
     if len(images) < MIN_IMAGES:
         raise UserError(
-            f"{len(images)} images are too few to train on and set some apart; {MIN_IMAGES} is the least.", code=2
+            f"{len(images)} image{'s are' if len(images) != 1 else ' is'} too few to train on and to set some apart; "
+            f"at least {MIN_IMAGES} are needed.",
+            code=2,
         )
     rest, test, val = torch.arange(len(images)), raw.test, raw.val
     if test is None:

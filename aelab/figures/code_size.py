@@ -72,6 +72,7 @@ def error_figure(lines: Mapping[str, Points], pca: Mapping[int, float], where: s
     ):
         draw_line(axes, points, label, colour, f"{marker}-")
     ticks_at(axes, [*pca])
+    axes.margins(y=0.1)
     axes.set_ylim(0, None)
     axes.set_xlabel("size of the code, numbers per image", fontsize=11)
     axes.set_ylabel("squared error per image", fontsize=11)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from aelab.errors import UserError
 from aelab.figures.codes import evenly, prior_codes
 from aelab.figures.grids import PATHS, linear
 from aelab.figures.strips import Strip, strips, verdict_texts
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 PAIRS, STEPS = 4, 9
 MEANT = 5000  # training images at most, whose codes give the mean of a class
-EXAMPLES = 3  # test images in a row of the arithmetic
+EXAMPLES = 3  # test images at most in a row of the arithmetic
 
 
 def between_nothing(run: TrainedRun) -> str:
@@ -74,17 +75,23 @@ def path_of(run: TrainedRun, a: Tensor, b: Tensor, t: Tensor, kind: str) -> Tens
 def class_arithmetic(run: TrainedRun, pairs: Sequence[tuple[int, int]] = ()) -> "Figure":
     """Images of class B with the difference of two mean codes added, mean of A - mean of B, and the classifier's verdict.
 
-    `pairs` are the numbers (A, B) of classes; by default (1, 0), (3, 2) and so on, at most five.
+    `pairs` are the numbers (A, B) of classes; by default (1, 0), (3, 2) and so on, at most five. A pair is left out if there
+    are no test images of B, or too few training images for its mean codes. Raises UserError if none is left.
     """
     data = run.data()
     pairs = pairs or [(b + 1, b) for b in range(0, min(run.classes, 10) - 1, 2)]
     known = data.train.batch(evenly(len(data.train), MEANT).to(data.train.images.device))
     means = class_means(run.encode(known[0]), known[1].cpu(), run.classes)
+    tests = [torch.nonzero(data.test.labels == k).flatten() for k in range(run.classes)]
+    pairs = [(a, b) for a, b in pairs if len(tests[b]) and not means[[a, b]].isnan().any()]
+    if not pairs:
+        raise UserError("no two classes have the training and test images that this figure needs.", code=2)
+    examples_each = min(EXAMPLES, *(len(tests[b]) for _, b in pairs))
     shown, moved = [], []  # by pair: images of its row; all results
     for a, b in pairs:
-        x = data.test.batch(torch.nonzero(data.test.labels == b).flatten())[0]
+        x = data.test.batch(tests[b])[0]
         moved.append(run.decode(run.encode(x) + means[a] - means[b]))  # (N, C, H, W)
-        examples = torch.stack([x[:EXAMPLES].cpu(), moved[-1][:EXAMPLES]], 1).flatten(0, 1)
+        examples = torch.stack([x.cpu(), moved[-1]], 1)[:examples_each].flatten(0, 1)
         shown.append(torch.cat([run.decode(means[[a, b]]), examples]))
     seen = torch.split(run.verdicts(torch.cat([*shown, *moved])), [len(images) for images in (*shown, *moved)])
     hits = sum(int((of.argmax(1) == a).sum()) for (a, _), of in zip(pairs, seen[len(pairs) :], strict=True))
@@ -97,8 +104,8 @@ def class_arithmetic(run: TrainedRun, pairs: Sequence[tuple[int, int]] = ()) -> 
         f"{described(run)}: test image of B + mean code of A − mean code of B\n"
         f"the classifier sees A in {100 * hits / tried:.0f} % of {tried:,} results; below: its verdict and probability"
     )
-    heads = ["mean of A", "mean of B", *["image of B", "+ A − B"] * EXAMPLES]
-    signs = {1: "−", **{k: "→" if k % 2 else "" for k in range(2, 2 + 2 * EXAMPLES)}}
+    heads = ["mean of A", "mean of B", *["image of B", "+ A − B"] * examples_each]
+    signs = {1: "−", **{k: "→" if k % 2 else "" for k in range(2, 2 + 2 * examples_each)}}
     return strips(rows, title, heads, signs)
 
 
@@ -109,5 +116,5 @@ def formula(a: str, b: str) -> str:
 
 
 def class_means(codes: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The mean code of each class, (K, D), of codes (N, D) and labels (N,)."""
+    """The mean code of each class, (K, D), of codes (N, D) and labels (N,); NaN for a class without any."""
     return torch.stack([codes[labels == k].mean(0) for k in range(classes)])

@@ -79,6 +79,7 @@ def run_info(run: Any) -> RunInfo:
     info, data = run.info, run.data
     longer = re.fullmatch(r"from \S+ to (\d+) epochs", data.tags.get("aelab.lengthened", ""))
     params = {**data.params, "epochs": longer[1]} if longer else data.params  # MLflow cannot change a parameter
+    params = {key: _as_typed(value) for key, value in params.items()}
     recipe = data.tags.get("aelab.recipe", "")
     metrics = aliases.renamed(data.metrics, {key: aliases.metric(key, recipe) for key in data.metrics})
     tags = aliases.renamed(data.tags, aliases.TAGS)
@@ -96,6 +97,11 @@ def run_info(run: Any) -> RunInfo:
         metrics,
         info.artifact_uri,
     )
+
+
+def _as_typed(value: str) -> str:
+    """The text of a parameter, "(400, 300)" as 400,300: a tuple as it is typed."""
+    return re.sub(r"[ ']", "", value[1:-1]).rstrip(",") if re.fullmatch(r"\(.*,.*\)", value) else value
 
 
 def _time(milliseconds: object) -> float | None:

@@ -38,7 +38,7 @@ def kinds(names: str) -> tuple[str, ...]:
     typed = [name.strip() for name in names.split(",")]
     for name in typed:
         if name not in KINDS:
-            raise ValueError(f"there is no augmentation {name!r:.60}; there are {', '.join(KINDS)}")
+            raise ValueError(f"the augmentations are {', '.join(KINDS)}")
     return tuple(name for name in KINDS if name in typed)
 
 

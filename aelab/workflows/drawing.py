@@ -108,7 +108,7 @@ def walk(run: Run, kinds: Sequence[str], pairs: int, steps: int, seed: int, vary
     if unknown := [kind for kind in kinds if kind not in PATHS]:
         raise UserError(f"there is no path '{unknown[0]}': linear, spherical or both.", code=2)
     if vary != "both" and not run.conditional:
-        hints = [f"Train one that does: aelab train {run.info.recipe} --conditional"] * run.could_be_conditional
+        hints = [f"Train one that does: {run.conditional_command}"] * run.could_be_conditional
         raise UserError(f"{run.name} cannot vary the {vary} alone: it draws no class on request.", *hints, code=2)
     classes = run.classes if run.conditional else 0  # the last values of a code; they always go along a line
     with eval_mode(recipe, seed):

@@ -88,6 +88,7 @@ def evaluate(
     if isinstance(opened.recipe, Generates) and not quick:
         report.add({"sample_seconds": sampling_seconds(opened.recipe)})
     pictures = log_report(report, opened, data)
+    opened = opened.reread()
     for each in diagnose_test(report.metrics, opened.info.tags.get("aelab.diagnostics", "")):
         log.warning(f"{opened.name}: {each}")
     made: dict[str, list[Path]] = {}

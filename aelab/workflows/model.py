@@ -1,5 +1,6 @@
 """A recipe with its kept weights, and the methods to use it: what `aelab.load` gives, and what MLflow serves."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,13 @@ class Model:
     def could_be_conditional(self) -> bool:
         """Whether the recipe could have learned to draw images of a class that is asked for, but was not told to."""
         return isinstance(self.recipe, Conditional) and not self.conditional and self.classes > 1
+
+    @property
+    def conditional_command(self) -> str:
+        """The command that trains this recipe, or gan if this one cannot, to draw a class of the same data on request."""
+        recipe = self.info.recipe if self.could_be_conditional else "gan"
+        data = "" if self.config.data == "auto" else f" --data {shlex.quote(self.config.data)}"
+        return f"aelab train {recipe} --conditional{data}"
 
     @cached_property
     def device(self) -> torch.device:
@@ -147,8 +155,7 @@ class Model:
             what = f"{self.name} draws no class on request."
             if self.classes < 2:
                 raise UserError(what, f"{self.config.data} has no classes.", code=2)
-            known = self.info.recipe if self.could_be_conditional else "gan"
-            raise UserError(what, f"Train one that does: aelab train {known} --conditional", code=2)
+            raise UserError(what, f"Train one that does: {self.conditional_command}", code=2)
         if label == "all":
             y = torch.arange(self.classes).repeat_interleave(n or OF_EACH_CLASS)
         else:

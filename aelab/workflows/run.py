@@ -1,5 +1,6 @@
 """A trained run: its recipe with the kept weights, and the methods to use it."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,12 @@ class Run(Model):
     def metrics(self) -> Mapping[str, float]:
         """The last value of each metric that had been logged when the run was opened."""
         return self.info.metrics
+
+    def reread(self) -> "Run":
+        """This run with the metrics and tags that it has in the store now."""
+        fresh = copy.copy(self)  # with its data, if they are open
+        object.__setattr__(fresh, "info", self.store.get(self.id))
+        return fresh
 
     @property
     def folder(self) -> Path:

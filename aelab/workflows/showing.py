@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def show(
                     raise
                 if error.code != 2:  # 2: this run alone has no such figure; it is left out, as `available` does
                     log.info(f"{name}: {str(error).splitlines()[0]}")
+            except (
+                Exception
+            ) as error:  # a mistake in one figure is not to cost the others, nor an evaluation its metrics
+                if figure:
+                    raise
+                typed = f"aelab show {shlex.quote(first.name)} {name}{first.store.typed}"
+                log.warning(f"the figure {name} failed, {type(error).__name__}; where: {typed}")
     return made
 
 

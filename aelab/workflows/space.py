@@ -1,5 +1,6 @@
 """What a sweep varies: the values of each option, typed as 2,5,10 or 1e-4..1e-2:log:5, checked before anything is trained."""
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,8 @@ from aelab.errors import UserError, did_you_mean, similar
 from aelab.recipe_files import Option, RecipeFile
 from aelab.training import Settings, parse
 from aelab.workflows.planning import Config
+
+log = logging.getLogger(__name__)
 
 SETTINGS = {each.name for each in fields(Settings)}
 DATA = {"data", "image_size", "split_seed", "start"}  # fields of a Config that may vary
@@ -60,7 +63,16 @@ def space(recipe_file: RecipeFile, given: Mapping[str, Any], *, search: bool) ->
             )
         read = _Reader(name, of_recipe.get(name))
         found[name] = read.several(value, search)
+        _tell_of_one(name, found[name])
     return found
+
+
+def _tell_of_one(name: str, values: list[Any] | Range) -> None:
+    """Says that what may look like several values is one, a list of numbers such as 500,250."""
+    if not isinstance(values, Range) and len(values) == 1 and isinstance(values[0], tuple) and len(values[0]) > 1:
+        one = ",".join(map(str, values[0]))
+        several = " ".join(f"{name}={each}" for each in values[0])
+        log.info(f"{name}={one} is one value, a list of numbers; for several values write {several}")
 
 
 def lists(recipe_file: RecipeFile, given: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from aelab import recipe_files
 from aelab.errors import UserError, checked
-from aelab.recipe import Autoencodes, Recipe
+from aelab.recipe import Autoencodes, Generates, Recipe
 from aelab.tracking import RunInfo, Store
 from aelab.training import Group, Trainer, device_name, torchrun
 from aelab.workflows.card import environment
@@ -171,8 +171,9 @@ def start_run(
     if group:
         prepare(group, planned, recipe)
     if isinstance(recipe, Autoencodes) and len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
+        better = "" if isinstance(recipe, Generates) else ": PCA often leaves less error"
         log.warning(
-            f"{len(data.train)} images are few to train on: PCA often leaves less error. Show them changed: --augment flip,shift "
+            f"{len(data.train)} images are few to train on{better}. Show them changed: --augment flip,shift "
             "(without flip where left and right differ)"
         )
     device = next(recipe.parameters()).device
