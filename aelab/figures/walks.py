@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAIRS, STEPS = 4, 9
 MEANT = 5000  # training images at most, whose codes give the mean of a class
-EXAMPLES = 3  # test images at most in a row of the arithmetic
+EXAMPLES = 3  # at most so many test images in a row of the arithmetic
 
 
 def between_nothing(run: TrainedRun) -> str:

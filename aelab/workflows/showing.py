@@ -51,11 +51,10 @@ def show(
                     raise
                 if error.code != 2:  # 2: this run alone has no such figure; it is left out, as `available` does
                     log.info(f"{name}: {str(error).splitlines()[0]}")
-            except (
-                Exception
-            ) as error:  # a mistake in one figure is not to cost the others, nor an evaluation its metrics
+            except Exception as error:
                 if figure:
                     raise
+                # A mistake in one figure must cost neither the others nor an evaluation its metrics.
                 typed = f"aelab show {shlex.quote(first.name)} {name}{first.store.typed}"
                 log.warning(f"the figure {name} failed, {type(error).__name__}; where: {typed}")
     return made
