@@ -311,7 +311,7 @@ BAD = [
     (("eval", "nothing"), 2, "aelab runs"),
     (("eval",), 2, "RUN... is missing.\nUsage: aelab eval RUN... [OPTIONS]\nTry: aelab eval --help"),
     (("sample", "linear"), 2, "cannot sample"),
-    (("sample", "twin"), 2, "fits 2 runs"),
+    (("sample", "twin"), 2, "(twin, killed), "),
     (("sample", "linear", "-n", 0), 2, "-n"),
     (("resume", "linear"), 2, "finished"),
     (("compare", "--filter", "nonsense"), 2, "--filter 'params.latent_dim = "),

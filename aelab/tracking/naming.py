@@ -61,7 +61,7 @@ def find_run(name: str, runs: Sequence[RunInfo], store: str) -> RunInfo:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            listed = ", ".join(f"{run.id[:12]} ({run.name})" for run in matches[:4])
+            listed = ", ".join(f"{run.id[:12]} ({run.name}, {run.status.lower()})" for run in matches[:4])
             raise UserError(
                 f"'{name}' fits {len(matches)} runs: {listed}{' ...' if len(matches) > 4 else ''}",
                 "Name one by its id.",
