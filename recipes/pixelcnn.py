@@ -254,9 +254,8 @@ class PixelCNN(Recipe):
         self.binary = likelihood == "bernoulli"
         fits = self.binary and channels == 1 and height % 2 == wide % 2 == 0
         if block == 2 and not fits:
-            raise ValueError(
-                f"--block 2 needs binary pixels, one channel and even sides, not {channels} x {height} x {wide}"
-            )
+            has = f"{channels} x {height} x {wide} and --likelihood {likelihood}"
+            raise ValueError(f"--block 2 needs one channel, even sides and --likelihood bernoulli, not {has}")
         if conditional and classes < 2:
             raise ValueError(f"--conditional needs images of at least 2 classes, and these have {classes or 'none'}")
         self.block = b = block or 1 + fits

@@ -1,7 +1,10 @@
 """Models as programs of ONNX, as safetensors and as a card of the Hugging Face hub; the load of the machine in MLflow."""
 
 import importlib.util
+import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +138,18 @@ def test_the_card_is_one_of_the_hugging_face_hub(cli, here):
     assert told["test/mse"] == run.metrics["test/mse"] and all(map(math.isfinite, told.values()))
     assert {each.dataset_name for each in card.data.eval_results} == {"digits"}
     assert card.text.lstrip().startswith(f"# {run.name}")
+
+
+@pytest.mark.parametrize("recipe", ["vae", "gan", "pixelcnn"])
+def test_the_card_draws_a_class_and_names_the_classes(recipe, cli, here):
+    aelab.train(recipe, data="digits", max_steps=1, conditional=True, name="one")
+    assert cli("runs", "export", "one", "out", *["--format", "onnx"] * (recipe == "gan")).code == 0
+    card = (here / "out/README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0] + "print(of_a_class.shape)\n"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=here / "out", capture_output=True, text=True, check=True)
+    assert ran.stdout == "torch.Size([16, 1, 8, 8])\n"
+    assert json.loads((here / "out/config.json").read_text())["class_names"] == list("0123456789")
+    assert ("the last 10 values of a code are its class" in card) == (recipe == "gan")
 
 
 def test_programs_is_format_pt2_now(cli, here):

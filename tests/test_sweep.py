@@ -137,6 +137,18 @@ def test_a_setting_that_a_recipe_cannot_have_is_refused_before_anything_is_train
     assert not Path("mlflow.db").exists()
 
 
+@pytest.mark.parametrize("values", ["likelihood=bernoulli,gaussian", "conditional=true,false"])
+def test_no_point_is_best_by_a_loss_that_means_different_things(values, cli, here):
+    answer = cli("sweep", "vae", values, *WORDS)
+    assert answer.code == 0 and "best/loss cannot be compared between these points, so none is best" in answer.err
+    assert "\nbest  " not in answer.out and "aelab train" not in answer.err
+
+
+def test_a_loss_that_is_not_monitored_is_said_to_rank_little(cli, here):
+    answer = cli("sweep", "gan", "latent_dim=2,3", *WORDS)
+    assert answer.code == 0 and "gan monitors no metric: its loss may not tell which point is better" in answer.err
+
+
 @pytest.fixture
 def swept(here):
     return aelab.sweep("linear", latent_dim=[2, 4], lr=[0.01, 0.1], seed=range(2), **QUICK)

@@ -203,8 +203,10 @@ def likelihood(
     nll: Callable[..., dict[str, float]] | None = None
     if isinstance(recipe, ExactLikelihood):
         how, what, nll = EXACT, "exact", partial(exact_nll, recipe)
-    elif isinstance(recipe, (ImportanceWeighted, EnergyBased)) and not samples:
+    elif isinstance(recipe, ImportanceWeighted) and not samples:
         report.notes.append("the likelihood was not estimated, as that takes sampling; --samples 500 does it")
+    elif isinstance(recipe, EnergyBased) and not samples:
+        report.notes.append("the likelihood was not estimated, as that takes long Gibbs chains; leave out --plain")
     elif isinstance(recipe, ImportanceWeighted):
         how, what = BOUND, f"{samples:,} importance samples for each of {len(test):,} test images"
         nll = partial(importance_nll, recipe, samples=samples)
@@ -216,6 +218,8 @@ def likelihood(
         with eval_mode(recipe), progress_bar("likelihood", len(test)) as bar:
             report.add(nll(test, advance=bar.advance))
         report.notes.append(f"likelihood: {what}")
+        if recipe.binary and data.test.images.shape[1] > 1:
+            report.notes.append("the likelihood is of binary values, drawn with the colour values as probabilities")
         kind = "binary" if recipe.binary else "levels" if recipe.discrete else "grey"
         report.tags |= {"aelab.marginal_nll": how, "aelab.likelihood": kind}
         if report.metrics.get("test/ais_effective", math.inf) < MIN_EFFECTIVE:

@@ -84,7 +84,8 @@ def comparison(runs: "Sequence[RunInfo]", metrics: Sequence[str] = ()) -> "pd.Da
 
 
 def differences(runs: "Sequence[RunInfo]") -> list[str]:
-    """The options in which runs of one recipe differ, and those of latent_dim, seed, data and epochs in which any runs differ.
+    """The options in which runs of one recipe differ, and those of latent_dim, seed, data,
+    epochs and max_steps in which any runs differ.
 
     "source" is among them if runs of one recipe were trained with different versions of its file.
     """
@@ -93,7 +94,9 @@ def differences(runs: "Sequence[RunInfo]") -> list[str]:
     frame = pd.DataFrame([{**run.params, "source": key_of(run, "source")} for run in runs])
     within = frame.groupby([run.recipe for run in runs]).nunique(dropna=False).max()
     options = [str(name) for name, count in within.items() if count > 1 and name not in TRAINING_SETTINGS]
-    common = [name for name in ("latent_dim", "seed", "data", "epochs") if name in frame and name not in options]
+    common = [
+        name for name in ("latent_dim", "seed", "data", "epochs", "max_steps") if name in frame and name not in options
+    ]
     return [*options, *(name for name in common if frame[name].nunique(dropna=False) > 1)]
 
 
@@ -326,7 +329,8 @@ def _differs_in_meaning(runs: "Sequence[RunInfo]", name: str) -> bool:
     pixels = {run.tags.get("aelab.likelihood") for run in having}
     if name.rsplit("/", 1)[-1] == "marginal_nll" and None not in pixels:
         return len(pixels) > 1
-    kinds = {(run.recipe, run.params.get("likelihood"), run.params.get("variational")) for run in having}
+    own = ("likelihood", "variational", "conditional")
+    kinds = {(run.recipe, *(run.params.get(option) for option in own)) for run in having}
     return name.rsplit("/", 1)[-1] in RECIPE_SPECIFIC and len(kinds) > 1
 
 

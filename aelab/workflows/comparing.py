@@ -10,7 +10,7 @@ from aelab.figures import contact_sheet, curves, save, sweep_figure
 from aelab.metrics import number
 from aelab.progress_bar import progress_bar
 from aelab.recipe import Autoencodes, Generates
-from aelab.results import best_runs, comparison, labels, metric_of, sweep_values
+from aelab.results import best_runs, comparison, labels, markable, metric_of, sweep_values
 from aelab.tracking import Store
 from aelab.workflows.listing import Comparison, present_name, similar_metrics
 from aelab.workflows.loading import configuration, open_run
@@ -36,10 +36,19 @@ def draw_sweep(comparison_: Comparison, out: Path) -> Path:
 
 
 def best_of(comparison_: Comparison, store: Store) -> tuple[str, str]:
-    """The best combination of a sweep's options in words, and the command that trains it again; empty if none is best."""
-    best = best_runs(comparison_.runs, comparison_.varied, comparison_.metric)
+    """The best combination of a sweep's options in words, and the command that trains it again; empty if none is best.
+
+    None is if its runs mean different things by the metric.
+    """
+    runs, metric = comparison_.runs, comparison_.metric
+    if not markable(runs, [metric]):
+        log.warning(f"{metric} cannot be compared between these points, so none is best; another: --metric")
+        return "", ""
+    best = best_runs(runs, comparison_.varied, metric)
     if not best:
         return "", ""
+    if metric == "last/loss" and not best[0].tags.get("aelab.monitor"):
+        log.info(f"{best[0].recipe} monitors no metric: its loss may not tell which point is better; another: --metric")
     values = [value for run in best if (value := metric_of(run, comparison_.metric)) is not None]
     config, recipe_file = configuration(best[0], store)
     options = {name: best[0].params.get(name, "none") for name in comparison_.varied if name != "seed"}

@@ -25,7 +25,7 @@ from aelab.evaluation import eval_mode
 from aelab.figures import Picture, grid, reconstruction_grid, write
 from aelab.metrics import against, number
 from aelab.progress_bar import progress_bar
-from aelab.recipe import Autoencodes, Classifies, Completes, Decodes, Encodes, Generates, Recipe
+from aelab.recipe import Autoencodes, Classifies, Completes, Conditional, Decodes, Encodes, Generates, Recipe
 from aelab.workflows.card import unit
 from aelab.workflows.loading import load
 from aelab.workflows.planning import all_options
@@ -95,6 +95,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "class": type(run.recipe).__name__,
         "image": list(run.image),
         "classes": run.classes,
+        "class_names": list(run.class_names),
         "options": all_options(run.recipe_file, run.config.options),
         "settings": asdict(run.config.settings),
         "data": run.config.data,
@@ -251,6 +252,12 @@ def _card(run: Run, module: str, programs: list[str]) -> str:
         use.append(f"    z = model.encode(torch.rand(1, {image}))  # pixels in [0, 1]")
     if isinstance(recipe, Generates):
         use.append("    samples = model.decode(model.sample_prior(16))")
+    asked = isinstance(recipe, Conditional) and recipe.conditional
+    if asked:
+        use.append('    y = torch.zeros(16, dtype=torch.long)  # the first class of config["class_names"]')
+        use.append("    of_a_class = model.decode(model.sample_class(y))")
+    if isinstance(recipe, Classifies):
+        use.append(f'    logits = model.classify(torch.rand(1, {image}))  # of the classes of config["class_names"]')
     metrics = [
         f"| {key} | {number(value)} | {unit(key)} |"
         for key, value in sorted(info.metrics.items())
@@ -258,6 +265,9 @@ def _card(run: Run, module: str, programs: list[str]) -> str:
     ]
     how = "onnxruntime" if programs and programs[0].endswith(".onnx") else "`torch.export.load(...).module()`"
     without = f"{', '.join(programs)}: for {how}, without the recipe."
+    if isinstance(recipe, Generates) and any(program.startswith("decoder") for program in programs):
+        what = f"the last {run.classes} values of a code are its class, one-hot, the others" if asked else "codes"
+        without += f" For samples, {what} are drawn as `sample_prior` of `{module}.py` draws them."
     lines = [
         *_hub(run),
         "",

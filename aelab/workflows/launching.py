@@ -88,7 +88,12 @@ def run_here(
     opened = opener(data_dir)
     for k, job in enumerate(jobs, 1):
         log.info(f"{k} of {count}: {job.label}")
-        ended(job, train_job(job, store, opened, data_dir, partial(watch, job) if watch else None))
+        try:
+            why = train_job(job, store, opened, data_dir, partial(watch, job) if watch else None)
+        except Stopped as stopped:
+            stopped.args = (f"{stopped}; all of them: type the same command again",)
+            raise
+        ended(job, why)
 
 
 def find(job: Job, store: Store) -> RunInfo | None:

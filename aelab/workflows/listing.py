@@ -233,6 +233,11 @@ def _lecture_table(
         raise UserError(*NOTHING_TO_SHOW[table])
     shown = [info for info in chosen if "run" in frame and info.name in set(frame["run"])]
     comparable(shown, list(map(str, frame)), asked=True)
+    if shown and (left := [info.name for info in chosen if info not in shown]):
+        more = f" and {len(left) - 4} more" if len(left) > 4 else ""
+        log.info(
+            f"left out, as not evaluated for this table, on other data or not the newest: {', '.join(left[:4])}{more}"
+        )
     return frame
 
 

@@ -170,8 +170,9 @@ def start_run(
         start_weights(recipe, planned, store)
     if group:
         prepare(group, planned, recipe)
-    if isinstance(recipe, Autoencodes) and len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
-        better = "" if isinstance(recipe, Generates) else ": PCA often leaves less error"
+    if len(data.train) < FEW_IMAGES and not (config.settings.augment or parent):
+        reconstructs = isinstance(recipe, Autoencodes) and not isinstance(recipe, Generates)
+        better = ": PCA often leaves less error" if reconstructs else ""
         log.warning(
             f"{len(data.train)} images are few to train on{better}. Show them changed: --augment flip,shift "
             "(without flip where left and right differ)"
