@@ -303,7 +303,8 @@ def test_compare_in_all_its_forms(two, cli, here):
     assert "\\toprule" in cli("compare", "--latex").out
     pivoted = cli("compare", "--rows", "latent_dim", "--columns", "seed", "--metric", "test/sse", "--json").json["runs"]
     assert pivoted[0].keys() == {"latent_dim", "seed 0", "seed 1"}
-    assert "recipe" in cli("compare", "--table", "models").out
+    models = cli("compare", "v0", "v1", "--table", "models")
+    assert "recipe" in models.out and "or not the newest: v0\n" in models.err
     drawn = cli("compare", "v0", "v1", "--pictures", "sheets")
     assert drawn.code == 0 and sorted(p.name for p in (here / "sheets").iterdir()) == [
         "reconstructions.png",

@@ -1,6 +1,7 @@
 """Sweeps: what is typed for them, the points that they train, their table, their figure and their best point; searches."""
 
 import math
+import signal
 import statistics
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from aelab import recipe_files
 from aelab.figures import sweep_figure
 from aelab.results import best_runs, sweep_values
 from aelab.tracking import Store
-from aelab.workflows import launching, plan_sweep, searching
+from aelab.workflows import Stopped, launching, plan_sweep, searching
 from aelab.workflows.space import Range, lists, space
 
 QUICK = {"data": "digits", "max_steps": 2}
@@ -283,6 +284,18 @@ def test_a_point_that_another_process_trains_is_waited_for(here, caplog):
         threading.Timer(1.5, held.release).start()
         done = aelab.sweep("linear", latent_dim=[2, 3], **QUICK)
     assert len(done.runs) == 2 and "another process trains this point" in caplog.text
+
+
+def test_a_sweep_that_is_interrupted_says_how_to_continue_all_of_it(cli, here, monkeypatch):
+    def stop(*_, **__):
+        run = Store().create(None, "one", params={}, tags={})
+        run.close("KILLED")
+        raise Stopped(signal.SIGINT, run, 3)
+
+    monkeypatch.setattr(launching, "start_run", stop)
+    answer = cli("sweep", "linear", "latent_dim=2,3", *WORDS)
+    assert answer.code == 130 and answer.err.count("one is saved at step 3.") == 1, answer.err
+    assert answer.err.endswith("; all of them: type the same command again\n")
 
 
 def test_points_may_differ_in_their_data(here):

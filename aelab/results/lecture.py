@@ -77,9 +77,9 @@ def models_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    evaluated = [run for run in runs if "test/loss" in run.metrics]
+    evaluated = [run for run in _newest_first(runs) if "test/loss" in run.metrics]
     newest: dict[str, RunInfo] = {}
-    for run in evaluated:  # the newest first
+    for run in evaluated:
         if run.tags.get("aelab.data_fingerprint") == evaluated[0].tags.get("aelab.data_fingerprint"):
             newest.setdefault(run.recipe, run)
     names = (
@@ -116,9 +116,10 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    evaluated = [run for run in runs if {"test/marginal_nll", "test/fd_lenet", "test/sharpness"} & run.metrics.keys()]
+    generative = {"test/marginal_nll", "test/fd_lenet", "test/sharpness"}
+    evaluated = [run for run in _newest_first(runs) if generative & run.metrics.keys()]
     newest: dict[object, RunInfo] = {}
-    for run in evaluated:  # the newest first
+    for run in evaluated:
         if run.tags.get("aelab.data_fingerprint") == evaluated[0].tags.get("aelab.data_fingerprint"):
             options = frozenset(item for item in run.params.items() if item[0] != "seed")
             newest.setdefault((run.recipe, options), run)
@@ -146,6 +147,11 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
             rows.append({"recipe": "real images", "run": "", **real})
             break
     return pd.DataFrame(rows).astype(object)
+
+
+def _newest_first(runs: "Sequence[RunInfo]") -> "list[RunInfo]":
+    """The runs by the time of their start; named ones come in the order in which they were typed."""
+    return sorted(runs, key=lambda run: run.started or 0, reverse=True)
 
 
 def _density(run: "RunInfo") -> str:
