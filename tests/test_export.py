@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file
 
 import aelab
@@ -150,6 +151,17 @@ def test_the_card_draws_a_class_and_names_the_classes(recipe, cli, here):
     assert ran.stdout == "torch.Size([16, 1, 8, 8])\n"
     assert json.loads((here / "out/config.json").read_text())["class_names"] == list("0123456789")
     assert ("the last 10 values of a code are its class" in card) == (recipe == "gan")
+
+
+def test_a_generator_is_exported_without_its_data_but_for_the_names_of_its_classes(cli, here):
+    for k in range(20):
+        (here / f"pictures/{k % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 12 * k).save(here / f"pictures/{k % 2}/{k}.png")
+    aelab.train("gan", data="pictures", max_steps=1, conditional=True, name="one")
+    (here / "pictures").rename(here / "elsewhere")
+    answer = cli("runs", "export", "one", "out")
+    assert answer.code == 0 and "config.json has no class_names: there is no data set or folder" in answer.err
+    assert json.loads((here / "out/config.json").read_text())["class_names"] == []
 
 
 def test_programs_is_format_pt2_now(cli, here):

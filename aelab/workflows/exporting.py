@@ -95,7 +95,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "class": type(run.recipe).__name__,
         "image": list(run.image),
         "classes": run.classes,
-        "class_names": list(run.class_names),
+        "class_names": _class_names(run),
         "options": all_options(run.recipe_file, run.config.options),
         "settings": asdict(run.config.settings),
         "data": run.config.data,
@@ -106,6 +106,15 @@ def _facts(run: Run) -> dict[str, Any]:
         "metrics": dict(info.metrics),
         "versions": {name: metadata.version(name) for name in ("aelab", "torch", "safetensors")},
     }
+
+
+def _class_names(run: Run) -> list[str]:
+    """The names of the classes, in order; none, with a warning, if the data that have them are not on this machine."""
+    try:
+        return list(run.class_names)
+    except UserError as problem:
+        log.warning(f"config.json has no class_names: {str(problem).splitlines()[0]}")
+        return []
 
 
 def _example(run: Run) -> Picture:
