@@ -84,8 +84,9 @@ def comparison(runs: "Sequence[RunInfo]", metrics: Sequence[str] = ()) -> "pd.Da
 
 
 def differences(runs: "Sequence[RunInfo]") -> list[str]:
-    """The options in which runs of one recipe differ, and those of latent_dim, seed, data,
-    epochs and max_steps in which any runs differ.
+    """The options in which runs of one recipe differ.
+
+    Of latent_dim, seed, data, epochs and max_steps those in which any runs differ are among them.
 
     "source" is among them if runs of one recipe were trained with different versions of its file.
     """

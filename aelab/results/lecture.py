@@ -150,7 +150,7 @@ def taxonomy_table(runs: "Sequence[RunInfo]", curve: Curve) -> "pd.DataFrame":
 
 
 def _newest_first(runs: "Sequence[RunInfo]") -> "list[RunInfo]":
-    """The runs by the time of their start; named ones come in the order in which they were typed."""
+    """The runs, the newest first, in whatever order they were typed."""
     return sorted(runs, key=lambda run: run.started or 0, reverse=True)
 
 

@@ -108,8 +108,18 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
+def _asked(recipe: Recipe) -> bool:
+    """Whether the recipe draws images of a class that is asked for."""
+    return isinstance(recipe, Conditional) and recipe.conditional
+
+
 def _class_names(run: Run) -> list[str]:
-    """The names of the classes, in order; none, with a warning, if the data that have them are not on this machine."""
+    """The names of the classes that the model draws or tells apart, in order.
+
+    None, with a warning, if the data that have them are not on this machine.
+    """
+    if not (isinstance(run.recipe, Classifies) or _asked(run.recipe)):
+        return []
     try:
         return list(run.class_names)
     except UserError as problem:
@@ -261,8 +271,7 @@ def _card(run: Run, module: str, programs: list[str]) -> str:
         use.append(f"    z = model.encode(torch.rand(1, {image}))  # pixels in [0, 1]")
     if isinstance(recipe, Generates):
         use.append("    samples = model.decode(model.sample_prior(16))")
-    asked = isinstance(recipe, Conditional) and recipe.conditional
-    if asked:
+    if _asked(recipe):
         use.append('    y = torch.zeros(16, dtype=torch.long)  # the first class of config["class_names"]')
         use.append("    of_a_class = model.decode(model.sample_class(y))")
     if isinstance(recipe, Classifies):
@@ -275,7 +284,9 @@ def _card(run: Run, module: str, programs: list[str]) -> str:
     how = "onnxruntime" if programs and programs[0].endswith(".onnx") else "`torch.export.load(...).module()`"
     without = f"{', '.join(programs)}: for {how}, without the recipe."
     if isinstance(recipe, Generates) and any(program.startswith("decoder") for program in programs):
-        what = f"the last {run.classes} values of a code are its class, one-hot, the others" if asked else "codes"
+        what = (
+            f"the last {run.classes} values of a code are its class, one-hot, the others" if _asked(recipe) else "codes"
+        )
         without += f" For samples, {what} are drawn as `sample_prior` of `{module}.py` draws them."
     lines = [
         *_hub(run),
